@@ -1,0 +1,1 @@
+//! Predastore's object core.

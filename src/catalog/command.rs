@@ -1,0 +1,430 @@
+//! Commands and their outcomes: all that can happen to the catalog.
+//!
+//! Invariants
+//! - Ordinals are positions in the enums below, and they are on disk: append variants, never move or remove one.
+//!   A variant never changes its fields; a new shape is a new variant. The golden test holds this.
+//! - A command carries every time, id and random value it needs: `apply` has no other source of them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::env::Timestamp;
+use crate::ids::{BucketId, Ino, SessionId, VersionId};
+
+use super::Error;
+use super::types::{Attrs, Checksum, ETag, Place, Setting, Versioning};
+
+/// A command as it stands in Raft's log.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Who proposes; `SessionId(0)` only for `OpenSession`, `ExpireSession` and `Tick`.
+    pub session: SessionId,
+    /// Position in the session's stream of commands, from 1; a retry repeats it and gets the first answer. 0: not remembered.
+    pub seq: u64,
+    /// Every outcome up to this sequence was received: the catalog may forget it.
+    pub acked: u64,
+    /// The proposer's wall clock, for display (`LastModified`).
+    pub now: Timestamp,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What a write demands of the version it replaces. All given conditions must hold.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Precondition {
+    /// The current version must exist and have one of these tags (`None` in the list: any tag, `*`).
+    pub if_match: Option<Vec<Option<ETag>>>,
+    /// No current version may exist with one of these tags (`None`: any, `*`).
+    pub if_none_match: Option<Vec<Option<ETag>>>,
+    /// The current version must have this length (DELETE only).
+    pub if_match_size_bytes: Option<u64>,
+    /// The current version must have this time, in whole seconds (DELETE only).
+    pub if_match_modified_s: Option<i64>,
+}
+
+/// The bytes that a PUT names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Body {
+    /// None.
+    Empty,
+    /// At most [`crate::units::BLOCK_BYTES`], kept in the catalog.
+    Inline(Bytes),
+    /// One durable chunk whose id is the node's own.
+    Chunk(Place),
+    /// The content of another node, shared; refused with `SourceGone` if it is no more.
+    Share(Ino),
+}
+
+/// The bytes that a part names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PartBody {
+    /// None.
+    Empty,
+    /// A durable chunk under a fresh, leased id.
+    Chunk {
+        /// The chunk's id.
+        chunk: Ino,
+        /// Where it is.
+        place: Place,
+    },
+    /// Runs of existing chunks, shared in order: (chunk, start in it, length). Refused with `SourceGone` if one is no more.
+    Share(Vec<(Ino, u64, u64)>),
+}
+
+/// One key to delete.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeleteKey {
+    /// The key.
+    pub key: Bytes,
+    /// A version, or what a plain DELETE means in the bucket.
+    pub version: Option<VersionId>,
+    /// Demands on the current version.
+    pub precondition: Precondition,
+    /// Whether GOVERNANCE retention may be bypassed.
+    pub bypass_governance: bool,
+}
+
+/// A part as a Complete lists it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CompletePart {
+    /// 1 to 10,000.
+    pub number: u32,
+    /// Must be the part's.
+    pub etag: ETag,
+}
+
+/// What to change of an existing version.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// Replaces the tags.
+    Tags(Vec<(String, String)>),
+    /// Replaces the frontend's ACL.
+    Acl(Option<Vec<u8>>),
+}
+
+/// All that can happen. Ordinals are stable.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// A gateway begins; ends every earlier session of the same gateway.
+    OpenSession {
+        /// The gateway's name, unique in the cluster.
+        gateway: String,
+    },
+    /// Keeps a session alive and says what it no longer needs.
+    RenewSession {
+        /// Applied index of its oldest running read.
+        watermark: u64,
+        /// Id ranges of which each id was committed or abandoned: (start, end) half-open.
+        retired: Vec<(Ino, Ino)>,
+    },
+    /// Ends a session if its renewal counter is still `renewals`.
+    ExpireSession {
+        /// Which.
+        session: SessionId,
+        /// The counter its judge saw.
+        renewals: u64,
+    },
+    /// Leases `count` fresh ids to the session.
+    LeaseIds {
+        /// 1 to 65,536.
+        count: u32,
+    },
+    /// Advances catalog time to at most `now`; never back.
+    Tick {
+        /// A voter's bounded time.
+        now: Timestamp,
+    },
+    /// Makes a bucket.
+    CreateBucket {
+        /// Leased; becomes the root directory's inode.
+        id: BucketId,
+        /// Checked by the frontend.
+        name: String,
+        /// Account.
+        owner: String,
+        /// As said to clients.
+        region: String,
+        /// Object lock from birth; implies versioning.
+        lock: bool,
+    },
+    /// Deletes a bucket without keys, versions or uploads.
+    DeleteBucket {
+        /// Which.
+        bucket: BucketId,
+    },
+    /// Sets versioning: `Enabled` or `Suspended`.
+    SetVersioning {
+        /// Which.
+        bucket: BucketId,
+        /// To what.
+        versioning: Versioning,
+    },
+    /// Replaces or removes a setting.
+    SetBucket {
+        /// Which.
+        bucket: BucketId,
+        /// Which setting.
+        setting: Setting,
+        /// `None` removes it.
+        value: Option<Bytes>,
+    },
+    /// Puts a version under a key.
+    Put {
+        /// Where.
+        bucket: BucketId,
+        /// 1 to 1,024 bytes.
+        key: Bytes,
+        /// Leased; the new inode.
+        ino: Ino,
+        /// Length of the bytes.
+        size_bytes: u64,
+        /// Entity tag.
+        etag: ETag,
+        /// Everything else.
+        attrs: Attrs,
+        /// The bytes.
+        body: Body,
+        /// Demands on the current version.
+        precondition: Precondition,
+    },
+    /// Deletes keys; each has an outcome of its own. At most 250.
+    Delete {
+        /// Where.
+        bucket: BucketId,
+        /// What.
+        keys: Vec<DeleteKey>,
+    },
+    /// Changes a version in place.
+    Change {
+        /// Where.
+        bucket: BucketId,
+        /// Which key.
+        key: Bytes,
+        /// Which version; none: the current one.
+        version: Option<VersionId>,
+        /// What.
+        change: Change,
+    },
+    /// Begins a multipart upload.
+    CreateUpload {
+        /// Where.
+        bucket: BucketId,
+        /// 1 to 1,024 bytes.
+        key: Bytes,
+        /// Leased; the future node.
+        id: Ino,
+        /// What the object will carry.
+        attrs: Attrs,
+    },
+    /// Puts or replaces a part.
+    PutPart {
+        /// Where.
+        bucket: BucketId,
+        /// Must be the upload's.
+        key: Bytes,
+        /// Which upload.
+        upload: Ino,
+        /// 1 to 10,000.
+        number: u32,
+        /// Length of the bytes.
+        size_bytes: u64,
+        /// MD5 of them.
+        etag: ETag,
+        /// Checksums of them.
+        checksums: Vec<Checksum>,
+        /// The bytes.
+        body: PartBody,
+    },
+    /// Names an upload's parts as the object's content.
+    CompleteUpload {
+        /// Where.
+        bucket: BucketId,
+        /// Must be the upload's.
+        key: Bytes,
+        /// Which upload.
+        upload: Ino,
+        /// In ascending order.
+        parts: Vec<CompletePart>,
+        /// Entity tag of the whole, from the parts' tags.
+        etag: ETag,
+        /// Checksums of the whole, from the parts'.
+        checksums: Vec<Checksum>,
+        /// Demands on the current version.
+        precondition: Precondition,
+    },
+    /// Gives an upload up.
+    AbortUpload {
+        /// Where.
+        bucket: BucketId,
+        /// Must be the upload's.
+        key: Bytes,
+        /// Which upload.
+        upload: Ino,
+    },
+    /// Tears down what the dead list names, oldest first.
+    Drain {
+        /// About how many rows to touch, at most 4,096.
+        row_count: u32,
+    },
+    /// The bytes of these reclaim rows are gone.
+    Reclaimed {
+        /// Sequences of the rows.
+        rows: Vec<u64>,
+    },
+    /// Forgets completed uploads older than this.
+    ForgetCompleted {
+        /// By the proposer's clock at completion.
+        before: Timestamp,
+        /// At most this many.
+        row_count: u32,
+    },
+    /// Stores or removes an access key.
+    SetCredential {
+        /// Which.
+        access_key: String,
+        /// Its account and its encoded attributes; `None` removes it.
+        value: Option<(String, Bytes)>,
+    },
+}
+
+/// What a write under a key did.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Written {
+    /// The new version; a client is told its id only where the bucket was ever versioned.
+    pub version: VersionId,
+    /// Whether versioning was ever enabled here.
+    pub ever_versioned: bool,
+    /// When it was written: the envelope's clock.
+    pub modified: Timestamp,
+    /// Entity tag of what stands there now.
+    pub etag: ETag,
+}
+
+/// What deleting one key did.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Deleted {
+    /// The version deleted, or the delete marker made; none: there was nothing, or nothing to tell.
+    pub version: Option<VersionId>,
+    /// Whether `version` is a delete marker (made or removed).
+    pub delete_marker: bool,
+}
+
+/// What came of a command. Ordinals are stable.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done; nothing to tell.
+    Done,
+    /// Refused; nothing changed.
+    Refused(Refusal),
+    /// A session was opened.
+    Session(SessionId),
+    /// Ids were leased: half-open.
+    Ids {
+        /// The first.
+        start: Ino,
+        /// After the last.
+        end: Ino,
+    },
+    /// A version was written.
+    Written(Written),
+    /// An outcome for each key, in order.
+    Deleted(Vec<Result<Deleted, Refusal>>),
+    /// The dead list was drained: what remains (0: nothing).
+    Drained {
+        /// Rows that remain, counted up to 1,000.
+        remaining: u32,
+    },
+    /// A version was changed.
+    Changed {
+        /// Which.
+        version: VersionId,
+    },
+}
+
+/// Why `apply` refused a command. Ordinals are stable.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The session has ended.
+    #[error("the session has ended")]
+    NoSession,
+    /// A new id is not leased to the session, or is in use.
+    #[error("id {0} is not leased to this session")]
+    NotLeased(Ino),
+    /// No such bucket.
+    #[error("no such bucket")]
+    NoSuchBucket,
+    /// The name is taken.
+    #[error("the bucket exists")]
+    BucketExists {
+        /// By whom.
+        owner: String,
+    },
+    /// The bucket has keys, versions or uploads.
+    #[error("the bucket is not empty")]
+    BucketNotEmpty,
+    /// The state of the bucket does not allow it.
+    #[error("not allowed in the bucket's state")]
+    InvalidBucketState,
+    /// No current version under the key.
+    #[error("no such key")]
+    NoSuchKey,
+    /// No such version under the key.
+    #[error("no such version")]
+    NoSuchVersion,
+    /// The version is a delete marker.
+    #[error("the version is a delete marker")]
+    IsDeleteMarker,
+    /// A precondition does not hold.
+    #[error("the precondition {0} does not hold")]
+    PreconditionFailed(String),
+    /// The content to share is no more.
+    #[error("the source is gone")]
+    SourceGone,
+    /// No such upload under this key.
+    #[error("no such upload")]
+    NoSuchUpload,
+    /// A listed part is not there or has another tag.
+    #[error("part {number} is missing or has another tag")]
+    InvalidPart {
+        /// Which.
+        number: u32,
+    },
+    /// The list of parts does not ascend, or is empty.
+    #[error("the parts are not in ascending order")]
+    InvalidPartOrder,
+    /// A part other than the last is too small.
+    #[error("part {number} is too small")]
+    PartTooSmall {
+        /// Which.
+        number: u32,
+        /// Its length.
+        size_bytes: u64,
+    },
+    /// Retention or a legal hold forbids it.
+    #[error("the version is locked")]
+    Locked,
+    /// The command breaks a bound (sizes, counts) that its proposer should have kept.
+    #[error("the command is out of bounds: {0}")]
+    OutOfBounds(String),
+}
+
+const FORMAT: u8 = 1;
+
+impl Envelope {
+    /// One version byte, then postcard.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
+    }
+
+    /// The inverse of [`Envelope::encode`].
+    ///
+    /// # Errors
+    /// `Undecodable`: not these bytes, or of a later version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let what = "command";
+        match bytes.split_first() {
+            Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| Error::Undecodable { what }),
+            _ => Err(Error::Undecodable { what }),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The catalog: the metadata state machine, in SQLite.
+//!
+//! - [`Catalog`] is the one writer: [`Catalog::apply`] turns a batch of log entries into one transaction.
+//! - [`Readers`] are many: each query sees one snapshot, a [`View`].
+//! - [`Ledger`] is how everyone else proposes commands and reads linearizably; `consensus` implements it.
+//!
+//! Invariants
+//! - `apply` is a function of the state and the entry: no clock, no randomness, no floats, every query totally ordered.
+//! - A command is decided before its first write; what is refused changes nothing.
+//! - An SQLite error in `apply` is final: the process stops, and the log is applied again after a restart.
+//! - The applied position commits with the data it describes.
+
+mod apply;
+mod command;
+mod list;
+pub mod path;
+mod query;
+mod store;
+mod types;
+
+use futures::future::BoxFuture;
+
+pub use apply::Catalog;
+pub use command::{
+    Body, Change, Command, CompletePart, DeleteKey, Deleted, Envelope, Outcome, PartBody, Precondition, Refusal,
+    Written,
+};
+pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};
+pub use query::{Lookup, Reclaimable, SessionState, Usage, View};
+pub use store::{Options, Readers};
+pub use types::{
+    Attrs, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Encryption, Extent, Header, Layout, Linked,
+    Manifest, Part, Place, Posix, Retention, RetentionMode, Setting, Upload, Version, Versioning,
+};
+
+use crate::ids::LogIndex;
+
+/// What goes wrong in the catalog. All but `NotFound`-like outcomes are final for the process that applies.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SQLite refused or failed.
+    #[error("the catalog's database: {0}")]
+    Sqlite(String),
+    /// A file operation around the database failed.
+    #[error("the catalog's files: {0}")]
+    Io(#[from] std::io::Error),
+    /// Stored or logged bytes are not what they should be.
+    #[error("undecodable {what} in the catalog")]
+    Undecodable {
+        /// What was expected.
+        what: &'static str,
+    },
+    /// Rows contradict each other.
+    #[error("the catalog is inconsistent: {0}")]
+    Inconsistent(String),
+    /// The linked SQLite has the WAL-reset bug.
+    #[error("SQLite {found} is too old: 3.51.3 or newer is needed")]
+    SqliteTooOld {
+        /// Its version.
+        found: String,
+    },
+    /// Written by a later format.
+    #[error("the catalog has format {found}, this program knows up to {known}")]
+    Format {
+        /// In the database.
+        found: i64,
+        /// Of the program.
+        known: i64,
+    },
+    /// The readers were closed.
+    #[error("the catalog is closed")]
+    Closed,
+}
+
+/// The place of an entry in Raft's log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Position {
+    /// Raft's term.
+    pub term: u64,
+    /// The leader that proposed it.
+    pub leader: u64,
+    /// Raft's index.
+    pub index: u64,
+}
+
+/// What one log entry asks of the catalog.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Nothing: Raft's own.
+    Blank,
+    /// A new membership, opaque here, kept with the applied position.
+    Membership(Vec<u8>),
+    /// A command.
+    Command(Envelope),
+}
+
+/// How far the catalog has applied.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Applied {
+    /// The last entry applied.
+    pub position: Option<Position>,
+    /// The last membership, as given.
+    pub membership: Vec<u8>,
+}
+
+/// A proposal or a linearizable read that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// It may have happened, or may still: only a retry with the same (session, sequence) tells.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+    /// It did not happen and will not.
+    #[error("the catalog is not available: {0}")]
+    Unavailable(String),
+}
+
+/// Proposes commands and orders reads. Implemented by `consensus`; a test may implement it over a [`Catalog`] alone.
+pub trait Ledger: Send + Sync + 'static {
+    /// Commits `envelope` and returns what `apply` made of it.
+    fn propose(&self, envelope: Envelope) -> BoxFuture<'_, Result<Outcome, LedgerError>>;
+
+    /// Returns when this node has applied everything that was acknowledged anywhere before the call:
+    /// a snapshot taken afterwards is linearizable.
+    fn barrier(&self) -> BoxFuture<'_, Result<LogIndex, LedgerError>>;
+
+    /// The local readers.
+    fn readers(&self) -> &Readers;
+}

@@ -1,1 +1,3 @@
 //! Predastore's object core.
+
+pub mod log;

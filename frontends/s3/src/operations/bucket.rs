@@ -1,0 +1,117 @@
+//! Buckets.
+
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use predastore::catalog::{Bucket, Refusal, Versioning};
+use predastore::object::Error;
+
+use super::XML_MAX_BYTES;
+use crate::app::{App, Request};
+use crate::body::Upload;
+use crate::error::{ErrorCode, S3Error};
+use crate::listing::{ListBuckets, continuation_token};
+use crate::{acl, failure, respond, xml};
+
+/// Buckets in the store at most; a listing without paging shows them all.
+const BUCKET_COUNT_MAX: usize = 10_000;
+
+/// The bucket of a request.
+///
+/// # Errors
+/// `NoSuchBucket`, with its name.
+pub async fn of(app: &App, request: &Request) -> Result<Bucket, S3Error> {
+    app.store.bucket(request.bucket()).await.map_err(|error| match error {
+        Error::Refused(Refusal::NoSuchBucket) => {
+            S3Error::from(ErrorCode::NoSuchBucket).with("BucketName", request.bucket())
+        }
+        other => failure::of(other),
+    })
+}
+
+/// ListBuckets: those that the key may list or own.
+pub async fn list(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let asked = ListBuckets::parse(&request.query)?;
+    let after = asked.continuation.as_ref().map(|continuation| continuation.after.as_str());
+    let all = app.store.buckets(after, BUCKET_COUNT_MAX).await.map_err(failure::of)?;
+    let wanted = |bucket: &Bucket| {
+        bucket.name.starts_with(&asked.prefix) && asked.region.as_ref().is_none_or(|region| *region == bucket.region)
+    };
+    let mut buckets: Vec<_> = all.into_iter().filter(wanted).collect();
+    let max_count = asked.max_count.map_or(BUCKET_COUNT_MAX, |count| count as usize);
+    let more = buckets.len() > max_count;
+    buckets.truncate(max_count);
+    let next = buckets.last().filter(|_| more).map(|bucket| continuation_token(&bucket.name));
+    Ok(respond::xml(xml::buckets(&request.account_id, &asked, &buckets, next.as_deref())))
+}
+
+/// CreateBucket. Making one's own bucket again answers as `us-east-1` does only where it is ours in the same region.
+pub async fn create(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+    acl::check_headers(request)?;
+    if request.header("x-amz-bucket-object-lock-enabled")?.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return Err(S3Error::from(ErrorCode::NotImplemented).with("Header", "x-amz-bucket-object-lock-enabled"));
+    }
+    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let region = xml::parse_create_bucket(&document)?.unwrap_or_else(|| app.config.region.clone());
+    let made = app.store.create_bucket(request.bucket(), &request.account_id, &region, false).await;
+    made.map_err(|error| match error {
+        Error::Refused(Refusal::BucketExists { owner }) if owner == request.account_id => {
+            S3Error::from(ErrorCode::BucketAlreadyOwnedByYou).with("BucketName", request.bucket())
+        }
+        Error::Refused(Refusal::BucketExists { .. }) => {
+            S3Error::from(ErrorCode::BucketAlreadyExists).with("BucketName", request.bucket())
+        }
+        other => failure::of(other),
+    })?;
+    let mut response = respond::empty(StatusCode::OK);
+    respond::put(response.headers_mut(), header::LOCATION.as_str(), &format!("/{}", request.bucket()));
+    Ok(response)
+}
+
+/// DeleteBucket.
+pub async fn delete(app: &App, request: &Request) -> Result<Response, S3Error> {
+    app.store.delete_bucket(request.bucket()).await.map_err(|error| match error {
+        Error::Refused(refusal) => failure::of_refusal(refusal).with("BucketName", request.bucket()),
+        other => failure::of(other),
+    })?;
+    Ok(respond::empty(StatusCode::NO_CONTENT))
+}
+
+/// HeadBucket.
+pub async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let bucket = of(app, request).await?;
+    let mut response = respond::empty(StatusCode::OK);
+    respond::put(response.headers_mut(), "x-amz-bucket-region", &bucket.region);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    Ok(response)
+}
+
+/// GetBucketLocation; `us-east-1` is the empty one.
+pub async fn location(app: &App, request: &Request) -> Result<Response, S3Error> {
+    Ok(respond::xml(xml::location(&of(app, request).await?.region)))
+}
+
+/// GetBucketVersioning.
+pub async fn versioning(app: &App, request: &Request) -> Result<Response, S3Error> {
+    Ok(respond::xml(xml::versioning(of(app, request).await?.versioning)))
+}
+
+/// PutBucketVersioning.
+pub async fn set_versioning(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let versioning: Versioning = xml::parse_versioning(&document)?;
+    app.store.set_versioning(request.bucket(), versioning).await.map_err(failure::of)?;
+    Ok(respond::empty(StatusCode::OK))
+}
+
+/// GET ?acl: the owner has full control, always.
+pub async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
+    Ok(respond::xml(xml::owner_acl(&of(app, request).await?.owner)))
+}
+
+/// PUT ?acl: what amounts to owner-only is accepted.
+pub async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+    let bucket = of(app, request).await?;
+    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    acl::check(request, &document, &bucket.owner)?;
+    Ok(respond::empty(StatusCode::OK))
+}

@@ -2,10 +2,14 @@
 //!
 //! The modules below are pure: values in, values out, no I/O, no clock.
 //!
+//! * [`conditions`] If-Match and its kin
 //! * [`dates`] the three forms of a time
 //! * [`error`] every S3 error, in one table
 //! * [`query`] the query string, decoded once
+//! * [`range`] the Range header
 
+pub mod conditions;
 pub mod dates;
 pub mod error;
 pub mod query;
+pub mod range;

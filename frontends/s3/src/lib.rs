@@ -5,11 +5,15 @@
 //! * [`conditions`] If-Match and its kin
 //! * [`dates`] the three forms of a time
 //! * [`error`] every S3 error, in one table
+//! * [`listing`] the parameters of the list operations
+//! * [`names`] bucket names, keys, and where a request keeps them
 //! * [`query`] the query string, decoded once
 //! * [`range`] the Range header
 
 pub mod conditions;
 pub mod dates;
 pub mod error;
+pub mod listing;
+pub mod names;
 pub mod query;
 pub mod range;

@@ -2,6 +2,7 @@
 //!
 //! The modules below are pure: values in, values out, no I/O, no clock.
 //!
+//! * [`checksum`] the checksums S3 knows, their headers, Content-MD5
 //! * [`conditions`] If-Match and its kin
 //! * [`dates`] the three forms of a time
 //! * [`error`] every S3 error, in one table
@@ -10,6 +11,7 @@
 //! * [`query`] the query string, decoded once
 //! * [`range`] the Range header
 
+pub mod checksum;
 pub mod conditions;
 pub mod dates;
 pub mod error;

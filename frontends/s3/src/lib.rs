@@ -10,6 +10,7 @@
 //! * [`names`] bucket names, keys, and where a request keeps them
 //! * [`query`] the query string, decoded once
 //! * [`range`] the Range header
+//! * [`route`] which operation a request asks for, and under which IAM action
 
 pub mod checksum;
 pub mod conditions;
@@ -19,3 +20,4 @@ pub mod listing;
 pub mod names;
 pub mod query;
 pub mod range;
+pub mod route;

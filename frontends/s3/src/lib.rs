@@ -2,6 +2,7 @@
 //!
 //! The modules below are pure: values in, values out, no I/O, no clock.
 //!
+//! * [`auth`] who sent a request, proven by SigV4, and what its body must hash to; the aws-chunked decoder
 //! * [`checksum`] the checksums S3 knows, their headers, Content-MD5
 //! * [`conditions`] If-Match and its kin
 //! * [`dates`] the three forms of a time
@@ -12,6 +13,7 @@
 //! * [`range`] the Range header
 //! * [`route`] which operation a request asks for, and under which IAM action
 
+pub mod auth;
 pub mod checksum;
 pub mod conditions;
 pub mod dates;

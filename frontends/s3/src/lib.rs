@@ -12,6 +12,7 @@
 //! * [`query`] the query string, decoded once
 //! * [`range`] the Range header
 //! * [`route`] which operation a request asks for, and under which IAM action
+//! * [`xml`] reading request bodies and writing responses
 
 pub mod auth;
 pub mod checksum;
@@ -23,3 +24,4 @@ pub mod names;
 pub mod query;
 pub mod range;
 pub mod route;
+pub mod xml;

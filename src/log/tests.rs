@@ -21,13 +21,7 @@ struct Model {
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let lens: Vec<usize> = self.records.values().map(Bytes::len).collect();
-        write!(
-            f,
-            "{}..{} of {lens:?}, mark {:?}",
-            self.first,
-            self.next,
-            self.mark.get(..2)
-        )
+        write!(f, "{}..{} of {lens:?}, mark {:?}", self.first, self.next, self.mark.get(..2))
     }
 }
 
@@ -78,11 +72,7 @@ impl Model {
             _ => {
                 let count = rng.below(4);
                 let record = |_| {
-                    let len = if rng.below(8) == 0 {
-                        rng.below(longest)
-                    } else {
-                        rng.below(200)
-                    };
+                    let len = if rng.below(8) == 0 { rng.below(longest) } else { rng.below(200) };
                     Bytes::from(rng.bytes(len as usize))
                 };
                 Op::Append((0..count).map(record).collect())
@@ -92,11 +82,7 @@ impl Model {
 
     fn truncation(&self, rng: &mut Rng) -> Option<u64> {
         let next = self.first + rng.below(self.next - self.first + 1);
-        if rng.below(8) == 0 {
-            None
-        } else {
-            next.checked_sub(1)
-        }
+        if rng.below(8) == 0 { None } else { next.checked_sub(1) }
     }
 }
 
@@ -104,12 +90,7 @@ impl Model {
 fn contents(log: &Log, recovery: &Recovery) -> Result<Model, Error> {
     let (first, next) = (log.first_index(), log.next_index());
     let records = read_all(log, first..next)?;
-    Ok(Model {
-        first,
-        next,
-        records,
-        mark: recovery.mark.clone(),
-    })
+    Ok(Model { first, next, records, mark: recovery.mark.clone() })
 }
 
 fn read_all(log: &Log, range: Range<u64>) -> Result<BTreeMap<u64, Bytes>, Error> {
@@ -125,12 +106,7 @@ fn read_all(log: &Log, range: Range<u64>) -> Result<BTreeMap<u64, Bytes>, Error>
 }
 
 fn options() -> Options {
-    Options {
-        file_len_bytes: 16 << 10,
-        spare_count: 1,
-        cache_len_bytes: 2000,
-        ..Options::new("simulated")
-    }
+    Options { file_len_bytes: 16 << 10, spare_count: 1, cache_len_bytes: 2000, ..Options::new("simulated") }
 }
 
 /// One life of a log on a simulated disk, between two crashes; the test is the writer's thread.
@@ -152,11 +128,7 @@ impl Life {
         let acked = self.acked.clone();
         let done = move |result: Result<(), Error>| {
             if result.is_ok() {
-                assert_eq!(
-                    acked.swap(number, Ordering::SeqCst),
-                    before,
-                    "acknowledged once, and in order"
-                );
+                assert_eq!(acked.swap(number, Ordering::SeqCst), before, "acknowledged once, and in order");
             }
         };
         match op.clone() {
@@ -170,10 +142,9 @@ impl Life {
 
     fn note_states(&mut self, op: &Op) {
         let entries: Vec<Op> = match op {
-            Op::Append(records) if !records.is_empty() => records
-                .iter()
-                .map(|record| Op::Append(vec![record.clone()]))
-                .collect(),
+            Op::Append(records) if !records.is_empty() => {
+                records.iter().map(|record| Op::Append(vec![record.clone()])).collect()
+            }
             other => vec![other.clone()],
         };
         for entry in entries {
@@ -199,25 +170,12 @@ impl Life {
     /// Callers see every queued change at once.
     fn check_view(&self, rng: &mut Rng) {
         let model = &self.states[self.states.len() - 1];
-        assert_eq!(
-            (self.log.first_index(), self.log.next_index()),
-            (model.first, model.next)
-        );
+        assert_eq!((self.log.first_index(), self.log.next_index()), (model.first, model.next));
         assert!(self.log.durable_index() <= model.next);
         if rng.below(4) == 0 {
             let from = model.first + rng.below(model.next - model.first + 1);
-            let expected: Vec<_> = model
-                .records
-                .range(from..)
-                .map(|(at, bytes)| (*at, bytes.clone()))
-                .collect();
-            assert_eq!(
-                read_all(&self.log, from..model.next)
-                    .unwrap()
-                    .into_iter()
-                    .collect::<Vec<_>>(),
-                expected
-            );
+            let expected: Vec<_> = model.records.range(from..).map(|(at, bytes)| (*at, bytes.clone())).collect();
+            assert_eq!(read_all(&self.log, from..model.next).unwrap().into_iter().collect::<Vec<_>>(), expected);
             if let Some(cached) = self.log.read_cached(from..model.next, usize::MAX) {
                 assert_eq!(cached, expected);
             }
@@ -230,30 +188,13 @@ fn reopen(disk: &SimDisk, candidates: &[Model], what: &str) -> Result<Life, Erro
     let (log, recovery, writer) = Log::open_on(Arc::new(disk.clone()), &options())?;
     assert_eq!(recovery.state, Health::Whole, "{what}");
     let found = contents(&log, &recovery).unwrap();
-    assert_eq!(
-        (recovery.first_index, recovery.next_index),
-        (found.first, found.next),
-        "{what}"
-    );
-    assert!(
-        candidates.contains(&found),
-        "{what}: found {found:?}, none of {candidates:?}"
-    );
+    assert_eq!((recovery.first_index, recovery.next_index), (found.first, found.next), "{what}");
+    assert!(candidates.contains(&found), "{what}: found {found:?}, none of {candidates:?}");
     let acked = Arc::new(AtomicUsize::new(0));
-    Ok(Life {
-        log,
-        writer: writer.unwrap(),
-        states: vec![found],
-        acked,
-    })
+    Ok(Life { log, writer: writer.unwrap(), states: vec![found], acked })
 }
 
-const LOSSES: [Loss; 4] = [
-    Loss::All,
-    Loss::None,
-    Loss::SomeSectors,
-    Loss::SomeSectorsTorn,
-];
+const LOSSES: [Loss; 4] = [Loss::All, Loss::None, Loss::SomeSectors, Loss::SomeSectorsTorn];
 
 /// Three lives on one disk, each ended by a crash: the first after `crash_at` steps, the others after some.
 /// Answers the steps of the first life, had it not crashed.
@@ -277,22 +218,12 @@ fn lives(seed: u64, crash_at: u64) -> u64 {
         let loss = LOSSES[rng.below(4) as usize];
         disk = disk.after_crash(loss, &mut rng);
     }
-    let mut last = reopen(
-        &disk,
-        &candidates,
-        &format!("seed {seed}, crash at {crash_at}, end"),
-    )
-    .unwrap();
+    let mut last = reopen(&disk, &candidates, &format!("seed {seed}, crash at {crash_at}, end")).unwrap();
     assert!(last.live(&mut rng, 10));
     last.log.close();
     last.writer.finish();
     let end = last.states.split_off(last.states.len() - 1);
-    reopen(
-        &disk,
-        &end,
-        &format!("seed {seed}, crash at {crash_at}, closed"),
-    )
-    .unwrap();
+    reopen(&disk, &end, &format!("seed {seed}, crash at {crash_at}, closed")).unwrap();
     first_life_steps
 }
 

@@ -6,7 +6,7 @@ use crate::catalog::{
     Written,
 };
 use crate::env::Timestamp;
-use crate::ids::{Ino, VersionId};
+use crate::ids::{Ino, Seq, VersionId};
 use bytes::Bytes;
 use std::future::Future;
 use std::ops::Range;
@@ -246,6 +246,10 @@ impl Store {
     pub async fn list_versions(&self, bucket: &str, query: VersionQuery) -> Result<VersionPage, Error> {
         todo!()
     }
+    /// The place of a key's null version in the order of its versions, if it has one.
+    pub async fn null_version_seq(&self, bucket: &str, key: &[u8]) -> Result<Option<Seq>, Error> {
+        todo!()
+    }
     /// A page of uploads in progress.
     pub async fn list_uploads(
         &self,
@@ -326,4 +330,12 @@ impl Store {
     pub fn now(&self) -> Timestamp {
         todo!()
     }
+}
+
+/// Compares a small body with the digests that its sender promised.
+///
+/// # Errors
+/// `BadDigest`.
+pub fn verify(bytes: &[u8], md5: Option<[u8; 16]>, promised: &[Checksum]) -> Result<(), Error> {
+    todo!()
 }

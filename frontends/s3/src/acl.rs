@@ -31,7 +31,7 @@ pub fn check(request: &Request, document: &[u8], owner: &str) -> Result<(), S3Er
         (true, true) => Ok(()),
         (true, false) => Err(ErrorCode::MissingSecurityHeader.into()),
         (false, true) => Err(ErrorCode::UnexpectedContent.into()),
-        (false, false) if xml::is_owner_only_acl(document, owner)? => Ok(()),
+        (false, false) if xml::request::access_control_policy(document)?.is_owner_only(owner) => Ok(()),
         (false, false) => Err(ErrorCode::AccessControlListNotSupported.into()),
     }
 }

@@ -149,7 +149,8 @@ impl App {
             Identity::Signed { access_key_id, .. } => Some(access_key_id),
         };
         account.access_key_id.clone_from(&access_key_id);
-        let account_id = access_key_id.as_deref().and_then(|id| self.keyring.account(id)).unwrap_or_default().to_owned();
+        let account_id =
+            access_key_id.as_deref().and_then(|id| self.keyring.account(id)).unwrap_or_default().to_owned();
         let request = Request { head, query, target, account_id, access_key_id };
         self.authorize(operation, &request)?;
         body.verify(authenticated.payload)?;
@@ -161,7 +162,8 @@ impl App {
     }
 
     fn authenticate(&self, head: &Parts, query: &Query) -> Result<Authenticated, S3Error> {
-        let request = RequestHead { method: head.method.as_str(), raw_path: head.uri.path(), query, headers: &head.headers };
+        let request =
+            RequestHead { method: head.method.as_str(), raw_path: head.uri.path(), query, headers: &head.headers };
         self.verifier.authenticate(&request, self.store.now().seconds())
     }
 
@@ -187,11 +189,7 @@ impl App {
     }
 }
 
-async fn handle(
-    State(app): State<Arc<App>>,
-    peer: Option<Extension<Peer>>,
-    request: http::Request<Body>,
-) -> Response {
+async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, request: http::Request<Body>) -> Response {
     let begun = Instant::now();
     app.metrics.begin();
     let request_id = app.request_id();

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
 use aws_lc_rs::digest::{Context, SHA256};
+use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderMap, header};
@@ -26,7 +26,10 @@ enum Decoding {
     /// Nothing may be read before the head was verified.
     Unverified,
     Plain,
-    Sha256 { context: Context, expected: [u8; 32] },
+    Sha256 {
+        context: Context,
+        expected: [u8; 32],
+    },
     Chunked(Box<Decoder>),
     Ended,
 }
@@ -48,8 +51,10 @@ pub struct Upload {
 impl Upload {
     /// Wraps a body; `stall`: how long to wait for its next bytes.
     pub fn new(body: Body, headers: &HeaderMap, stall: Duration) -> Self {
-        let content_length =
-            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+        let content_length = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse().ok());
         Upload {
             stream: body.into_data_stream(),
             content_length,
@@ -100,6 +105,16 @@ impl Upload {
     /// `MaxMessageLengthExceeded` past `limit_bytes`; `BadDigest` for a wrong Content-MD5 or checksum; what `next` fails with.
     pub async fn collect(&mut self, headers: &HeaderMap, limit_bytes: usize) -> Result<Bytes, S3Error> {
         self.expected = Expected::from_headers(headers)?;
+        let collected = self.collect_unchecked(limit_bytes).await?;
+        checksum::verify(&collected, checksum::content_md5(headers)?, self.promised.as_ref())?;
+        Ok(collected)
+    }
+
+    /// As [`Upload::collect`], where checksum headers are of something else than this body (CompleteMultipartUpload).
+    ///
+    /// # Errors
+    /// `MaxMessageLengthExceeded` past `limit_bytes`; what `next` fails with.
+    pub async fn collect_unchecked(&mut self, limit_bytes: usize) -> Result<Bytes, S3Error> {
         let mut collected = BytesMut::new();
         loop {
             match self.next().await {
@@ -111,7 +126,6 @@ impl Upload {
                 Err(()) => return Err(self.take_failure()),
             }
         }
-        checksum::verify(&collected, checksum::content_md5(headers)?, self.promised.as_ref())?;
         Ok(collected.freeze())
     }
 

@@ -6,29 +6,34 @@ use http::HeaderMap;
 
 use crate::error::{ErrorCode, S3Error};
 
-/// A checksum algorithm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ChecksumAlgorithm {
-    /// CRC-32 (ISO-HDLC).
-    Crc32,
-    /// CRC-32C (Castagnoli).
-    Crc32c,
-    /// CRC-64/NVME.
-    Crc64Nvme,
-    /// SHA-1.
-    Sha1,
-    /// SHA-256.
-    Sha256,
-}
+pub use predastore::catalog::{Checksum, ChecksumAlgorithm, ChecksumKind as ChecksumType};
 
 use ChecksumAlgorithm::*;
 
-impl ChecksumAlgorithm {
+/// How an algorithm is spelled.
+pub trait Spelling: Sized {
     /// All of them.
-    pub const ALL: [ChecksumAlgorithm; 5] = [Crc32, Crc32c, Crc64Nvme, Sha1, Sha256];
-
+    const ALL: [Self; 5];
     /// `CRC32`, as in `x-amz-checksum-algorithm`.
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str;
+    /// `x-amz-checksum-crc32`, lower-case.
+    fn header(self) -> &'static str;
+    /// `ChecksumCRC32`, the element in XML bodies.
+    fn element(self) -> &'static str;
+    /// Length of a value.
+    fn len_bytes(self) -> usize;
+    /// Whether the checksum of a whole can be had from those of its parts.
+    fn is_linear(self) -> bool;
+    /// Reads a name, in any case.
+    fn from_name(name: &str) -> Option<Self>;
+    /// Reads a header's name, in any case.
+    fn from_header(header: &str) -> Option<Self>;
+}
+
+impl Spelling for ChecksumAlgorithm {
+    const ALL: [ChecksumAlgorithm; 5] = [Crc32, Crc32c, Crc64Nvme, Sha1, Sha256];
+
+    fn name(self) -> &'static str {
         match self {
             Crc32 => "CRC32",
             Crc32c => "CRC32C",
@@ -38,8 +43,7 @@ impl ChecksumAlgorithm {
         }
     }
 
-    /// `x-amz-checksum-crc32`, lower-case.
-    pub fn header(self) -> &'static str {
+    fn header(self) -> &'static str {
         match self {
             Crc32 => "x-amz-checksum-crc32",
             Crc32c => "x-amz-checksum-crc32c",
@@ -49,8 +53,7 @@ impl ChecksumAlgorithm {
         }
     }
 
-    /// `ChecksumCRC32`, the element in XML bodies.
-    pub fn element(self) -> &'static str {
+    fn element(self) -> &'static str {
         match self {
             Crc32 => "ChecksumCRC32",
             Crc32c => "ChecksumCRC32C",
@@ -60,8 +63,7 @@ impl ChecksumAlgorithm {
         }
     }
 
-    /// Length of a value.
-    pub fn len_bytes(self) -> usize {
+    fn len_bytes(self) -> usize {
         match self {
             Crc32 | Crc32c => 4,
             Crc64Nvme => 8,
@@ -70,100 +72,70 @@ impl ChecksumAlgorithm {
         }
     }
 
-    /// Whether the checksum of a whole can be had from those of its parts.
-    pub fn is_linear(self) -> bool {
+    fn is_linear(self) -> bool {
         matches!(self, Crc32 | Crc32c | Crc64Nvme)
     }
 
-    /// Reads a name, in any case.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
     }
 
-    /// Reads a header's name, in any case.
-    pub fn from_header(header: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.header().eq_ignore_ascii_case(header))
+    fn from_header(header: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.header().eq_ignore_ascii_case(header))
     }
 }
 
-/// A checksum's value; as many bytes as its algorithm has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Checksum {
-    algorithm: ChecksumAlgorithm,
-    bytes: [u8; 32],
-}
-
-impl Checksum {
+/// How a checksum's value is written: base64.
+pub trait Base64: Sized {
     /// `None` unless `bytes` has the algorithm's length.
-    pub fn new(algorithm: ChecksumAlgorithm, bytes: &[u8]) -> Option<Checksum> {
-        let mut padded = [0; 32];
-        if bytes.len() != algorithm.len_bytes() {
-            return None;
-        }
-        padded[..bytes.len()].copy_from_slice(bytes);
-        Some(Checksum {
-            algorithm,
-            bytes: padded,
-        })
+    fn new(algorithm: ChecksumAlgorithm, bytes: &[u8]) -> Option<Self>;
+    /// Reads base64. `None` when it is not, or has the wrong length.
+    fn parse(algorithm: ChecksumAlgorithm, base64: &str) -> Option<Self>;
+    /// The value as it stands in headers and XML.
+    fn to_base64(&self) -> String;
+}
+
+impl Base64 for Checksum {
+    fn new(algorithm: ChecksumAlgorithm, bytes: &[u8]) -> Option<Checksum> {
+        let fits = bytes.len() == algorithm.len_bytes();
+        fits.then(|| Checksum { algorithm, kind: ChecksumType::FullObject, value: bytes.to_vec() })
     }
 
-    /// Reads base64. `None` when it is not, or has the wrong length.
-    pub fn parse(algorithm: ChecksumAlgorithm, base64: &str) -> Option<Checksum> {
+    fn parse(algorithm: ChecksumAlgorithm, base64: &str) -> Option<Checksum> {
         Checksum::new(algorithm, &STANDARD.decode(base64).ok()?)
     }
 
-    /// Which checksum it is.
-    pub fn algorithm(&self) -> ChecksumAlgorithm {
-        self.algorithm
-    }
-
-    /// The value.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.algorithm.len_bytes()]
-    }
-
-    /// The value as it stands in headers and XML.
-    pub fn to_base64(&self) -> String {
-        STANDARD.encode(self.bytes())
+    fn to_base64(&self) -> String {
+        STANDARD.encode(&self.value)
     }
 }
 
-/// How the checksum of a multipart object comes about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ChecksumType {
-    /// The checksum of the parts' checksums, written with `-<part count>`.
-    Composite,
-    /// The checksum of all the bytes.
-    FullObject,
-}
-
-impl ChecksumType {
+/// Which algorithms a kind suits, and how it is spelled.
+pub trait Kind: Sized {
     /// `COMPOSITE` or `FULL_OBJECT`.
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str;
+    /// What an upload gets when it does not say.
+    fn default_for(algorithm: ChecksumAlgorithm) -> Self;
+    /// Reads `x-amz-checksum-type`; absent is `None`.
+    ///
+    /// # Errors
+    /// `InvalidRequest`: an unknown type, or one that the algorithm cannot have.
+    fn from_headers(headers: &HeaderMap, algorithm: Option<ChecksumAlgorithm>) -> Result<Option<Self>, S3Error>;
+}
+
+impl Kind for ChecksumType {
+    fn name(self) -> &'static str {
         match self {
             ChecksumType::Composite => "COMPOSITE",
             ChecksumType::FullObject => "FULL_OBJECT",
         }
     }
 
-    /// What an upload gets when it does not say.
-    pub fn default_for(algorithm: ChecksumAlgorithm) -> ChecksumType {
-        if algorithm == Crc64Nvme {
-            ChecksumType::FullObject
-        } else {
-            ChecksumType::Composite
-        }
+    fn default_for(algorithm: ChecksumAlgorithm) -> ChecksumType {
+        if algorithm == Crc64Nvme { ChecksumType::FullObject } else { ChecksumType::Composite }
     }
 
-    /// Reads `x-amz-checksum-type`; absent is `None`.
-    ///
-    /// # Errors
-    /// `InvalidRequest`: an unknown type, or one that the algorithm cannot have.
-    pub fn from_headers(
+    fn from_headers(
         headers: &HeaderMap,
         algorithm: Option<ChecksumAlgorithm>,
     ) -> Result<Option<ChecksumType>, S3Error> {
@@ -171,15 +143,13 @@ impl ChecksumType {
             return Ok(None);
         };
         let both = [ChecksumType::Composite, ChecksumType::FullObject];
-        let found = both
-            .into_iter()
-            .find(|kind| kind.name().eq_ignore_ascii_case(text));
+        let found = both.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(text));
         let kind = found.ok_or_else(|| invalid_value("x-amz-checksum-type"))?;
         match algorithm {
-            None => Err(refuse(
-                "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.",
-            )),
-            Some(algorithm) if !kind.suits(algorithm) => Err(refuse(format!(
+            None => {
+                Err(refuse("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header."))
+            }
+            Some(algorithm) if !suits(kind, algorithm) => Err(refuse(format!(
                 "The {} checksum type cannot be used with the {} checksum algorithm.",
                 kind.name(),
                 algorithm.name().to_lowercase()
@@ -187,17 +157,36 @@ impl ChecksumType {
             Some(_) => Ok(Some(kind)),
         }
     }
+}
 
-    fn suits(self, algorithm: ChecksumAlgorithm) -> bool {
-        match self {
-            ChecksumType::Composite => algorithm != Crc64Nvme,
-            ChecksumType::FullObject => algorithm.is_linear(),
-        }
+fn suits(kind: ChecksumType, algorithm: ChecksumAlgorithm) -> bool {
+    match kind {
+        ChecksumType::Composite => algorithm != Crc64Nvme,
+        ChecksumType::FullObject => algorithm.is_linear(),
     }
 }
 
+/// What a new upload announces of its parts' checksums; the kind is the algorithm's own where it is not said.
+///
+/// # Errors
+/// `InvalidRequest`: an unknown algorithm or kind, or two that do not go together.
+pub fn of_upload(headers: &HeaderMap) -> Result<Option<(ChecksumAlgorithm, ChecksumType)>, S3Error> {
+    let algorithm = algorithm_header(headers, "x-amz-checksum-algorithm")?;
+    let kind = ChecksumType::from_headers(headers, algorithm)?;
+    Ok(algorithm.map(|algorithm| (algorithm, kind.unwrap_or(ChecksumType::default_for(algorithm)))))
+}
+
+/// Compares a small body with what its sender promised.
+///
+/// # Errors
+/// `BadDigest`.
+pub fn verify(body: &[u8], md5: Option<[u8; 16]>, promised: Option<&Checksum>) -> Result<(), S3Error> {
+    predastore::object::verify(body, md5, promised.map(std::slice::from_ref).unwrap_or_default())
+        .map_err(crate::failure::of)
+}
+
 /// The checksum a request promises for its body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     /// None.
     Nothing,
@@ -212,7 +201,7 @@ impl Expected {
     pub fn algorithm(&self) -> Option<ChecksumAlgorithm> {
         match self {
             Expected::Nothing => None,
-            Expected::Value(value) => Some(value.algorithm()),
+            Expected::Value(value) => Some(value.algorithm),
             Expected::Trailer(algorithm) => Some(*algorithm),
         }
     }
@@ -229,7 +218,7 @@ impl Expected {
             (None, Some(algorithm)) => Expected::Trailer(algorithm),
             (None, None) => Expected::Nothing,
         };
-        check_sdk_algorithm(headers, expected)?;
+        check_sdk_algorithm(headers, &expected)?;
         Ok(expected)
     }
 
@@ -250,13 +239,8 @@ impl Expected {
     }
 }
 
-const MULTIPLE: &str =
-    "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.";
-const NOT_VALUES: [&str; 3] = [
-    "x-amz-checksum-algorithm",
-    "x-amz-checksum-type",
-    "x-amz-checksum-mode",
-];
+const MULTIPLE: &str = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.";
+const NOT_VALUES: [&str; 3] = ["x-amz-checksum-algorithm", "x-amz-checksum-type", "x-amz-checksum-mode"];
 
 fn header_checksum(headers: &HeaderMap) -> Result<Option<Checksum>, S3Error> {
     let mut found = None;
@@ -265,8 +249,8 @@ fn header_checksum(headers: &HeaderMap) -> Result<Option<Checksum>, S3Error> {
         if !name.starts_with("x-amz-checksum-") || NOT_VALUES.contains(&name) {
             continue;
         }
-        let algorithm = ChecksumAlgorithm::from_header(name)
-            .ok_or_else(|| refuse(format!("Unknown checksum header {name}.")))?;
+        let algorithm =
+            ChecksumAlgorithm::from_header(name).ok_or_else(|| refuse(format!("Unknown checksum header {name}.")))?;
         let text = value.to_str().map_err(|_| invalid_value(name))?;
         if found.replace(parse_value(algorithm, text)?).is_some() {
             return Err(refuse(MULTIPLE));
@@ -283,24 +267,18 @@ fn trailer_algorithm(headers: &HeaderMap) -> Result<Option<ChecksumAlgorithm>, S
     let Some(text) = header(headers, "x-amz-trailer")? else {
         return Ok(None);
     };
-    let mut names = text
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
+    let mut names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     match (names.next(), names.next()) {
         (None, _) => Ok(None),
         (Some(name), None) => {
-            let unknown =
-                || refuse("The value specified in the x-amz-trailer header is not supported");
-            ChecksumAlgorithm::from_header(name)
-                .map(Some)
-                .ok_or_else(unknown)
+            let unknown = || refuse("The value specified in the x-amz-trailer header is not supported");
+            ChecksumAlgorithm::from_header(name).map(Some).ok_or_else(unknown)
         }
         (Some(_), Some(_)) => Err(refuse(MULTIPLE)),
     }
 }
 
-fn check_sdk_algorithm(headers: &HeaderMap, expected: Expected) -> Result<(), S3Error> {
+fn check_sdk_algorithm(headers: &HeaderMap, expected: &Expected) -> Result<(), S3Error> {
     let Some(named) = algorithm_header(headers, "x-amz-sdk-checksum-algorithm")? else {
         return Ok(());
     };
@@ -317,10 +295,7 @@ fn check_sdk_algorithm(headers: &HeaderMap, expected: Expected) -> Result<(), S3
 ///
 /// # Errors
 /// `InvalidRequest`: an unknown algorithm.
-pub fn algorithm_header(
-    headers: &HeaderMap,
-    name: &'static str,
-) -> Result<Option<ChecksumAlgorithm>, S3Error> {
+pub fn algorithm_header(headers: &HeaderMap, name: &'static str) -> Result<Option<ChecksumAlgorithm>, S3Error> {
     let Some(text) = header(headers, name)? else {
         return Ok(None);
     };
@@ -329,9 +304,7 @@ pub fn algorithm_header(
             "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
         )
     };
-    ChecksumAlgorithm::from_name(text)
-        .map(Some)
-        .ok_or_else(unsupported)
+    ChecksumAlgorithm::from_name(text).map(Some).ok_or_else(unsupported)
 }
 
 /// Reads `Content-MD5`.
@@ -342,21 +315,12 @@ pub fn content_md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>, S3Error> {
     let Some(value) = headers.get("content-md5") else {
         return Ok(None);
     };
-    let bytes = STANDARD
-        .decode(value.as_bytes())
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok());
-    bytes
-        .map(Some)
-        .ok_or_else(|| ErrorCode::InvalidDigest.into())
+    let bytes = STANDARD.decode(value.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.map(Some).ok_or_else(|| ErrorCode::InvalidDigest.into())
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, S3Error> {
-    headers
-        .get(name)
-        .map(|value| value.to_str().map(str::trim))
-        .transpose()
-        .map_err(|_| invalid_value(name))
+    headers.get(name).map(|value| value.to_str().map(str::trim)).transpose().map_err(|_| invalid_value(name))
 }
 
 fn refuse(message: impl Into<std::borrow::Cow<'static, str>>) -> S3Error {
@@ -375,10 +339,7 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &str)| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_str(value).unwrap(),
-            )
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
         };
         let mut map = HeaderMap::new();
         for (name, value) in pairs.iter().map(pair) {
@@ -394,20 +355,11 @@ mod tests {
     #[test]
     fn names_round_trip() {
         for algorithm in ChecksumAlgorithm::ALL {
-            assert_eq!(
-                ChecksumAlgorithm::from_name(&algorithm.name().to_lowercase()),
-                Some(algorithm)
-            );
-            assert_eq!(
-                ChecksumAlgorithm::from_header(&algorithm.header().to_uppercase()),
-                Some(algorithm)
-            );
+            assert_eq!(ChecksumAlgorithm::from_name(&algorithm.name().to_lowercase()), Some(algorithm));
+            assert_eq!(ChecksumAlgorithm::from_header(&algorithm.header().to_uppercase()), Some(algorithm));
             let value = Checksum::new(algorithm, &vec![7; algorithm.len_bytes()]).unwrap();
             assert_eq!(Checksum::parse(algorithm, &value.to_base64()), Some(value));
-            assert_eq!(
-                Checksum::new(algorithm, &vec![7; algorithm.len_bytes() + 1]),
-                None
-            );
+            assert_eq!(Checksum::new(algorithm, &vec![7; algorithm.len_bytes() + 1]), None);
             assert!(algorithm.element().ends_with(algorithm.name()));
         }
     }
@@ -416,19 +368,10 @@ mod tests {
     fn a_header_or_a_trailer() {
         let value = Checksum::parse(Crc32c, "sOO8/Q==").unwrap();
         assert_eq!(expected(&[]), Ok(Expected::Nothing));
+        assert_eq!(expected(&[("x-amz-checksum-crc32c", "sOO8/Q==")]), Ok(Expected::Value(value)));
+        assert_eq!(expected(&[("x-amz-trailer", "X-Amz-Checksum-Crc32c")]), Ok(Expected::Trailer(Crc32c)));
         assert_eq!(
-            expected(&[("x-amz-checksum-crc32c", "sOO8/Q==")]),
-            Ok(Expected::Value(value))
-        );
-        assert_eq!(
-            expected(&[("x-amz-trailer", "X-Amz-Checksum-Crc32c")]),
-            Ok(Expected::Trailer(Crc32c))
-        );
-        assert_eq!(
-            expected(&[
-                ("x-amz-trailer", "x-amz-checksum-sha1"),
-                ("x-amz-sdk-checksum-algorithm", "SHA1")
-            ]),
+            expected(&[("x-amz-trailer", "x-amz-checksum-sha1"), ("x-amz-sdk-checksum-algorithm", "SHA1")]),
             Ok(Expected::Trailer(Sha1))
         );
         assert_eq!(
@@ -466,55 +409,30 @@ mod tests {
         let trailers = [("x-amz-checksum-crc32c".to_owned(), "sOO8/Q==".to_owned())];
         let value = Checksum::parse(Crc32c, "sOO8/Q==");
         assert_eq!(Expected::Trailer(Crc32c).resolve(&trailers).unwrap(), value);
-        assert_eq!(
-            Expected::Trailer(Sha1).resolve(&trailers).unwrap_err().code,
-            ErrorCode::MalformedTrailerError
-        );
+        assert_eq!(Expected::Trailer(Sha1).resolve(&trailers).unwrap_err().code, ErrorCode::MalformedTrailerError);
         assert_eq!(Expected::Nothing.resolve(&trailers).unwrap(), None);
     }
 
     #[test]
     fn types_suit_their_algorithms() {
         let read = |text: &str, algorithm| {
-            ChecksumType::from_headers(&headers(&[("x-amz-checksum-type", text)]), algorithm)
-                .map_err(|e| e.code)
+            ChecksumType::from_headers(&headers(&[("x-amz-checksum-type", text)]), algorithm).map_err(|e| e.code)
         };
-        assert_eq!(
-            read("FULL_OBJECT", Some(Crc32)),
-            Ok(Some(ChecksumType::FullObject))
-        );
-        assert_eq!(
-            read("COMPOSITE", Some(Sha256)),
-            Ok(Some(ChecksumType::Composite))
-        );
-        for (text, algorithm) in [
-            ("FULL_OBJECT", Some(Sha1)),
-            ("COMPOSITE", Some(Crc64Nvme)),
-            ("HALF", Some(Crc32)),
-            ("COMPOSITE", None),
-        ] {
-            assert_eq!(
-                read(text, algorithm),
-                Err(ErrorCode::InvalidRequest),
-                "{text} {algorithm:?}"
-            );
+        assert_eq!(read("FULL_OBJECT", Some(Crc32)), Ok(Some(ChecksumType::FullObject)));
+        assert_eq!(read("COMPOSITE", Some(Sha256)), Ok(Some(ChecksumType::Composite)));
+        for (text, algorithm) in
+            [("FULL_OBJECT", Some(Sha1)), ("COMPOSITE", Some(Crc64Nvme)), ("HALF", Some(Crc32)), ("COMPOSITE", None)]
+        {
+            assert_eq!(read(text, algorithm), Err(ErrorCode::InvalidRequest), "{text} {algorithm:?}");
         }
-        assert_eq!(
-            ChecksumType::from_headers(&HeaderMap::new(), None).unwrap(),
-            None
-        );
-        assert_eq!(
-            ChecksumType::default_for(Crc64Nvme),
-            ChecksumType::FullObject
-        );
+        assert_eq!(ChecksumType::from_headers(&HeaderMap::new(), None).unwrap(), None);
+        assert_eq!(ChecksumType::default_for(Crc64Nvme), ChecksumType::FullObject);
         assert_eq!(ChecksumType::default_for(Crc32), ChecksumType::Composite);
     }
 
     #[test]
     fn content_md5_is_16_bytes() {
-        let md5 = |text: &str| {
-            content_md5(&headers(&[("content-md5", text)])).map_err(|error| error.code)
-        };
+        let md5 = |text: &str| content_md5(&headers(&[("content-md5", text)])).map_err(|error| error.code);
         assert_eq!(md5("AAAAAAAAAAAAAAAAAAAAAA=="), Ok(Some([0; 16])));
         for text in ["", "AAAA", "YWJj", "AAAAAAAAAAAAAAAAAAAAAA"] {
             assert_eq!(md5(text), Err(ErrorCode::InvalidDigest), "{text}");

@@ -33,11 +33,7 @@ pub enum Outcome {
 impl Outcome {
     /// For the source of a copy, where there is no 304.
     pub fn for_copy_source(self) -> Outcome {
-        if self == Outcome::NotModified {
-            Outcome::PreconditionFailed
-        } else {
-            self
-        }
+        if self == Outcome::NotModified { Outcome::PreconditionFailed } else { self }
     }
 }
 
@@ -46,11 +42,7 @@ impl ReadConditions<'_> {
     /// dates have whole seconds, so the fraction is dropped.
     pub fn evaluate(&self, etag: &str, modified_ms: i64) -> Outcome {
         let modified_s = modified_ms.div_euclid(1000);
-        let changed_since = |header: Option<&str>| {
-            header
-                .and_then(parse_http_date)
-                .map(|since_s| modified_s > since_s)
-        };
+        let changed_since = |header: Option<&str>| header.and_then(parse_http_date).map(|since_s| modified_s > since_s);
 
         let holds = match self.if_match {
             Some(list) => any_tag(list, |tag| tag.matches_strongly(etag)),
@@ -63,11 +55,7 @@ impl ReadConditions<'_> {
             Some(list) => any_tag(list, |tag| tag.matches_weakly(etag)),
             None => changed_since(self.if_modified_since) == Some(false),
         };
-        if fresh {
-            Outcome::NotModified
-        } else {
-            Outcome::Proceed
-        }
+        if fresh { Outcome::NotModified } else { Outcome::Proceed }
     }
 }
 
@@ -89,10 +77,7 @@ impl WriteCondition {
     ///
     /// # Errors
     /// `NotImplemented`, as S3 answers, for both headers at once, a list, a weak tag or an If-None-Match other than `*`.
-    pub fn parse(
-        if_match: Option<&str>,
-        if_none_match: Option<&str>,
-    ) -> Result<WriteCondition, S3Error> {
+    pub fn parse(if_match: Option<&str>, if_none_match: Option<&str>) -> Result<WriteCondition, S3Error> {
         match (if_match.map(str::trim), if_none_match.map(str::trim)) {
             (None, None) => Ok(WriteCondition::Always),
             (None, Some("*")) => Ok(WriteCondition::Absent),
@@ -106,9 +91,7 @@ impl WriteCondition {
 fn single_tag(text: &str) -> Result<String, S3Error> {
     let mut tags = tags(text);
     match (tags.next(), tags.next()) {
-        (Some(Tag::Exact { weak: false, value }), None) if !value.is_empty() => {
-            Ok(value.to_owned())
-        }
+        (Some(Tag::Exact { weak: false, value }), None) if !value.is_empty() => Ok(value.to_owned()),
         _ => Err(ErrorCode::NotImplemented.into()),
     }
 }
@@ -142,10 +125,7 @@ fn any_tag(list: &str, matches: impl Fn(Tag<'_>) -> bool) -> bool {
 
 /// S3's ETags hold no comma, so a comma always separates. Clients often leave the quotes away.
 fn tags(list: &str) -> impl Iterator<Item = Tag<'_>> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(tag)
+    list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(tag)
 }
 
 fn tag(item: &str) -> Tag<'_> {
@@ -156,17 +136,12 @@ fn tag(item: &str) -> Tag<'_> {
         Some(rest) => (true, rest),
         None => (false, item),
     };
-    Tag::Exact {
-        weak,
-        value: unquote_etag(quoted),
-    }
+    Tag::Exact { weak, value: unquote_etag(quoted) }
 }
 
 /// An ETag without the quotes around it, if it has both.
 pub fn unquote_etag(etag: &str) -> &str {
-    etag.strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .unwrap_or(etag)
+    etag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(etag)
 }
 
 #[cfg(test)]
@@ -186,29 +161,17 @@ mod tests {
     }
 
     fn if_match(list: &str) -> Outcome {
-        evaluate(ReadConditions {
-            if_match: Some(list),
-            ..Default::default()
-        })
+        evaluate(ReadConditions { if_match: Some(list), ..Default::default() })
     }
 
     fn if_none_match(list: &str) -> Outcome {
-        evaluate(ReadConditions {
-            if_none_match: Some(list),
-            ..Default::default()
-        })
+        evaluate(ReadConditions { if_none_match: Some(list), ..Default::default() })
     }
 
     #[test]
     fn etags_match_quoted_bare_in_lists_and_by_star() {
         let quoted = format!("\"{ETAG}\"");
-        for list in [
-            ETAG.to_owned(),
-            quoted.clone(),
-            "*".into(),
-            format!("\"x\", {quoted}"),
-            format!("x,{ETAG} ,y"),
-        ] {
+        for list in [ETAG.to_owned(), quoted.clone(), "*".into(), format!("\"x\", {quoted}"), format!("x,{ETAG} ,y")] {
             assert_eq!(if_match(&list), Proceed, "{list}");
             assert_eq!(if_none_match(&list), NotModified, "{list}");
         }
@@ -227,37 +190,16 @@ mod tests {
 
     #[test]
     fn dates_compare_whole_seconds_and_malformed_ones_are_ignored() {
-        let modified = |date| {
-            evaluate(ReadConditions {
-                if_modified_since: Some(date),
-                ..Default::default()
-            })
-        };
-        let unmodified = |date| {
-            evaluate(ReadConditions {
-                if_unmodified_since: Some(date),
-                ..Default::default()
-            })
-        };
-        assert_eq!(
-            [BEFORE, SAME, AFTER, "soon"].map(modified),
-            [Proceed, NotModified, NotModified, Proceed]
-        );
-        assert_eq!(
-            [BEFORE, SAME, AFTER, "soon"].map(unmodified),
-            [PreconditionFailed, Proceed, Proceed, Proceed]
-        );
+        let modified = |date| evaluate(ReadConditions { if_modified_since: Some(date), ..Default::default() });
+        let unmodified = |date| evaluate(ReadConditions { if_unmodified_since: Some(date), ..Default::default() });
+        assert_eq!([BEFORE, SAME, AFTER, "soon"].map(modified), [Proceed, NotModified, NotModified, Proceed]);
+        assert_eq!([BEFORE, SAME, AFTER, "soon"].map(unmodified), [PreconditionFailed, Proceed, Proceed, Proceed]);
     }
 
     #[test]
     fn s3_precedence() {
         let with = |if_match, if_none_match, if_modified_since, if_unmodified_since| {
-            evaluate(ReadConditions {
-                if_match,
-                if_none_match,
-                if_modified_since,
-                if_unmodified_since,
-            })
+            evaluate(ReadConditions { if_match, if_none_match, if_modified_since, if_unmodified_since })
         };
         // If-Match true and If-Unmodified-Since false: 200.
         assert_eq!(with(Some(ETAG), None, None, Some(BEFORE)), Proceed);
@@ -266,10 +208,7 @@ mod tests {
         // If-None-Match true and If-Modified-Since false: 200.
         assert_eq!(with(None, Some("x"), Some(AFTER), None), Proceed);
         // A failed If-Match wins over all.
-        assert_eq!(
-            with(Some("x"), Some(ETAG), None, Some(AFTER)),
-            PreconditionFailed
-        );
+        assert_eq!(with(Some("x"), Some(ETAG), None, Some(AFTER)), PreconditionFailed);
     }
 
     #[test]
@@ -284,14 +223,8 @@ mod tests {
         assert_eq!(parse(None, None), Ok(WriteCondition::Always));
         assert_eq!(parse(None, Some("*")), Ok(WriteCondition::Absent));
         assert_eq!(parse(Some("*"), None), Ok(WriteCondition::Present));
-        assert_eq!(
-            parse(Some("\"abc\""), None),
-            Ok(WriteCondition::Matches("abc".into()))
-        );
-        assert_eq!(
-            parse(Some("abc-2"), None),
-            Ok(WriteCondition::Matches("abc-2".into()))
-        );
+        assert_eq!(parse(Some("\"abc\""), None), Ok(WriteCondition::Matches("abc".into())));
+        assert_eq!(parse(Some("abc-2"), None), Ok(WriteCondition::Matches("abc-2".into())));
         for (if_match, if_none_match) in [
             (None, Some("\"abc\"")),
             (Some("a"), Some("*")),

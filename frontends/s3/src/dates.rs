@@ -10,17 +10,13 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 type Form = &'static [BorrowedFormatItem<'static>];
 
-const RFC_1123: Form = format_description!(
-    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-);
-const ASCTIME: Form = format_description!(
-    "[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]"
-);
-const ISO_MS: Form =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-const ISO_ANY: Form = format_description!(
-    "[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond digits:1+]]]Z"
-);
+const RFC_1123: Form =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+const ASCTIME: Form =
+    format_description!("[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]");
+const ISO_MS: Form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+const ISO_ANY: Form =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond digits:1+]]]Z");
 const AMZ: Form = format_description!("[year][month][day]T[hour][minute][second]Z");
 
 const YEAR_0_MS: i64 = -62_167_219_200_000;
@@ -28,8 +24,7 @@ const YEAR_9999_MS: i64 = 253_402_300_799_999;
 
 fn at(unix_ms: i64) -> OffsetDateTime {
     let clamped_ms = unix_ms.clamp(YEAR_0_MS, YEAR_9999_MS);
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(clamped_ms) * 1_000_000)
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(clamped_ms) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 fn write(form: Form, unix_ms: i64) -> String {
@@ -89,41 +84,22 @@ mod tests {
     #[test]
     fn the_rfc_example_in_every_form() {
         assert_eq!(http_date(EXAMPLE_S * 1000), "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(
-            iso_8601_ms(EXAMPLE_S * 1000 + 5),
-            "1994-11-06T08:49:37.005Z"
-        );
+        assert_eq!(iso_8601_ms(EXAMPLE_S * 1000 + 5), "1994-11-06T08:49:37.005Z");
         assert_eq!(amz_date(EXAMPLE_S), "19941106T084937Z");
-        assert_eq!(
-            parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
-            Some(EXAMPLE_S)
-        );
+        assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(EXAMPLE_S));
         assert_eq!(parse_http_date("Sun Nov  6 08:49:37 1994"), Some(EXAMPLE_S));
         assert_eq!(parse_amz_date("19941106T084937Z"), Some(EXAMPLE_S));
-        assert_eq!(
-            parse_iso_8601_ms("1994-11-06T08:49:37Z"),
-            Some(EXAMPLE_S * 1000)
-        );
+        assert_eq!(parse_iso_8601_ms("1994-11-06T08:49:37Z"), Some(EXAMPLE_S * 1000));
     }
 
     #[test]
     fn malformed_dates_are_none() {
-        for text in [
-            "",
-            "yesterday",
-            "Sun, 06 Nov 1994 08:49:37 CET",
-            "Sun, 32 Nov 1994 08:49:37 GMT",
-        ] {
+        for text in ["", "yesterday", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 32 Nov 1994 08:49:37 GMT"] {
             assert_eq!(parse_http_date(text), None, "{text}");
         }
-        for text in [
-            "",
-            "19941106T084937",
-            "19941306T084937Z",
-            "1994-11-06T08:49:37Z",
-            "19941106T084937ZZ",
-            "1994110éT08493",
-        ] {
+        for text in
+            ["", "19941106T084937", "19941306T084937Z", "1994-11-06T08:49:37Z", "19941106T084937ZZ", "1994110éT08493"]
+        {
             assert_eq!(parse_amz_date(text), None, "{text}");
         }
     }

@@ -122,16 +122,14 @@ pub struct S3Error {
     pub message: Cow<'static, str>,
     /// Further elements of the error body, in order.
     pub fields: Vec<(&'static str, String)>,
+    /// Headers that go with the answer.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl S3Error {
     /// `code` with a message more precise than the default one.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        S3Error {
-            code,
-            message: message.into(),
-            fields: Vec::new(),
-        }
+        S3Error { code, message: message.into(), fields: Vec::new(), headers: Vec::new() }
     }
 
     /// Adds the element `name` to the error body.
@@ -141,15 +139,20 @@ impl S3Error {
         self
     }
 
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
     /// `InvalidArgument` naming the argument, as S3 words it.
     pub fn invalid_argument(
         message: impl Into<Cow<'static, str>>,
         name: impl Into<String>,
         value: impl Into<String>,
     ) -> Self {
-        S3Error::new(ErrorCode::InvalidArgument, message)
-            .with("ArgumentName", name)
-            .with("ArgumentValue", value)
+        S3Error::new(ErrorCode::InvalidArgument, message).with("ArgumentName", name).with("ArgumentValue", value)
     }
 }
 
@@ -205,9 +208,6 @@ mod tests {
     fn debug_shows_field_names_but_no_values() {
         let error = S3Error::from(ErrorCode::AccessDenied).with("CanonicalRequest", "private");
         let shown = format!("{error:?}");
-        assert!(
-            shown.contains("CanonicalRequest") && !shown.contains("private"),
-            "{shown}"
-        );
+        assert!(shown.contains("CanonicalRequest") && !shown.contains("private"), "{shown}");
     }
 }

@@ -69,9 +69,10 @@ impl Keyring {
 impl Grant {
     fn covers(&self, action: &str, bucket: &str) -> bool {
         matches(self.bucket.as_bytes(), bucket.as_bytes())
-            && self.actions.iter().any(|pattern| {
-                matches(pattern.to_ascii_lowercase().as_bytes(), action.to_ascii_lowercase().as_bytes())
-            })
+            && self
+                .actions
+                .iter()
+                .any(|pattern| matches(pattern.to_ascii_lowercase().as_bytes(), action.to_ascii_lowercase().as_bytes()))
     }
 }
 
@@ -137,9 +138,13 @@ mod tests {
 
     #[test]
     fn patterns() {
-        for (pattern, text, expected) in
-            [("*", "", true), ("a*b*c", "aXXbYc", true), ("a*b*c", "aXXbY", false), ("a?c", "abc", true), ("", "a", false)]
-        {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("a*b*c", "aXXbYc", true),
+            ("a*b*c", "aXXbY", false),
+            ("a?c", "abc", true),
+            ("", "a", false),
+        ] {
             assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         }
     }

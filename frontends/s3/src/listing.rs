@@ -119,10 +119,7 @@ impl ListObjects {
     /// `InvalidArgument`: a bad `max-keys` or `encoding-type`.
     pub fn parse(query: &Query) -> Result<Self, S3Error> {
         let marker = query.get("marker").unwrap_or_default().to_owned();
-        Ok(ListObjects {
-            filter: Filter::parse(query, "max-keys")?,
-            marker,
-        })
+        Ok(ListObjects { filter: Filter::parse(query, "max-keys")?, marker })
     }
 }
 
@@ -143,23 +140,12 @@ impl ListVersions {
     /// # Errors
     /// `InvalidArgument`: a bad `max-keys` or `encoding-type`, a version marker without a key marker.
     pub fn parse(query: &Query) -> Result<Self, S3Error> {
-        let (key_marker, version_id_marker) = (
-            non_empty(query, "key-marker"),
-            non_empty(query, "version-id-marker"),
-        );
+        let (key_marker, version_id_marker) = (non_empty(query, "key-marker"), non_empty(query, "version-id-marker"));
         if let (None, Some(version_id)) = (&key_marker, &version_id_marker) {
             let message = "A version-id marker cannot be specified without a key marker.";
-            return Err(S3Error::invalid_argument(
-                message,
-                "version-id-marker",
-                version_id,
-            ));
+            return Err(S3Error::invalid_argument(message, "version-id-marker", version_id));
         }
-        Ok(ListVersions {
-            filter: Filter::parse(query, "max-keys")?,
-            key_marker,
-            version_id_marker,
-        })
+        Ok(ListVersions { filter: Filter::parse(query, "max-keys")?, key_marker, version_id_marker })
     }
 }
 
@@ -168,14 +154,8 @@ impl ListUploads {
     /// `InvalidArgument`: a bad `max-uploads` or `encoding-type`.
     pub fn parse(query: &Query) -> Result<Self, S3Error> {
         let key_marker = non_empty(query, "key-marker");
-        let upload_id_marker = key_marker
-            .as_ref()
-            .and_then(|_| non_empty(query, "upload-id-marker"));
-        Ok(ListUploads {
-            filter: Filter::parse(query, "max-uploads")?,
-            key_marker,
-            upload_id_marker,
-        })
+        let upload_id_marker = key_marker.as_ref().and_then(|_| non_empty(query, "upload-id-marker"));
+        Ok(ListUploads { filter: Filter::parse(query, "max-uploads")?, key_marker, upload_id_marker })
     }
 }
 
@@ -217,40 +197,27 @@ fn continuation(query: &Query) -> Result<Option<Continuation>, S3Error> {
     let Some(token) = query.get("continuation-token") else {
         return Ok(None);
     };
-    let refuse = || {
-        S3Error::invalid_argument(
-            "The continuation token provided is incorrect",
-            "continuation-token",
-            token,
-        )
-    };
+    let refuse =
+        || S3Error::invalid_argument("The continuation token provided is incorrect", "continuation-token", token);
     let key = URL_SAFE_NO_PAD.decode(token).map_err(|_| refuse())?;
     if key.is_empty() || key.len() > KEY_MAX_BYTES {
         return Err(refuse());
     }
     let after = String::from_utf8(key).map_err(|_| refuse())?;
-    Ok(Some(Continuation {
-        token: token.to_owned(),
-        after,
-    }))
+    Ok(Some(Continuation { token: token.to_owned(), after }))
 }
 
 fn non_empty(query: &Query, name: &str) -> Option<String> {
-    query
-        .get(name)
-        .filter(|value| !value.is_empty())
-        .map(str::to_owned)
+    query.get(name).filter(|value| !value.is_empty()).map(str::to_owned)
 }
 
 fn url_encoded(query: &Query) -> Result<bool, S3Error> {
     match query.get("encoding-type") {
         None | Some("") => Ok(false),
         Some("url") => Ok(true),
-        Some(other) => Err(S3Error::invalid_argument(
-            "Invalid Encoding Method specified in Request",
-            "encoding-type",
-            other,
-        )),
+        Some(other) => {
+            Err(S3Error::invalid_argument("Invalid Encoding Method specified in Request", "encoding-type", other))
+        }
     }
 }
 
@@ -267,11 +234,7 @@ fn count(query: &Query, name: &'static str, max: u32) -> Result<Option<u32>, S3E
 }
 
 fn not_an_integer(name: &'static str, text: &str) -> S3Error {
-    S3Error::invalid_argument(
-        format!("Provided {name} not an integer or within integer range"),
-        name,
-        text,
-    )
+    S3Error::invalid_argument(format!("Provided {name} not an integer or within integer range"), name, text)
 }
 
 #[cfg(test)]
@@ -287,38 +250,12 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let filter = Filter {
-            prefix: String::new(),
-            delimiter: None,
-            max_count: 1000,
-            url_encoded: false,
-        };
-        assert_eq!(
-            ListObjects::parse(&query("")).unwrap(),
-            ListObjects {
-                filter: filter.clone(),
-                marker: "".into()
-            }
-        );
-        let v2 = ListObjectsV2 {
-            filter: filter.clone(),
-            start_after: None,
-            continuation: None,
-            fetch_owner: false,
-        };
-        assert_eq!(
-            ListObjectsV2::parse(&query("list-type=2&prefix=&delimiter=&max-keys=")).unwrap(),
-            v2
-        );
-        let versions = ListVersions {
-            filter,
-            key_marker: None,
-            version_id_marker: None,
-        };
-        assert_eq!(
-            ListVersions::parse(&query("versions&key-marker=&version-id-marker=")).unwrap(),
-            versions
-        );
+        let filter = Filter { prefix: String::new(), delimiter: None, max_count: 1000, url_encoded: false };
+        assert_eq!(ListObjects::parse(&query("")).unwrap(), ListObjects { filter: filter.clone(), marker: "".into() });
+        let v2 = ListObjectsV2 { filter: filter.clone(), start_after: None, continuation: None, fetch_owner: false };
+        assert_eq!(ListObjectsV2::parse(&query("list-type=2&prefix=&delimiter=&max-keys=")).unwrap(), v2);
+        let versions = ListVersions { filter, key_marker: None, version_id_marker: None };
+        assert_eq!(ListVersions::parse(&query("versions&key-marker=&version-id-marker=")).unwrap(), versions);
     }
 
     #[test]
@@ -328,21 +265,10 @@ mod tests {
             "prefix=p%2F&delimiter=--&max-keys=7&encoding-type=url&start-after=s&continuation-token={token}&fetch-owner=true"
         );
         let list = ListObjectsV2::parse(&query(&raw)).unwrap();
-        let filter = Filter {
-            prefix: "p/".into(),
-            delimiter: Some("--".into()),
-            max_count: 7,
-            url_encoded: true,
-        };
+        let filter = Filter { prefix: "p/".into(), delimiter: Some("--".into()), max_count: 7, url_encoded: true };
         assert_eq!(list.filter, filter);
         assert_eq!(list.start_after.as_deref(), Some("s"));
-        assert_eq!(
-            list.continuation,
-            Some(Continuation {
-                token,
-                after: "a/é".into()
-            })
-        );
+        assert_eq!(list.continuation, Some(Continuation { token, after: "a/é".into() }));
         assert!(list.fetch_owner);
     }
 
@@ -353,43 +279,25 @@ mod tests {
                 .map(|list| list.filter.max_count)
                 .map_err(|e| e.code)
         };
-        assert_eq!(
-            [max("0"), max("1"), max("1000"), max("2147483647")],
-            [Ok(0), Ok(1), Ok(1000), Ok(1000)]
-        );
+        assert_eq!([max("0"), max("1"), max("1000"), max("2147483647")], [Ok(0), Ok(1), Ok(1000), Ok(1000)]);
         for text in ["-1", "x", "1.5", "2147483648", "%201", "%2B1", "0x1"] {
             assert_eq!(max(text), Err(ErrorCode::InvalidArgument), "{text}");
         }
-        let buckets = |raw: &str| {
-            ListBuckets::parse(&query(raw))
-                .map(|list| list.max_count)
-                .map_err(|e| e.code)
-        };
+        let buckets = |raw: &str| ListBuckets::parse(&query(raw)).map(|list| list.max_count).map_err(|e| e.code);
         assert_eq!(buckets(""), Ok(None));
         assert_eq!(buckets("max-buckets=10000"), Ok(Some(10_000)));
         assert_eq!(buckets("max-buckets=0"), Err(ErrorCode::InvalidArgument));
-        assert_eq!(
-            buckets("max-buckets=10001"),
-            Err(ErrorCode::InvalidArgument)
-        );
+        assert_eq!(buckets("max-buckets=10001"), Err(ErrorCode::InvalidArgument));
     }
 
     #[test]
     fn what_s3_refuses() {
         let code = |raw: &str| ListObjectsV2::parse(&query(raw)).unwrap_err().code;
         let too_long = continuation_token(&"k".repeat(1025));
-        for raw in [
-            "encoding-type=base64",
-            "continuation-token=",
-            "continuation-token=***",
-            "continuation-token=_w",
-        ] {
+        for raw in ["encoding-type=base64", "continuation-token=", "continuation-token=***", "continuation-token=_w"] {
             assert_eq!(code(raw), ErrorCode::InvalidArgument, "{raw}");
         }
-        assert_eq!(
-            code(&format!("continuation-token={too_long}")),
-            ErrorCode::InvalidArgument
-        );
+        assert_eq!(code(&format!("continuation-token={too_long}")), ErrorCode::InvalidArgument);
         let refused = ListVersions::parse(&query("version-id-marker=v")).unwrap_err();
         assert_eq!(refused.code, ErrorCode::InvalidArgument);
     }
@@ -398,22 +306,10 @@ mod tests {
     fn markers_of_uploads_and_parts() {
         let uploads = |raw: &str| ListUploads::parse(&query(raw)).unwrap();
         assert_eq!(uploads("upload-id-marker=u").upload_id_marker, None);
-        assert_eq!(
-            uploads("key-marker=k&upload-id-marker=u")
-                .upload_id_marker
-                .as_deref(),
-            Some("u")
-        );
+        assert_eq!(uploads("key-marker=k&upload-id-marker=u").upload_id_marker.as_deref(), Some("u"));
         assert_eq!(uploads("max-uploads=3").filter.max_count, 3);
         let parts = ListParts::parse(&query("part-number-marker=17&max-parts=5")).unwrap();
-        assert_eq!(
-            parts,
-            ListParts {
-                part_number_marker: 17,
-                max_count: 5,
-                url_encoded: false
-            }
-        );
+        assert_eq!(parts, ListParts { part_number_marker: 17, max_count: 5, url_encoded: false });
     }
 
     proptest! {

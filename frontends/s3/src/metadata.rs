@@ -5,7 +5,6 @@ use predastore::catalog::{Attrs, ETag, Header};
 
 use crate::app::{Request, header_of};
 use crate::error::{ErrorCode, S3Error};
-use crate::query::Query;
 use crate::xml;
 
 /// All of a request's user metadata, names and values.
@@ -80,7 +79,8 @@ fn without_aws_chunked(value: &str) -> String {
     if !value.contains("aws-chunked") {
         return value.to_owned();
     }
-    let codings: Vec<_> = value.split(',').map(str::trim).filter(|coding| *coding != "aws-chunked" && !coding.is_empty()).collect();
+    let codings: Vec<_> =
+        value.split(',').map(str::trim).filter(|coding| *coding != "aws-chunked" && !coding.is_empty()).collect();
     codings.join(", ")
 }
 
@@ -109,11 +109,7 @@ fn user_metadata(headers: &HeaderMap) -> Result<Vec<(String, String)>, S3Error> 
 /// `x-amz-tagging`: tags as a query string.
 pub fn tags(headers: &HeaderMap) -> Result<Vec<(String, String)>, S3Error> {
     let Some(text) = header_of(headers, "x-amz-tagging")? else { return Ok(Vec::new()) };
-    let malformed = || S3Error::invalid_argument("The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.", "x-amz-tagging", text);
-    let query = Query::parse(text).map_err(|_| malformed())?;
-    let tags: Vec<_> = query.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    xml::check_tags(&tags, xml::OBJECT_TAGS_MAX_COUNT)?;
-    Ok(tags)
+    Ok(xml::shown::pairs(xml::request::tagging_header(text)?))
 }
 
 fn storage_class(headers: &HeaderMap) -> Result<String, S3Error> {
@@ -151,12 +147,17 @@ mod tests {
     use http::HeaderValue;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect()
     }
 
     #[test]
     fn aws_chunked_is_not_an_encoding_of_the_object() {
-        for (sent, kept) in [("aws-chunked", ""), ("aws-chunked,gzip", "gzip"), ("gzip, aws-chunked", "gzip"), ("gzip,br", "gzip,br")] {
+        for (sent, kept) in
+            [("aws-chunked", ""), ("aws-chunked,gzip", "gzip"), ("gzip, aws-chunked", "gzip"), ("gzip,br", "gzip,br")]
+        {
             assert_eq!(without_aws_chunked(sent), kept);
         }
     }
@@ -171,7 +172,9 @@ mod tests {
 
     #[test]
     fn what_would_not_be_kept_is_refused() {
-        for name in ["x-amz-server-side-encryption", "x-amz-server-side-encryption-customer-key", "x-amz-object-lock-mode"] {
+        for name in
+            ["x-amz-server-side-encryption", "x-amz-server-side-encryption-customer-key", "x-amz-object-lock-mode"]
+        {
             assert_eq!(refuse_unkept(&headers(&[(name, "x")])).unwrap_err().code, ErrorCode::NotImplemented);
         }
     }

@@ -29,28 +29,17 @@ impl Target {
     ///
     /// # Errors
     /// `InvalidBucketName`, `KeyTooLongError`; `InvalidURI` for bad escapes, bad UTF-8 or a path without its `/`.
-    pub fn parse(
-        host: Option<&str>,
-        raw_path: &str,
-        base_domains: &[String],
-    ) -> Result<Target, S3Error> {
+    pub fn parse(host: Option<&str>, raw_path: &str, base_domains: &[String]) -> Result<Target, S3Error> {
         let path = raw_path.strip_prefix('/').ok_or(ErrorCode::InvalidURI)?;
         let (bucket, raw_key) = match host.and_then(|host| bucket_of_host(host, base_domains)) {
             Some(bucket) => (bucket, path),
             None => path_style(path)?,
         };
         if bucket.is_empty() {
-            return if raw_key.is_empty() {
-                Ok(Target::default())
-            } else {
-                Err(ErrorCode::InvalidBucketName.into())
-            };
+            return if raw_key.is_empty() { Ok(Target::default()) } else { Err(ErrorCode::InvalidBucketName.into()) };
         }
         check_bucket_name(&bucket)?;
-        Ok(Target {
-            bucket: Some(bucket),
-            key: decode_key(raw_key)?,
-        })
+        Ok(Target { bucket: Some(bucket), key: decode_key(raw_key)? })
     }
 }
 
@@ -100,24 +89,17 @@ impl CopySource {
         let raw_path = raw_path.strip_prefix('/').unwrap_or(raw_path);
         // Some clients encode the whole value, its first slash included.
         let decoded = uri_decode(raw_path)?;
-        let (bucket, key) = decoded
-            .split_once('/')
-            .filter(|(_, key)| !key.is_empty())
-            .ok_or_else(|| {
-                S3Error::invalid_argument(
-                    "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
-                    "x-amz-copy-source",
-                    header,
-                )
-            })?;
+        let (bucket, key) = decoded.split_once('/').filter(|(_, key)| !key.is_empty()).ok_or_else(|| {
+            S3Error::invalid_argument(
+                "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
+                "x-amz-copy-source",
+                header,
+            )
+        })?;
         check_bucket_name(bucket)?;
         check_key(key)?;
         let version_id = (!query.is_empty()).then(|| uri_decode(query)).transpose()?;
-        Ok(CopySource {
-            bucket: bucket.to_owned(),
-            key: key.to_owned(),
-            version_id,
-        })
+        Ok(CopySource { bucket: bucket.to_owned(), key: key.to_owned(), version_id })
     }
 }
 
@@ -128,12 +110,7 @@ fn bucket_of_host(host: &str, base_domains: &[String]) -> Option<String> {
     }
     let longest = base_domains
         .iter()
-        .filter(|domain| {
-            host == **domain
-                || host
-                    .strip_suffix(domain.as_str())
-                    .is_some_and(|rest| rest.ends_with('.'))
-        })
+        .filter(|domain| host == **domain || host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.')))
         .max_by_key(|domain| domain.len())?;
     let bucket = host.strip_suffix(longest.as_str())?.strip_suffix('.')?;
     Some(bucket.to_owned())
@@ -161,19 +138,13 @@ fn is_bucket_name(name: &str) -> bool {
     let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = name.as_bytes();
     (3..=63).contains(&bytes.len())
-        && bytes
-            .iter()
-            .all(|byte| alphanumeric(byte) || matches!(byte, b'-' | b'.'))
+        && bytes.iter().all(|byte| alphanumeric(byte) || matches!(byte, b'-' | b'.'))
         && bytes.first().is_some_and(alphanumeric)
         && bytes.last().is_some_and(alphanumeric)
         && !["..", ".-", "-."].iter().any(|pair| name.contains(pair))
         && !looks_like_ipv4(name)
-        && !RESERVED_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-        && !RESERVED_SUFFIXES
-            .iter()
-            .any(|suffix| name.ends_with(suffix))
+        && !RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        && !RESERVED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 fn looks_like_ipv4(name: &str) -> bool {
@@ -202,25 +173,13 @@ mod tests {
 
     fn target(bucket: &str, key: &str) -> Result<Target, ErrorCode> {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Ok(Target {
-            bucket: some(bucket),
-            key: some(key),
-        })
+        Ok(Target { bucket: some(bucket), key: some(key) })
     }
 
     #[test]
     fn bucket_names() {
         let longest = "a".repeat(63);
-        for name in [
-            "abc",
-            "my-bucket",
-            "my.bucket.1",
-            "0ab",
-            "1.2.3",
-            "1.2.3.4.5",
-            "a--b",
-            longest.as_str(),
-        ] {
+        for name in ["abc", "my-bucket", "my.bucket.1", "0ab", "1.2.3", "1.2.3.4.5", "a--b", longest.as_str()] {
             assert!(check_bucket_name(name).is_ok(), "{name}");
         }
         let too_long = "a".repeat(64);
@@ -251,11 +210,7 @@ mod tests {
             "abc\0",
             too_long.as_str(),
         ] {
-            assert_eq!(
-                check_bucket_name(name).unwrap_err().code,
-                ErrorCode::InvalidBucketName,
-                "{name}"
-            );
+            assert_eq!(check_bucket_name(name).unwrap_err().code, ErrorCode::InvalidBucketName, "{name}");
         }
     }
 
@@ -267,43 +222,19 @@ mod tests {
         assert_eq!(parse("[::1]:8443", "/bucket/a/b"), target("bucket", "a/b"));
         assert_eq!(parse("s3.example.com", "/bucket/k"), target("bucket", "k"));
         assert_eq!(parse("elsewhere.org", "/bucket/k"), target("bucket", "k"));
-        assert_eq!(
-            Target::parse(None, "/bucket/k", &domains()).unwrap(),
-            target("bucket", "k").unwrap()
-        );
+        assert_eq!(Target::parse(None, "/bucket/k", &domains()).unwrap(), target("bucket", "k").unwrap());
     }
 
     #[test]
     fn virtual_host_style() {
         assert_eq!(parse("bucket.s3.example.com", "/"), target("bucket", ""));
-        assert_eq!(
-            parse("bucket.s3.example.com:8443", "/a//b"),
-            target("bucket", "a//b")
-        );
-        assert_eq!(
-            parse("My.Bucket.S3.EXAMPLE.com", "/k"),
-            target("my.bucket", "k")
-        );
+        assert_eq!(parse("bucket.s3.example.com:8443", "/a//b"), target("bucket", "a//b"));
+        assert_eq!(parse("My.Bucket.S3.EXAMPLE.com", "/k"), target("my.bucket", "k"));
         assert_eq!(parse("nots3.example.com", "/k"), target("nots3", "k"));
-        assert_eq!(
-            parse("a_b.s3.example.com", "/k"),
-            Err(ErrorCode::InvalidBucketName)
-        );
+        assert_eq!(parse("a_b.s3.example.com", "/k"), Err(ErrorCode::InvalidBucketName));
         let unlucky = ["0.0.1".to_owned(), "localhost".to_owned()];
-        assert_eq!(
-            Target::parse(Some("127.0.0.1"), "/bucket", &unlucky)
-                .unwrap()
-                .bucket
-                .as_deref(),
-            Some("bucket")
-        );
-        assert_eq!(
-            Target::parse(Some("b12.localhost"), "/k", &unlucky)
-                .unwrap()
-                .bucket
-                .as_deref(),
-            Some("b12")
-        );
+        assert_eq!(Target::parse(Some("127.0.0.1"), "/bucket", &unlucky).unwrap().bucket.as_deref(), Some("bucket"));
+        assert_eq!(Target::parse(Some("b12.localhost"), "/k", &unlucky).unwrap().bucket.as_deref(), Some("b12"));
     }
 
     #[test]
@@ -322,68 +253,36 @@ mod tests {
             ("./.", "./."),
             ("%252e", "%2e"),
         ] {
-            assert_eq!(
-                parse("localhost", &format!("/bucket/{raw}")),
-                target("bucket", key),
-                "{raw}"
-            );
+            assert_eq!(parse("localhost", &format!("/bucket/{raw}")), target("bucket", key), "{raw}");
         }
     }
 
     #[test]
     fn what_cannot_be_a_name_is_refused() {
-        assert_eq!(
-            parse("localhost", "/bucket/%ff"),
-            Err(ErrorCode::InvalidURI)
-        );
+        assert_eq!(parse("localhost", "/bucket/%ff"), Err(ErrorCode::InvalidURI));
         assert_eq!(parse("localhost", "/bucket/%2"), Err(ErrorCode::InvalidURI));
         assert_eq!(parse("localhost", ""), Err(ErrorCode::InvalidURI));
         assert_eq!(parse("localhost", "*"), Err(ErrorCode::InvalidURI));
-        assert_eq!(
-            parse("localhost", "//key"),
-            Err(ErrorCode::InvalidBucketName)
-        );
-        assert_eq!(
-            parse("localhost", "/../etc/passwd"),
-            Err(ErrorCode::InvalidBucketName)
-        );
-        assert_eq!(
-            parse("localhost", "/a%2Fbcd/k"),
-            Err(ErrorCode::InvalidBucketName)
-        );
+        assert_eq!(parse("localhost", "//key"), Err(ErrorCode::InvalidBucketName));
+        assert_eq!(parse("localhost", "/../etc/passwd"), Err(ErrorCode::InvalidBucketName));
+        assert_eq!(parse("localhost", "/a%2Fbcd/k"), Err(ErrorCode::InvalidBucketName));
     }
 
     #[test]
     fn a_key_has_at_most_1024_bytes() {
         let longest = "é".repeat(512);
-        assert_eq!(
-            parse(
-                "localhost",
-                &format!("/bucket/{}", uri_encode_path(&longest))
-            ),
-            target("bucket", &longest)
-        );
-        assert_eq!(
-            parse("localhost", &format!("/bucket/{longest}a")),
-            Err(ErrorCode::KeyTooLongError)
-        );
+        assert_eq!(parse("localhost", &format!("/bucket/{}", uri_encode_path(&longest))), target("bucket", &longest));
+        assert_eq!(parse("localhost", &format!("/bucket/{longest}a")), Err(ErrorCode::KeyTooLongError));
     }
 
     #[test]
     fn copy_sources() {
         let parse = |header| CopySource::parse(header).map_err(|error| error.code);
         let source = |bucket: &str, key: &str, version: Option<&str>| {
-            Ok(CopySource {
-                bucket: bucket.into(),
-                key: key.into(),
-                version_id: version.map(Into::into),
-            })
+            Ok(CopySource { bucket: bucket.into(), key: key.into(), version_id: version.map(Into::into) })
         };
         assert_eq!(parse("bucket/a%20b"), source("bucket", "a b", None));
-        assert_eq!(
-            parse("/bucket/a/b?versionId=3%2F4"),
-            source("bucket", "a/b", Some("3/4"))
-        );
+        assert_eq!(parse("/bucket/a/b?versionId=3%2F4"), source("bucket", "a/b", Some("3/4")));
         assert_eq!(parse("bucket%2Fkey"), source("bucket", "key", None));
         assert_eq!(parse("bucket/a+b?c"), source("bucket", "a+b?c", None));
         assert_eq!(parse("bucket//k"), source("bucket", "/k", None));

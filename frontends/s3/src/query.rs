@@ -10,11 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::error::{ErrorCode, S3Error};
 
 /// RFC 3986 unreserved characters stay, as SigV4's UriEncode demands.
-const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const NOT_UNRESERVED_NOR_SLASH: &AsciiSet = &NOT_UNRESERVED.remove(b'/');
 
 /// Encodes all but `A-Z a-z 0-9 - . _ ~`, in upper-case hex.
@@ -35,11 +31,7 @@ pub fn uri_decode(text: &str) -> Result<String, S3Error> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
-        decoded.push(if byte == b'%' {
-            escaped(&mut rest)?
-        } else {
-            byte
-        });
+        decoded.push(if byte == b'%' { escaped(&mut rest)? } else { byte });
     }
     String::from_utf8(decoded).map_err(|_| ErrorCode::InvalidURI.into())
 }
@@ -65,20 +57,13 @@ impl Query {
     /// # Errors
     /// `InvalidURI`: bad escapes or not UTF-8.
     pub fn parse(raw: &str) -> Result<Query, S3Error> {
-        let pairs = raw
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(decode_pair)
-            .collect::<Result<_, _>>()?;
+        let pairs = raw.split('&').filter(|pair| !pair.is_empty()).map(decode_pair).collect::<Result<_, _>>()?;
         Ok(Query { pairs })
     }
 
     /// The value of the first pair called `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Whether there is a pair called `name`, with or without a value.
@@ -88,18 +73,14 @@ impl Query {
 
     /// The pairs in the order sent.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
 /// Shows names only: a presigned query carries a credential.
 impl std::fmt::Debug for Query {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list()
-            .entries(self.pairs.iter().map(|(name, _)| name))
-            .finish()
+        f.debug_list().entries(self.pairs.iter().map(|(name, _)| name)).finish()
     }
 }
 
@@ -122,15 +103,7 @@ mod tests {
     fn pairs_decode_in_order() {
         let query = Query::parse("prefix=a%2Fb+c&acl&&max-keys=&prefix=second").unwrap();
         let pairs: Vec<_> = query.pairs().collect();
-        assert_eq!(
-            pairs,
-            [
-                ("prefix", "a/b c"),
-                ("acl", ""),
-                ("max-keys", ""),
-                ("prefix", "second")
-            ]
-        );
+        assert_eq!(pairs, [("prefix", "a/b c"), ("acl", ""), ("max-keys", ""), ("prefix", "second")]);
         assert_eq!(query.get("prefix"), Some("a/b c"));
         assert!(query.has("acl") && !query.has("ACL"));
     }
@@ -138,11 +111,7 @@ mod tests {
     #[test]
     fn bad_escapes_and_bad_utf8_are_invalid_uris() {
         for raw in ["%", "%2", "%zz", "a=%ff", "%c3%28=1", "%+1=2"] {
-            assert_eq!(
-                Query::parse(raw).unwrap_err().code,
-                ErrorCode::InvalidURI,
-                "{raw}"
-            );
+            assert_eq!(Query::parse(raw).unwrap_err().code, ErrorCode::InvalidURI, "{raw}");
         }
     }
 
@@ -154,10 +123,7 @@ mod tests {
 
     #[test]
     fn debug_hides_values() {
-        assert_eq!(
-            format!("{:?}", Query::parse("X-Amz-Signature=feed").unwrap()),
-            "[\"X-Amz-Signature\"]"
-        );
+        assert_eq!(format!("{:?}", Query::parse("X-Amz-Signature=feed").unwrap()), "[\"X-Amz-Signature\"]");
     }
 
     proptest! {

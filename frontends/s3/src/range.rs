@@ -40,12 +40,8 @@ impl ByteRange {
         }
         let (first, last) = spec.trim().split_once('-')?;
         match (first, last) {
-            ("", suffix) => Some(ByteRange::Suffix {
-                len_bytes: offset(suffix)?,
-            }),
-            (first, "") => Some(ByteRange::From {
-                first: offset(first)?,
-            }),
+            ("", suffix) => Some(ByteRange::Suffix { len_bytes: offset(suffix)? }),
+            (first, "") => Some(ByteRange::From { first: offset(first)? }),
             (first, last) => closed(offset(first)?, offset(last)?),
         }
     }
@@ -65,11 +61,7 @@ impl ByteRange {
             ByteRange::From { first } => first..len_bytes,
             ByteRange::Suffix { len_bytes: suffix } => len_bytes.saturating_sub(suffix)..len_bytes,
         };
-        if range.is_empty() {
-            Err(Unsatisfiable { len_bytes })
-        } else {
-            Ok(range)
-        }
+        if range.is_empty() { Err(Unsatisfiable { len_bytes }) } else { Ok(range) }
     }
 }
 
@@ -108,24 +100,11 @@ mod tests {
 
     #[test]
     fn past_the_end_is_unsatisfiable() {
-        for header in [
-            "bytes=100-",
-            "bytes=100-200",
-            "bytes=-0",
-            "bytes=99999999999999999999999-",
-        ] {
-            assert_eq!(
-                served(header, 100),
-                Some(Err(Unsatisfiable { len_bytes: 100 })),
-                "{header}"
-            );
+        for header in ["bytes=100-", "bytes=100-200", "bytes=-0", "bytes=99999999999999999999999-"] {
+            assert_eq!(served(header, 100), Some(Err(Unsatisfiable { len_bytes: 100 })), "{header}");
         }
         for header in ["bytes=0-", "bytes=0-0", "bytes=-1"] {
-            assert_eq!(
-                served(header, 0),
-                Some(Err(Unsatisfiable { len_bytes: 0 })),
-                "{header}"
-            );
+            assert_eq!(served(header, 0), Some(Err(Unsatisfiable { len_bytes: 0 })), "{header}");
         }
     }
 
@@ -152,10 +131,7 @@ mod tests {
 
     #[test]
     fn a_copy_source_range_has_both_ends() {
-        assert_eq!(
-            ByteRange::parse_copy_source("bytes=1-2"),
-            Some(ByteRange::Closed { first: 1, last: 2 })
-        );
+        assert_eq!(ByteRange::parse_copy_source("bytes=1-2"), Some(ByteRange::Closed { first: 1, last: 2 }));
         for header in ["bytes=1-", "bytes=-1", "1-2"] {
             assert_eq!(ByteRange::parse_copy_source(header), None);
         }

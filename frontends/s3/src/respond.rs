@@ -13,7 +13,7 @@ use predastore::env::Timestamp;
 use predastore::object::Reader;
 
 use crate::app::Done;
-use crate::checksum;
+use crate::checksum::{Kind as _, Spelling as _};
 use crate::dates::http_date;
 use crate::error::S3Error;
 use crate::xml;
@@ -41,7 +41,7 @@ pub fn xml(document: String) -> Response {
 pub fn error(error: &S3Error, resource: &str, request_id: &str, method: &Method) -> Response {
     let mut response = match *method {
         Method::HEAD => Response::new(Body::empty()),
-        _ => xml(xml::error(error, resource, request_id)),
+        _ => xml(xml::response::error(error, resource, request_id)),
     };
     *response.status_mut() = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in &error.headers {
@@ -93,10 +93,10 @@ pub fn describe(headers: &mut HeaderMap, version: &Version, ever_versioned: bool
 }
 
 /// The checksum headers of a version.
-pub fn checksums(headers: &mut HeaderMap, checksums: &[predastore::catalog::Checksum]) {
+pub fn checksums(headers: &mut HeaderMap, checksums: &[predastore::catalog::Checksum], part_count: u32) {
     for one in checksums {
-        put(headers, checksum::header(one.algorithm), &checksum::to_base64(one));
-        put(headers, "x-amz-checksum-type", checksum::kind_name(one.kind));
+        put(headers, one.algorithm.header(), &xml::shown::checksum_text(one, part_count));
+        put(headers, "x-amz-checksum-type", one.kind.name());
     }
 }
 
@@ -134,7 +134,10 @@ impl HttpBody for Sized {
     type Data = Bytes;
     type Error = predastore::object::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.stream.as_mut().poll_next(context).map(|next| {
             next.map(|run| {
                 let run = run.inspect_err(|error| tracing::error!(%error, "a response was cut short"))?;
@@ -167,7 +170,10 @@ impl HttpBody for Counted {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.done.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -210,16 +210,9 @@ impl Operation {
     /// # Errors
     /// `MethodNotAllowed`: no operation has this method here, or takes this sub-resource. `InvalidArgument`: sub-resources
     /// that exclude each other, a `list-type` other than 2, a part number without its upload.
-    pub fn of(
-        method: &Method,
-        level: Level,
-        query: &Query,
-        headers: &HeaderMap,
-    ) -> Result<Operation, S3Error> {
+    pub fn of(method: &Method, level: Level, query: &Query, headers: &HeaderMap) -> Result<Operation, S3Error> {
         let named = subresources_of(query, method, level);
-        let row = TABLE
-            .iter()
-            .find(|row| row.takes(method, level, &named) && row.needs.are_met(query, headers));
+        let row = TABLE.iter().find(|row| row.takes(method, level, &named) && row.needs.are_met(query, headers));
         match row {
             Some(row) => row.check(query),
             None => Err(no_operation(&named)),
@@ -244,11 +237,7 @@ impl Row {
     fn check(&self, query: &Query) -> Result<Operation, S3Error> {
         match query.get("list-type") {
             Some(other) if self.operation == Operation::ListObjectsV2 && other != "2" => {
-                Err(S3Error::invalid_argument(
-                    "Invalid List Type specified in Request",
-                    "list-type",
-                    other,
-                ))
+                Err(S3Error::invalid_argument("Invalid List Type specified in Request", "list-type", other))
             }
             _ => Ok(self.operation),
         }
@@ -271,47 +260,29 @@ fn subresources_of(query: &Query, method: &Method, level: Level) -> Vec<&'static
     let reading = method == Method::GET || method == Method::HEAD;
     let is_argument = |name: &str| match name {
         "partNumber" => reading && level == Level::Object,
-        "list-type" => {
-            level != Level::Bucket
-                || method != Method::GET
-                || query.has("versions")
-                || query.has("uploads")
-        }
+        "list-type" => level != Level::Bucket || method != Method::GET || query.has("versions") || query.has("uploads"),
         _ => false,
     };
-    let mut named: Vec<_> = query
-        .pairs()
-        .filter_map(|(name, _)| known(name))
-        .filter(|name| !is_argument(name))
-        .collect();
+    let mut named: Vec<_> =
+        query.pairs().filter_map(|(name, _)| known(name)).filter(|name| !is_argument(name)).collect();
     named.sort_unstable();
     named.dedup();
     named
 }
 
 fn known(name: &str) -> Option<&'static str> {
-    TABLE
-        .iter()
-        .flat_map(|row| row.subresources)
-        .find(|known| **known == name)
-        .copied()
+    TABLE.iter().flat_map(|row| row.subresources).find(|known| **known == name).copied()
 }
 
 fn no_operation(named: &[&str]) -> S3Error {
     match named {
         [] | [_] if named != ["partNumber"] => ErrorCode::MethodNotAllowed.into(),
-        ["partNumber"] => S3Error::invalid_argument(
-            "This operation does not accept a partNumber without upload id",
-            "partNumber",
-            "",
-        ),
+        ["partNumber"] => {
+            S3Error::invalid_argument("This operation does not accept a partNumber without upload id", "partNumber", "")
+        }
         _ => {
             let all = named.join(", ");
-            S3Error::invalid_argument(
-                format!("Conflicting query string parameters: {all}"),
-                "ResourceType",
-                all,
-            )
+            S3Error::invalid_argument(format!("Conflicting query string parameters: {all}"), "ResourceType", all)
         }
     }
 }
@@ -322,24 +293,13 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    fn route(
-        method: &str,
-        level: Level,
-        raw_query: &str,
-        header: &[&'static str],
-    ) -> Result<Operation, ErrorCode> {
+    fn route(method: &str, level: Level, raw_query: &str, header: &[&'static str]) -> Result<Operation, ErrorCode> {
         let headers = header
             .iter()
-            .map(|name| {
-                (
-                    http::HeaderName::from_static(name),
-                    http::HeaderValue::from_static("x"),
-                )
-            })
+            .map(|name| (http::HeaderName::from_static(name), http::HeaderValue::from_static("x")))
             .collect();
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        Operation::of(&method, level, &Query::parse(raw_query).unwrap(), &headers)
-            .map_err(|error| error.code)
+        Operation::of(&method, level, &Query::parse(raw_query).unwrap(), &headers).map_err(|error| error.code)
     }
 
     fn query_of(row: &Row) -> String {
@@ -354,11 +314,7 @@ mod tests {
     fn every_operation_is_reachable_by_its_own_row() {
         let mut reached = BTreeSet::new();
         for row in TABLE {
-            let header = if let Header(name) = row.needs {
-                vec![name]
-            } else {
-                vec![]
-            };
+            let header = if let Header(name) = row.needs { vec![name] } else { vec![] };
             assert_eq!(
                 route(row.method, row.level, &query_of(row), &header),
                 Ok(row.operation),
@@ -379,18 +335,14 @@ mod tests {
 
     #[test]
     fn a_known_sub_resource_never_falls_through_to_a_plain_operation() {
-        let plain: BTreeSet<_> = TABLE
-            .iter()
-            .filter(|row| row.subresources.is_empty())
-            .map(|row| row.operation)
-            .collect();
+        let plain: BTreeSet<_> =
+            TABLE.iter().filter(|row| row.subresources.is_empty()).map(|row| row.operation).collect();
         let names: BTreeSet<_> = TABLE.iter().flat_map(|row| row.subresources).collect();
         for method in ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"] {
             for level in [Level::Service, Level::Bucket, Level::Object] {
                 for name in &names {
-                    let reads_a_part = **name == "partNumber"
-                        && level == Level::Object
-                        && ["GET", "HEAD"].contains(&method);
+                    let reads_a_part =
+                        **name == "partNumber" && level == Level::Object && ["GET", "HEAD"].contains(&method);
                     if reads_a_part || **name == "list-type" {
                         continue;
                     }
@@ -406,86 +358,36 @@ mod tests {
 
     #[test]
     fn unknown_parameters_and_arguments_are_ignored() {
+        assert_eq!(route("PUT", Level::Object, "x-id=PutObject&whatever", &[]), Ok(Operation::PutObject));
         assert_eq!(
-            route("PUT", Level::Object, "x-id=PutObject&whatever", &[]),
-            Ok(Operation::PutObject)
-        );
-        assert_eq!(
-            route(
-                "GET",
-                Level::Object,
-                "versionId=3&partNumber=2&response-expires=x",
-                &[]
-            ),
+            route("GET", Level::Object, "versionId=3&partNumber=2&response-expires=x", &[]),
             Ok(Operation::GetObject)
         );
-        assert_eq!(
-            route("HEAD", Level::Object, "partNumber=2", &[]),
-            Ok(Operation::HeadObject)
-        );
-        assert_eq!(
-            route("GET", Level::Bucket, "versions&list-type=2", &[]),
-            Ok(Operation::ListObjectVersions)
-        );
-        assert_eq!(
-            route("GET", Level::Bucket, "id=4", &[]),
-            Ok(Operation::ListObjects)
-        );
+        assert_eq!(route("HEAD", Level::Object, "partNumber=2", &[]), Ok(Operation::HeadObject));
+        assert_eq!(route("GET", Level::Bucket, "versions&list-type=2", &[]), Ok(Operation::ListObjectVersions));
+        assert_eq!(route("GET", Level::Bucket, "id=4", &[]), Ok(Operation::ListObjects));
     }
 
     #[test]
     fn headers_and_parameters_decide_where_the_table_says_so() {
-        assert_eq!(
-            route("PUT", Level::Object, "uploadId=u&partNumber=1", &[]),
-            Ok(Operation::UploadPart)
-        );
+        assert_eq!(route("PUT", Level::Object, "uploadId=u&partNumber=1", &[]), Ok(Operation::UploadPart));
         let copy = &["x-amz-copy-source"][..];
-        assert_eq!(
-            route("PUT", Level::Object, "partNumber=1&uploadId=u", copy),
-            Ok(Operation::UploadPartCopy)
-        );
-        assert_eq!(
-            route("PUT", Level::Object, "", copy),
-            Ok(Operation::CopyObject)
-        );
-        assert_eq!(
-            route("GET", Level::Bucket, "analytics&id=a", &[]),
-            Ok(Operation::GetBucketAnalyticsConfiguration)
-        );
+        assert_eq!(route("PUT", Level::Object, "partNumber=1&uploadId=u", copy), Ok(Operation::UploadPartCopy));
+        assert_eq!(route("PUT", Level::Object, "", copy), Ok(Operation::CopyObject));
+        assert_eq!(route("GET", Level::Bucket, "analytics&id=a", &[]), Ok(Operation::GetBucketAnalyticsConfiguration));
     }
 
     #[test]
     fn what_no_row_takes_is_refused() {
         use ErrorCode::{InvalidArgument, MethodNotAllowed};
-        assert_eq!(
-            route("PUT", Level::Object, "uploadId=u", &[]),
-            Err(MethodNotAllowed)
-        );
-        assert_eq!(
-            route("PUT", Level::Object, "partNumber=1", &[]),
-            Err(InvalidArgument)
-        );
-        assert_eq!(
-            route("PUT", Level::Object, "uploads", &[]),
-            Err(MethodNotAllowed)
-        );
-        assert_eq!(
-            route("PUT", Level::Object, "acl&tagging", &[]),
-            Err(InvalidArgument)
-        );
-        assert_eq!(
-            route("GET", Level::Bucket, "list-type=3", &[]),
-            Err(InvalidArgument)
-        );
-        assert_eq!(
-            route("PATCH", Level::Object, "", &[]),
-            Err(MethodNotAllowed)
-        );
+        assert_eq!(route("PUT", Level::Object, "uploadId=u", &[]), Err(MethodNotAllowed));
+        assert_eq!(route("PUT", Level::Object, "partNumber=1", &[]), Err(InvalidArgument));
+        assert_eq!(route("PUT", Level::Object, "uploads", &[]), Err(MethodNotAllowed));
+        assert_eq!(route("PUT", Level::Object, "acl&tagging", &[]), Err(InvalidArgument));
+        assert_eq!(route("GET", Level::Bucket, "list-type=3", &[]), Err(InvalidArgument));
+        assert_eq!(route("PATCH", Level::Object, "", &[]), Err(MethodNotAllowed));
         assert_eq!(route("POST", Level::Object, "", &[]), Err(MethodNotAllowed));
-        assert_eq!(
-            route("DELETE", Level::Service, "", &[]),
-            Err(MethodNotAllowed)
-        );
+        assert_eq!(route("DELETE", Level::Service, "", &[]), Err(MethodNotAllowed));
     }
 
     #[test]
@@ -495,10 +397,7 @@ mod tests {
         assert_eq!(Operation::PutObject.action(true), "s3:PutObject");
         for operation in Operation::ALL {
             let action = operation.action(false);
-            assert!(
-                action.contains(':') || *operation == Operation::OptionsObject,
-                "{operation:?}"
-            );
+            assert!(action.contains(':') || *operation == Operation::OptionsObject, "{operation:?}");
         }
     }
 }

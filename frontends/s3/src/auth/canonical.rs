@@ -16,11 +16,7 @@ impl Canonical {
     /// `SignatureDoesNotMatch`: a header is listed as signed that the request does not have.
     pub(super) fn of(request: &RequestHead<'_>, claim: &Claim) -> Result<Canonical, S3Error> {
         let mut text = Vec::with_capacity(512);
-        for line in [
-            request.method,
-            request.raw_path,
-            &canonical_query(request.query),
-        ] {
+        for line in [request.method, request.raw_path, &canonical_query(request.query)] {
             text.extend_from_slice(line.as_bytes());
             text.push(b'\n');
         }
@@ -46,17 +42,10 @@ impl Canonical {
 
 /// Each name and value encoded anew, sorted; the signature itself left out.
 pub(super) fn canonical_query(query: &Query) -> String {
-    let signed = query
-        .pairs()
-        .filter(|(name, _)| *name != SIGNATURE_PARAMETER);
-    let mut pairs: Vec<_> = signed
-        .map(|(name, value)| (uri_encode(name), uri_encode(value)))
-        .collect();
+    let signed = query.pairs().filter(|(name, _)| *name != SIGNATURE_PARAMETER);
+    let mut pairs: Vec<_> = signed.map(|(name, value)| (uri_encode(name), uri_encode(value))).collect();
     pairs.sort_unstable();
-    let pairs: Vec<String> = pairs
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
     pairs.join("&")
 }
 
@@ -69,8 +58,7 @@ fn push_header(text: &mut Vec<u8>, headers: &HeaderMap, name: &str) -> Result<()
         separator = b',';
     }
     if separator == b':' {
-        let message =
-            format!("The header {name} is listed in SignedHeaders and not in the request");
+        let message = format!("The header {name} is listed in SignedHeaders and not in the request");
         return Err(S3Error::new(ErrorCode::SignatureDoesNotMatch, message));
     }
     text.push(b'\n');
@@ -79,9 +67,7 @@ fn push_header(text: &mut Vec<u8>, headers: &HeaderMap, name: &str) -> Result<()
 
 /// Without white space at the ends, and with runs of it inside as one space.
 fn push_trimmed(text: &mut Vec<u8>, value: &[u8]) {
-    let words = value
-        .split(|byte| matches!(byte, b' ' | b'\t'))
-        .filter(|word| !word.is_empty());
+    let words = value.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
     for (index, word) in words.enumerate() {
         if index > 0 {
             text.push(b' ');
@@ -101,10 +87,7 @@ mod tests {
         let query = |raw| canonical_query(&Query::parse(raw).unwrap());
         assert_eq!(query("b=2&a=1&A=0&a=0"), "A=0&a=0&a=1&b=2");
         assert_eq!(query("lifecycle"), "lifecycle=");
-        assert_eq!(
-            query("prefix=some+thing&k=%2b/~*"),
-            "k=%2B%2F~%2A&prefix=some%20thing"
-        );
+        assert_eq!(query("prefix=some+thing&k=%2b/~*"), "k=%2B%2F~%2A&prefix=some%20thing");
         assert_eq!(query("X-Amz-Signature=x&y=1"), "y=1");
         assert_eq!(query("a-b=1&a=2"), "a=2&a-b=1");
     }

@@ -54,12 +54,7 @@ impl fmt::Debug for ChunkSigning {
 
 impl ChunkSigning {
     pub(super) fn new(key: SigningKey, timestamp: String, scope: String, seed: Digest) -> Self {
-        ChunkSigning {
-            key,
-            timestamp,
-            scope,
-            previous: seed,
-        }
+        ChunkSigning { key, timestamp, scope, previous: seed }
     }
 
     fn check_chunk(&mut self, signature: Digest, data_hash: Digest) -> Result<(), S3Error> {
@@ -68,23 +63,14 @@ impl ChunkSigning {
     }
 
     fn check_trailers(&mut self, signature: Digest, canonical: &str) -> Result<(), S3Error> {
-        self.check(
-            "AWS4-HMAC-SHA256-TRAILER",
-            &hex(&sha256(canonical.as_bytes())),
-            signature,
-        )
+        self.check("AWS4-HMAC-SHA256-TRAILER", &hex(&sha256(canonical.as_bytes())), signature)
     }
 
     fn check(&mut self, algorithm: &str, hashes: &str, signature: Digest) -> Result<(), S3Error> {
         let previous = hex(&self.previous);
-        let to_sign = format!(
-            "{algorithm}\n{}\n{}\n{previous}\n{hashes}",
-            self.timestamp, self.scope
-        );
+        let to_sign = format!("{algorithm}\n{}\n{}\n{previous}\n{hashes}", self.timestamp, self.scope);
         if !self.key.verifies(to_sign.as_bytes(), &signature) {
-            return Err(
-                S3Error::from(ErrorCode::SignatureDoesNotMatch).with("StringToSign", to_sign)
-            );
+            return Err(S3Error::from(ErrorCode::SignatureDoesNotMatch).with("StringToSign", to_sign));
         }
         self.previous = signature;
         Ok(())
@@ -211,10 +197,7 @@ impl Decoder {
 
     fn begin_chunk(&mut self, line: &str) -> Result<(), S3Error> {
         let (size, signature) = self.chunk_line(line)?;
-        self.chunk = signature.map(|signature| Signed {
-            signature,
-            hash: digest::Context::new(&digest::SHA256),
-        });
+        self.chunk = signature.map(|signature| Signed { signature, hash: digest::Context::new(&digest::SHA256) });
         if size == 0 {
             return self.last_chunk();
         }
@@ -229,16 +212,11 @@ impl Decoder {
             Some((size, extension)) => (size, Some(extension)),
             None => (line, None),
         };
-        let size =
-            chunk_size(size).ok_or_else(|| malformed("a chunk's size is not hexadecimal"))?;
-        match (
-            &self.signing,
-            extension.map(|text| text.trim().strip_prefix("chunk-signature=")),
-        ) {
+        let size = chunk_size(size).ok_or_else(|| malformed("a chunk's size is not hexadecimal"))?;
+        match (&self.signing, extension.map(|text| text.trim().strip_prefix("chunk-signature="))) {
             (None, None) => Ok((size, None)),
             (Some(_), Some(Some(signature))) => {
-                let signature =
-                    parse_hex(signature.as_bytes()).ok_or(ErrorCode::SignatureDoesNotMatch)?;
+                let signature = parse_hex(signature.as_bytes()).ok_or(ErrorCode::SignatureDoesNotMatch)?;
                 Ok((size, Some(signature)))
             }
             (Some(_), _) => Err(malformed("a chunk has no chunk-signature")),
@@ -274,9 +252,7 @@ impl Decoder {
     }
 
     fn add_trailer(&mut self, line: &str) -> Result<(), S3Error> {
-        let (name, value) = line
-            .split_once(':')
-            .ok_or(ErrorCode::MalformedTrailerError)?;
+        let (name, value) = line.split_once(':').ok_or(ErrorCode::MalformedTrailerError)?;
         let name = name.trim().to_ascii_lowercase();
         let expected = match &self.announced {
             None => false,
@@ -292,10 +268,7 @@ impl Decoder {
     }
 
     fn end_body(&mut self) -> Result<Piece, S3Error> {
-        let signature = self
-            .trailers
-            .iter()
-            .position(|(name, _)| name == TRAILER_SIGNATURE);
+        let signature = self.trailers.iter().position(|(name, _)| name == TRAILER_SIGNATURE);
         let signature = signature.map(|index| self.trailers.remove(index).1);
         self.check_trailers(signature)?;
         let came = |name: &String| self.trailers.iter().any(|(known, _)| known == name);
@@ -312,11 +285,7 @@ impl Decoder {
         };
         let given = signature.ok_or(ErrorCode::MalformedTrailerError)?;
         let signature = parse_hex(given.as_bytes()).ok_or(ErrorCode::SignatureDoesNotMatch)?;
-        let mut lines: Vec<String> = self
-            .trailers
-            .iter()
-            .map(|(name, value)| format!("{name}:{value}\n"))
-            .collect();
+        let mut lines: Vec<String> = self.trailers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         lines.sort_unstable();
         signing.check_trailers(signature, &lines.concat())
     }
@@ -324,20 +293,14 @@ impl Decoder {
     /// A slice of what was pushed, at most the rest of the chunk.
     fn take_data(&mut self, left_bytes: u64) -> Option<Bytes> {
         let front = self.input.front_mut()?;
-        let len = usize::try_from(left_bytes)
-            .unwrap_or(usize::MAX)
-            .min(front.len());
+        let len = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(front.len());
         let data = front.split_to(len);
         self.drop_empty_front();
         if let Some(chunk) = &mut self.chunk {
             chunk.hash.update(&data);
         }
         let left_bytes = left_bytes - len as u64;
-        self.state = if left_bytes == 0 {
-            State::DataEnd
-        } else {
-            State::Data { left_bytes }
-        };
+        self.state = if left_bytes == 0 { State::DataEnd } else { State::Data { left_bytes } };
         Some(data)
     }
 
@@ -390,10 +353,7 @@ fn wrong_length() -> S3Error {
 }
 
 fn malformed(why: &str) -> S3Error {
-    S3Error::new(
-        ErrorCode::InvalidRequest,
-        format!("The aws-chunked body is malformed: {why}"),
-    )
+    S3Error::new(ErrorCode::InvalidRequest, format!("The aws-chunked body is malformed: {why}"))
 }
 
 #[cfg(test)]
@@ -406,14 +366,9 @@ pub(super) mod tests {
 
     /// Decodes `body`, pushed in pieces that end at `cuts`.
     pub(in crate::auth) fn decode(spec: ChunkedBody, body: &[u8], cuts: &[usize]) -> Decoded {
-        let mut ends: Vec<usize> = cuts
-            .iter()
-            .map(|cut| cut % (body.len() + 1))
-            .chain([body.len()])
-            .collect();
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (body.len() + 1)).chain([body.len()]).collect();
         ends.sort_unstable();
-        let (mut decoder, mut data, mut trailers, mut begin) =
-            (Decoder::new(spec), Vec::new(), None, 0);
+        let (mut decoder, mut data, mut trailers, mut begin) = (Decoder::new(spec), Vec::new(), None, 0);
         for end in ends {
             decoder.push(Bytes::copy_from_slice(&body[begin..end]));
             begin = end;
@@ -430,11 +385,7 @@ pub(super) mod tests {
 
     fn unsigned(len_bytes: u64, trailers: Option<&[&str]>) -> ChunkedBody {
         let trailers = trailers.map(|names| names.iter().map(|name| name.to_string()).collect());
-        ChunkedBody {
-            len_bytes,
-            signing: None,
-            trailers,
-        }
+        ChunkedBody { len_bytes, signing: None, trailers }
     }
 
     fn unsigned_body(body: &str, len_bytes: u64, trailers: Option<&[&str]>) -> Decoded {
@@ -447,14 +398,8 @@ pub(super) mod tests {
     fn unsigned_with_a_trailer() {
         let body = "5\r\nhello\r\nA\r\n0123456789\r\n0\r\nx-amz-checksum-crc32: AAAAAA== \r\n\r\n";
         let trailers = vec![("x-amz-checksum-crc32".to_owned(), "AAAAAA==".to_owned())];
-        assert_eq!(
-            unsigned_body(body, 15, Some(CRC)),
-            Ok((b"hello0123456789".to_vec(), trailers))
-        );
-        assert_eq!(
-            unsigned_body("0\r\n\r\n", 0, Some(&[])),
-            Ok((vec![], vec![]))
-        );
+        assert_eq!(unsigned_body(body, 15, Some(CRC)), Ok((b"hello0123456789".to_vec(), trailers)));
+        assert_eq!(unsigned_body("0\r\n\r\n", 0, Some(&[])), Ok((vec![], vec![])));
         assert_eq!(unsigned_body("000\r\n\r\n", 0, None), Ok((vec![], vec![])));
     }
 
@@ -469,11 +414,7 @@ pub(super) mod tests {
             ("5\r\nhello\r\n0\r\n", 5),
             ("", 0),
         ] {
-            assert_eq!(
-                unsigned_body(body, len_bytes, None),
-                Err(ErrorCode::IncompleteBody),
-                "{body:?}"
-            );
+            assert_eq!(unsigned_body(body, len_bytes, None), Err(ErrorCode::IncompleteBody), "{body:?}");
         }
     }
 
@@ -496,50 +437,22 @@ pub(super) mod tests {
             "5\r\nhello\n0\r\n\r\n",
             "0x5\r\nhello\r\n0\r\n\r\n",
         ] {
-            assert_eq!(
-                unsigned_body(body, 5, None),
-                Err(ErrorCode::InvalidRequest),
-                "{body:?}"
-            );
+            assert_eq!(unsigned_body(body, 5, None), Err(ErrorCode::InvalidRequest), "{body:?}");
         }
-        assert_eq!(
-            decode(unsigned(5, None), b"\xff\r\n", &[]),
-            Err(ErrorCode::InvalidRequest)
-        );
+        assert_eq!(decode(unsigned(5, None), b"\xff\r\n", &[]), Err(ErrorCode::InvalidRequest));
     }
 
     #[test]
     fn trailers_are_those_announced_once_each() {
         let code = |body: &str, announced| unsigned_body(body, 0, announced).unwrap_err();
         let crc = "x-amz-checksum-crc32:AAAAAA==\r\n";
-        assert_eq!(
-            code(&format!("0\r\n{crc}\r\n"), None),
-            ErrorCode::MalformedTrailerError
-        );
-        assert_eq!(
-            code(&format!("0\r\n{crc}{crc}\r\n"), Some(CRC)),
-            ErrorCode::MalformedTrailerError
-        );
-        assert_eq!(
-            code("0\r\nx-amz-meta-a:b\r\n\r\n", Some(CRC)),
-            ErrorCode::MalformedTrailerError
-        );
-        assert_eq!(
-            code("0\r\nx-amz-trailer-signature:00\r\n\r\n", Some(CRC)),
-            ErrorCode::MalformedTrailerError
-        );
-        assert_eq!(
-            code("0\r\n\r\n", Some(CRC)),
-            ErrorCode::MalformedTrailerError
-        );
-        assert_eq!(
-            code("0\r\nnonsense\r\n\r\n", Some(CRC)),
-            ErrorCode::MalformedTrailerError
-        );
-        assert_eq!(
-            code(&format!("0\r\n{}", "a".repeat(2000)), Some(CRC)),
-            ErrorCode::InvalidRequest
-        );
+        assert_eq!(code(&format!("0\r\n{crc}\r\n"), None), ErrorCode::MalformedTrailerError);
+        assert_eq!(code(&format!("0\r\n{crc}{crc}\r\n"), Some(CRC)), ErrorCode::MalformedTrailerError);
+        assert_eq!(code("0\r\nx-amz-meta-a:b\r\n\r\n", Some(CRC)), ErrorCode::MalformedTrailerError);
+        assert_eq!(code("0\r\nx-amz-trailer-signature:00\r\n\r\n", Some(CRC)), ErrorCode::MalformedTrailerError);
+        assert_eq!(code("0\r\n\r\n", Some(CRC)), ErrorCode::MalformedTrailerError);
+        assert_eq!(code("0\r\nnonsense\r\n\r\n", Some(CRC)), ErrorCode::MalformedTrailerError);
+        assert_eq!(code(&format!("0\r\n{}", "a".repeat(2000)), Some(CRC)), ErrorCode::InvalidRequest);
     }
 
     #[test]
@@ -556,9 +469,7 @@ pub(super) mod tests {
         let body = Bytes::from_static(b"5\r\nhello\r\n0\r\n\r\n");
         let mut decoder = Decoder::new(unsigned(5, None));
         decoder.push(body.clone());
-        let Some(Piece::Data(data)) = decoder.poll().unwrap() else {
-            unreachable!("data first")
-        };
+        let Some(Piece::Data(data)) = decoder.poll().unwrap() else { unreachable!("data first") };
         assert_eq!(data.as_ptr(), body[3..].as_ptr());
     }
 

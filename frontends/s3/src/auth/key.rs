@@ -53,10 +53,7 @@ impl SigningKey {
     pub(super) fn derive(secret: &Secret, date: &str, region: &str, service: &str) -> Self {
         let mut key = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{}", secret.0).as_bytes());
         for step in [date, region, service, "aws4_request"] {
-            key = hmac::Key::new(
-                hmac::HMAC_SHA256,
-                hmac::sign(&key, step.as_bytes()).as_ref(),
-            );
+            key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, step.as_bytes()).as_ref());
         }
         SigningKey(Arc::new(key))
     }
@@ -88,11 +85,7 @@ impl KeyCache {
     const MAX_COUNT: usize = 1024;
 
     pub(super) fn derive(&self, claim: &Claim, secret: &Secret) -> SigningKey {
-        let cached = self
-            .lock()
-            .get(&cache_name(claim))
-            .filter(|(of, _)| of.is(secret))
-            .map(|(_, key)| key.clone());
+        let cached = self.lock().get(&cache_name(claim)).filter(|(of, _)| of.is(secret)).map(|(_, key)| key.clone());
         cached.unwrap_or_else(|| SigningKey::derive(secret, &claim.date, &claim.region, "s3"))
     }
 
@@ -132,10 +125,7 @@ pub(super) fn digest_of(bytes: &[u8]) -> Digest {
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| DIGITS[usize::from(nibble)] as char;
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Reads 64 lower-case hex digits.
@@ -167,11 +157,9 @@ mod tests {
         let secret = Secret::new("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
         let key = SigningKey::derive(&secret, "20120215", "us-east-1", "iam");
         // The derived key itself is f4780e2d…, so its HMAC of nothing is a fixed value that only it yields.
-        let derived =
-            parse_hex(b"f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d");
-        let expected = derived.map(|bytes| {
-            digest_of(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), b"").as_ref())
-        });
+        let derived = parse_hex(b"f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d");
+        let expected =
+            derived.map(|bytes| digest_of(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), b"").as_ref()));
         assert_eq!(Some(key.sign(b"")), expected);
     }
 

@@ -97,22 +97,14 @@ pub struct Verifier<L> {
 impl<L: SecretLookup> Verifier<L> {
     /// `regions`: those that a request may be signed for, the first being ours; empty for any.
     pub fn new(secrets: L, regions: Vec<String>) -> Self {
-        Verifier {
-            secrets,
-            regions,
-            keys: KeyCache::default(),
-        }
+        Verifier { secrets, regions, keys: KeyCache::default() }
     }
 
     /// Decides who sent a request. `now_s`: Unix seconds.
     ///
     /// # Errors
     /// The S3 error to answer with; nothing of the request may be acted on.
-    pub fn authenticate(
-        &self,
-        request: &RequestHead<'_>,
-        now_s: i64,
-    ) -> Result<Authenticated, S3Error> {
+    pub fn authenticate(&self, request: &RequestHead<'_>, now_s: i64) -> Result<Authenticated, S3Error> {
         let Some(claim) = Claim::parse(request)? else {
             return anonymous(request);
         };
@@ -121,10 +113,7 @@ impl<L: SecretLookup> Verifier<L> {
         check_signed_headers(request, &claim)?;
         check_session_token(request)?;
 
-        let secret = self
-            .secrets
-            .secret(&claim.access_key_id)
-            .ok_or_else(|| unknown_key(&claim))?;
+        let secret = self.secrets.secret(&claim.access_key_id).ok_or_else(|| unknown_key(&claim))?;
         let key = self.keys.derive(&claim, &secret);
         let canonical = Canonical::of(request, &claim)?;
         let to_sign = claim.string_to_sign(&canonical);
@@ -133,18 +122,12 @@ impl<L: SecretLookup> Verifier<L> {
         }
         self.keys.remember(&claim, &secret, &key);
         let payload = claim::payload(request, &claim, key)?;
-        Ok(Authenticated {
-            identity: claim.identity(),
-            payload,
-        })
+        Ok(Authenticated { identity: claim.identity(), payload })
     }
 }
 
 fn anonymous(request: &RequestHead<'_>) -> Result<Authenticated, S3Error> {
-    Ok(Authenticated {
-        identity: Identity::Anonymous,
-        payload: claim::anonymous_payload(request)?,
-    })
+    Ok(Authenticated { identity: Identity::Anonymous, payload: claim::anonymous_payload(request)? })
 }
 
 fn check_time(claim: &Claim, now_s: i64) -> Result<(), S3Error> {
@@ -153,19 +136,13 @@ fn check_time(claim: &Claim, now_s: i64) -> Result<(), S3Error> {
             Err(S3Error::from(ErrorCode::RequestTimeTooSkewed)
                 .with("RequestTime", amz_date(claim.signed_at_s))
                 .with("ServerTime", iso_8601_ms(now_s.saturating_mul(1000)))
-                .with(
-                    "MaxAllowedSkewMilliseconds",
-                    (MAX_SKEW_S * 1000).to_string(),
-                ))
+                .with("MaxAllowedSkewMilliseconds", (MAX_SKEW_S * 1000).to_string()))
         }
-        Validity::For { .. } if claim.signed_at_s > now_s.saturating_add(MAX_SKEW_S) => Err(
-            S3Error::new(ErrorCode::AccessDenied, "Request is not yet valid"),
-        ),
+        Validity::For { .. } if claim.signed_at_s > now_s.saturating_add(MAX_SKEW_S) => {
+            Err(S3Error::new(ErrorCode::AccessDenied, "Request is not yet valid"))
+        }
         Validity::For { expires_s } if now_s >= claim.signed_at_s.saturating_add(expires_s) => {
-            let expired_at_ms = claim
-                .signed_at_s
-                .saturating_add(expires_s)
-                .saturating_mul(1000);
+            let expired_at_ms = claim.signed_at_s.saturating_add(expires_s).saturating_mul(1000);
             Err(S3Error::new(ErrorCode::AccessDenied, "Request has expired")
                 .with("X-Amz-Expires", expires_s.to_string())
                 .with("Expires", http_date(expired_at_ms))
@@ -179,12 +156,8 @@ fn check_time(claim: &Claim, now_s: i64) -> Result<(), S3Error> {
 /// Content-MD5 can only make a body be refused, and is let through as on S3.
 fn check_signed_headers(request: &RequestHead<'_>, claim: &Claim) -> Result<(), S3Error> {
     let must_be_signed = |name: &str| name == "host" || name.starts_with("x-amz-");
-    let mut unsigned: Vec<&str> = request
-        .headers
-        .keys()
-        .map(|name| name.as_str())
-        .filter(|name| must_be_signed(name))
-        .collect();
+    let mut unsigned: Vec<&str> =
+        request.headers.keys().map(|name| name.as_str()).filter(|name| must_be_signed(name)).collect();
     unsigned.push("host");
     unsigned.retain(|name| !claim.signs(name));
     unsigned.sort_unstable();
@@ -192,33 +165,19 @@ fn check_signed_headers(request: &RequestHead<'_>, claim: &Claim) -> Result<(), 
     if unsigned.is_empty() {
         return Ok(());
     }
-    Err(S3Error::new(
-        ErrorCode::AccessDenied,
-        "There were headers present in the request which were not signed",
-    )
-    .with("HeadersNotSigned", unsigned.join(", ")))
+    Err(S3Error::new(ErrorCode::AccessDenied, "There were headers present in the request which were not signed")
+        .with("HeadersNotSigned", unsigned.join(", ")))
 }
 
 /// There are no temporary credentials here, so a token is never one of ours.
 fn check_session_token(request: &RequestHead<'_>) -> Result<(), S3Error> {
-    let in_header = request
-        .headers
-        .get("x-amz-security-token")
-        .is_some_and(|token| !token.is_empty());
-    let in_query = request
-        .query
-        .get("X-Amz-Security-Token")
-        .is_some_and(|token| !token.is_empty());
-    if in_header || in_query {
-        Err(ErrorCode::InvalidToken.into())
-    } else {
-        Ok(())
-    }
+    let in_header = request.headers.get("x-amz-security-token").is_some_and(|token| !token.is_empty());
+    let in_query = request.query.get("X-Amz-Security-Token").is_some_and(|token| !token.is_empty());
+    if in_header || in_query { Err(ErrorCode::InvalidToken.into()) } else { Ok(()) }
 }
 
 fn unknown_key(claim: &Claim) -> S3Error {
-    S3Error::from(ErrorCode::InvalidAccessKeyId)
-        .with("AWSAccessKeyId", claim.access_key_id.as_str())
+    S3Error::from(ErrorCode::InvalidAccessKeyId).with("AWSAccessKeyId", claim.access_key_id.as_str())
 }
 
 /// Shows the client what was signed here, which is what it takes to find its mistake; all of it is its own.

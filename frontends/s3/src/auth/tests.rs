@@ -35,22 +35,14 @@ struct Sent {
 
 impl Sent {
     fn new(method: &'static str, path: &str, query: &str) -> Sent {
-        let mut sent = Sent {
-            method,
-            path: path.into(),
-            query: query.into(),
-            headers: HeaderMap::new(),
-            now_s: noon_s(),
-        };
+        let mut sent =
+            Sent { method, path: path.into(), query: query.into(), headers: HeaderMap::new(), now_s: noon_s() };
         sent.set("host", "examplebucket.s3.amazonaws.com");
         sent
     }
 
     fn set(&mut self, name: &str, value: &str) {
-        self.headers.insert(
-            http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
-            value.parse().unwrap(),
-        );
+        self.headers.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
     }
 
     fn with(mut self, name: &str, value: &str) -> Sent {
@@ -65,9 +57,8 @@ impl Sent {
 
     /// Adds the headers every signed request has, and the given signature.
     fn signed(self, signed_headers: &str, payload_hash: &str, signature: &str) -> Sent {
-        let authorization = format!(
-            "AWS4-HMAC-SHA256 Credential={SCOPE},SignedHeaders={signed_headers},Signature={signature}"
-        );
+        let authorization =
+            format!("AWS4-HMAC-SHA256 Credential={SCOPE},SignedHeaders={signed_headers},Signature={signature}");
         self.with("x-amz-date", "20130524T000000Z")
             .with("x-amz-content-sha256", payload_hash)
             .with("authorization", &authorization)
@@ -77,12 +68,7 @@ impl Sent {
     fn resigned(self) -> Sent {
         let refusal = self.send_to(&verifier()).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::SignatureDoesNotMatch, "{refusal}");
-        let to_sign = &refusal
-            .fields
-            .iter()
-            .find(|(name, _)| *name == "StringToSign")
-            .unwrap()
-            .1;
+        let to_sign = &refusal.fields.iter().find(|(name, _)| *name == "StringToSign").unwrap().1;
         let scope: Vec<&str> = to_sign.lines().nth(2).unwrap().split('/').collect();
         let key = key::SigningKey::derive(&Secret::new(SECRET), scope[0], scope[1], scope[2]);
         let signature = hex(&key.sign(to_sign.as_bytes()));
@@ -90,27 +76,15 @@ impl Sent {
             let begin = text.find(marker).unwrap() + marker.len();
             format!("{}{signature}{}", &text[..begin], &text[begin + 64..])
         };
-        match self
-            .headers
-            .get("authorization")
-            .map(|value| value.to_str().unwrap().to_owned())
-        {
+        match self.headers.get("authorization").map(|value| value.to_str().unwrap().to_owned()) {
             Some(text) => self.with("authorization", &replace(&text, "Signature=")),
-            None => Sent {
-                query: replace(&self.query, "X-Amz-Signature="),
-                ..self
-            },
+            None => Sent { query: replace(&self.query, "X-Amz-Signature="), ..self },
         }
     }
 
     fn send_to<L: SecretLookup>(&self, verifier: &Verifier<L>) -> Result<Authenticated, S3Error> {
         let query = Query::parse(&self.query)?;
-        let head = RequestHead {
-            method: self.method,
-            raw_path: &self.path,
-            query: &query,
-            headers: &self.headers,
-        };
+        let head = RequestHead { method: self.method, raw_path: &self.path, query: &query, headers: &self.headers };
         verifier.authenticate(&head, self.now_s)
     }
 
@@ -121,29 +95,17 @@ impl Sent {
 
 fn proven(sent: &Sent) -> Payload {
     let authenticated = sent.send_to(&verifier()).unwrap();
-    let how = if sent.headers.contains_key("authorization") {
-        SignedBy::Header
-    } else {
-        SignedBy::Presigned
-    };
-    assert_eq!(
-        authenticated.identity,
-        Identity::Signed {
-            access_key_id: KEY_ID.into(),
-            how
-        }
-    );
+    let how = if sent.headers.contains_key("authorization") { SignedBy::Header } else { SignedBy::Presigned };
+    assert_eq!(authenticated.identity, Identity::Signed { access_key_id: KEY_ID.into(), how });
     authenticated.payload
 }
 
 fn get_object() -> Sent {
-    Sent::new("GET", "/test.txt", "")
-        .with("range", "bytes=0-9")
-        .signed(
-            "host;range;x-amz-content-sha256;x-amz-date",
-            EMPTY,
-            "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
-        )
+    Sent::new("GET", "/test.txt", "").with("range", "bytes=0-9").signed(
+        "host;range;x-amz-content-sha256;x-amz-date",
+        EMPTY,
+        "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
+    )
 }
 
 fn presigned() -> Sent {
@@ -169,9 +131,7 @@ fn aws_example_put_object() {
             "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072",
             "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd",
         );
-    assert!(
-        matches!(proven(&sent), Payload::Sha256(hash) if hash == sha256(b"Welcome to Amazon S3."))
-    );
+    assert!(matches!(proven(&sent), Payload::Sha256(hash) if hash == sha256(b"Welcome to Amazon S3.")));
 }
 
 #[test]
@@ -247,9 +207,7 @@ const TRAILED_CHUNKS: [&str; 3] = [
 const TRAILER: &str = "x-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435\r\n\r\n";
 
 fn body_spec(sent: &Sent) -> ChunkedBody {
-    let Payload::Chunked(spec) = proven(sent) else {
-        unreachable!("a chunked payload")
-    };
+    let Payload::Chunked(spec) = proven(sent) else { unreachable!("a chunked payload") };
     spec
 }
 
@@ -258,24 +216,15 @@ fn aws_example_chunked_upload() {
     let spec = body_spec(&chunked_put("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"));
     let body = chunked_body(CHUNKS, "\r\n");
     assert_eq!(body.len(), 66824, "the example's Content-Length");
-    assert_eq!(
-        decode(spec.clone(), &body, &[1, 3, 70, 9000, 66000]),
-        Ok((vec![b'a'; 66560], vec![]))
-    );
+    assert_eq!(decode(spec.clone(), &body, &[1, 3, 70, 9000, 66000]), Ok((vec![b'a'; 66560], vec![])));
 
     for damaged_at in [10, 100, 65700, 66000, 66780] {
         let mut damaged = body.clone();
         damaged[damaged_at] ^= 1;
-        assert!(
-            decode(spec.clone(), &damaged, &[]).is_err(),
-            "byte {damaged_at}"
-        );
+        assert!(decode(spec.clone(), &damaged, &[]).is_err(), "byte {damaged_at}");
     }
     let swapped = chunked_body([CHUNKS[1], CHUNKS[0], CHUNKS[2]], "\r\n");
-    assert_eq!(
-        decode(spec, &swapped, &[]),
-        Err(ErrorCode::SignatureDoesNotMatch)
-    );
+    assert_eq!(decode(spec, &swapped, &[]), Err(ErrorCode::SignatureDoesNotMatch));
 }
 
 #[test]
@@ -283,51 +232,26 @@ fn aws_example_chunked_upload_with_a_trailer() {
     let spec = body_spec(&chunked_put("STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"));
     let body = chunked_body(TRAILED_CHUNKS, TRAILER);
     let trailers = vec![("x-amz-checksum-crc32c".to_owned(), "sOO8/Q==".to_owned())];
-    assert_eq!(
-        decode(spec.clone(), &body, &[66600, 66800]),
-        Ok((vec![b'a'; 66560], trailers))
-    );
+    assert_eq!(decode(spec.clone(), &body, &[66600, 66800]), Ok((vec![b'a'; 66560], trailers)));
 
     let changed = chunked_body(TRAILED_CHUNKS, &TRAILER.replace("sOO8", "sOO9"));
-    assert_eq!(
-        decode(spec.clone(), &changed, &[]),
-        Err(ErrorCode::SignatureDoesNotMatch)
-    );
+    assert_eq!(decode(spec.clone(), &changed, &[]), Err(ErrorCode::SignatureDoesNotMatch));
     let unsigned = chunked_body(TRAILED_CHUNKS, "x-amz-checksum-crc32c:sOO8/Q==\r\n\r\n");
-    assert_eq!(
-        decode(spec, &unsigned, &[]),
-        Err(ErrorCode::MalformedTrailerError)
-    );
+    assert_eq!(decode(spec, &unsigned, &[]), Err(ErrorCode::MalformedTrailerError));
 }
 
 #[test]
 fn every_signed_part_of_the_head_counts() {
     let good = get_object();
     for changed in [
-        Sent {
-            method: "PUT",
-            ..good.clone()
-        },
-        Sent {
-            path: "/Test.txt".into(),
-            ..good.clone()
-        },
-        Sent {
-            path: "/%74est.txt".into(),
-            ..good.clone()
-        },
-        Sent {
-            path: "/./test.txt".into(),
-            ..good.clone()
-        },
-        Sent {
-            query: "acl".into(),
-            ..good.clone()
-        },
+        Sent { method: "PUT", ..good.clone() },
+        Sent { path: "/Test.txt".into(), ..good.clone() },
+        Sent { path: "/%74est.txt".into(), ..good.clone() },
+        Sent { path: "/./test.txt".into(), ..good.clone() },
+        Sent { query: "acl".into(), ..good.clone() },
         good.clone().with("range", "bytes=0-8"),
         good.clone().with("host", "other.s3.amazonaws.com"),
-        good.clone()
-            .with("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        good.clone().with("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
         good.clone().without("range"),
     ] {
         assert_eq!(
@@ -344,115 +268,54 @@ fn every_signed_part_of_the_head_counts() {
 #[test]
 fn unsigned_amz_headers_are_refused() {
     for name in ["x-amz-acl", "x-amz-copy-source", "x-amz-meta-a"] {
-        let refusal = get_object()
-            .with(name, "v")
-            .send_to(&verifier())
-            .unwrap_err();
+        let refusal = get_object().with(name, "v").send_to(&verifier()).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::AccessDenied);
         assert_eq!(refusal.fields, [("HeadersNotSigned", name.to_owned())]);
-        assert_eq!(
-            Sent { ..presigned() }.with(name, "v").code(),
-            ErrorCode::AccessDenied
-        );
+        assert_eq!(Sent { ..presigned() }.with(name, "v").code(), ErrorCode::AccessDenied);
     }
-    let no_host = get_object().signed(
-        "range;x-amz-content-sha256;x-amz-date",
-        EMPTY,
-        &"0".repeat(64),
-    );
+    let no_host = get_object().signed("range;x-amz-content-sha256;x-amz-date", EMPTY, &"0".repeat(64));
     assert_eq!(no_host.code(), ErrorCode::AccessDenied);
-    proven(
-        &get_object()
-            .with("content-md5", "unsigned")
-            .with("x-amzn-trace-id", "proxy"),
-    );
+    proven(&get_object().with("content-md5", "unsigned").with("x-amzn-trace-id", "proxy"));
 }
 
 #[test]
 fn time_is_checked_both_ways() {
-    let at = |sent: Sent, seconds: i64| Sent {
-        now_s: noon_s() + seconds,
-        ..sent
-    };
+    let at = |sent: Sent, seconds: i64| Sent { now_s: noon_s() + seconds, ..sent };
     for seconds in [-900, 0, 900] {
         proven(&at(get_object(), seconds));
     }
     for seconds in [-901, 901] {
-        assert_eq!(
-            at(get_object(), seconds).code(),
-            ErrorCode::RequestTimeTooSkewed
-        );
+        assert_eq!(at(get_object(), seconds).code(), ErrorCode::RequestTimeTooSkewed);
     }
     for seconds in [-900, 0, 86_399] {
         proven(&at(presigned(), seconds));
     }
-    let message = |seconds| {
-        at(presigned(), seconds)
-            .send_to(&verifier())
-            .unwrap_err()
-            .message
-    };
-    assert_eq!(
-        [message(-901), message(86_400)],
-        ["Request is not yet valid", "Request has expired"]
-    );
+    let message = |seconds| at(presigned(), seconds).send_to(&verifier()).unwrap_err().message;
+    assert_eq!([message(-901), message(86_400)], ["Request is not yet valid", "Request has expired"]);
 }
 
 #[test]
 fn scopes_must_be_ours() {
-    for (from, to) in [
-        ("us-east-1", "eu-west-1"),
-        ("/s3/", "/iam/"),
-        ("aws4_request", "aws5"),
-        ("20130524/", "20130525/"),
-    ] {
-        let text = get_object().headers["authorization"]
-            .to_str()
-            .unwrap()
-            .replace(from, to);
-        assert_eq!(
-            get_object().with("authorization", &text).code(),
-            ErrorCode::AuthorizationHeaderMalformed,
-            "{to}"
-        );
-        let query = presigned()
-            .query
-            .replace(&from.replace('/', "%2F"), &to.replace('/', "%2F"));
-        assert_eq!(
-            Sent {
-                query,
-                ..presigned()
-            }
-            .code(),
-            ErrorCode::AuthorizationQueryParametersError,
-            "{to}"
-        );
+    for (from, to) in
+        [("us-east-1", "eu-west-1"), ("/s3/", "/iam/"), ("aws4_request", "aws5"), ("20130524/", "20130525/")]
+    {
+        let text = get_object().headers["authorization"].to_str().unwrap().replace(from, to);
+        assert_eq!(get_object().with("authorization", &text).code(), ErrorCode::AuthorizationHeaderMalformed, "{to}");
+        let query = presigned().query.replace(&from.replace('/', "%2F"), &to.replace('/', "%2F"));
+        assert_eq!(Sent { query, ..presigned() }.code(), ErrorCode::AuthorizationQueryParametersError, "{to}");
     }
     let anywhere = Verifier::new(secrets, vec![]);
-    let text = get_object().headers["authorization"]
-        .to_str()
-        .unwrap()
-        .replace("us-east-1", "mars");
+    let text = get_object().headers["authorization"].to_str().unwrap().replace("us-east-1", "mars");
     assert_eq!(
-        get_object()
-            .with("authorization", &text)
-            .send_to(&anywhere)
-            .unwrap_err()
-            .code,
+        get_object().with("authorization", &text).send_to(&anywhere).unwrap_err().code,
         ErrorCode::SignatureDoesNotMatch
     );
 }
 
 #[test]
 fn unknown_keys_and_tokens() {
-    let text = get_object().headers["authorization"]
-        .to_str()
-        .unwrap()
-        .replace(KEY_ID, "AKIANOBODY");
-    assert_eq!(
-        get_object().with("authorization", &text).code(),
-        ErrorCode::InvalidAccessKeyId
-    );
+    let text = get_object().headers["authorization"].to_str().unwrap().replace(KEY_ID, "AKIANOBODY");
+    assert_eq!(get_object().with("authorization", &text).code(), ErrorCode::InvalidAccessKeyId);
     let token = get_object().with("x-amz-security-token", "t").signed(
         "host;range;x-amz-content-sha256;x-amz-date;x-amz-security-token",
         EMPTY,
@@ -472,61 +335,28 @@ fn malformed_authorization_headers() {
         "AWS4-HMAC-SHA256 nonsense".into(),
         format!("AWS4-HMAC-SHA256 {fields}, Extra=1"),
         format!("AWS4-HMAC-SHA256 {fields}, Signature=00"),
-        format!(
-            "AWS4-HMAC-SHA256 {}",
-            fields.replace("Signature=f0", "Signature=F0")
-        ),
+        format!("AWS4-HMAC-SHA256 {}", fields.replace("Signature=f0", "Signature=F0")),
         format!("AWS4-HMAC-SHA256 {}", fields.replace("host;", "Host;")),
-        format!(
-            "AWS4-HMAC-SHA256 {}",
-            fields.replace("/s3/aws4_request", "")
-        ),
+        format!("AWS4-HMAC-SHA256 {}", fields.replace("/s3/aws4_request", "")),
         format!("AWS4-HMAC-SHA256 {}", fields.replace(KEY_ID, "")),
     ] {
-        assert_eq!(
-            get_object().with("authorization", &text).code(),
-            ErrorCode::AuthorizationHeaderMalformed,
-            "{text}"
-        );
+        assert_eq!(get_object().with("authorization", &text).code(), ErrorCode::AuthorizationHeaderMalformed, "{text}");
     }
-    for text in [
-        "AWS AKID:c2ln",
-        "Basic dXNlcg==",
-        "",
-        "AWS4-ECDSA-P256-SHA256 Credential=a",
-    ] {
-        assert_eq!(
-            get_object().with("authorization", text).code(),
-            ErrorCode::InvalidRequest,
-            "{text}"
-        );
+    for text in ["AWS AKID:c2ln", "Basic dXNlcg==", "", "AWS4-ECDSA-P256-SHA256 Credential=a"] {
+        assert_eq!(get_object().with("authorization", text).code(), ErrorCode::InvalidRequest, "{text}");
     }
-    assert_eq!(
-        get_object().without("x-amz-content-sha256").code(),
-        ErrorCode::InvalidRequest
-    );
-    assert_eq!(
-        get_object().without("x-amz-date").code(),
-        ErrorCode::AccessDenied
-    );
-    let both = Sent {
-        headers: get_object().headers,
-        ..presigned()
-    };
+    assert_eq!(get_object().without("x-amz-content-sha256").code(), ErrorCode::InvalidRequest);
+    assert_eq!(get_object().without("x-amz-date").code(), ErrorCode::AccessDenied);
+    let both = Sent { headers: get_object().headers, ..presigned() };
     assert_eq!(both.code(), ErrorCode::InvalidArgument);
     let mut twice = get_object();
-    twice
-        .headers
-        .append("authorization", "AWS4-HMAC-SHA256 x".parse().unwrap());
+    twice.headers.append("authorization", "AWS4-HMAC-SHA256 x".parse().unwrap());
     assert_eq!(twice.code(), ErrorCode::InvalidArgument);
 }
 
 #[test]
 fn malformed_presigned_queries() {
-    let with = |from: &str, to: &str| Sent {
-        query: presigned().query.replace(from, to),
-        ..presigned()
-    };
+    let with = |from: &str, to: &str| Sent { query: presigned().query.replace(from, to), ..presigned() };
     for (from, to) in [
         ("X-Amz-Expires=86400&", ""),
         ("Expires=86400", "Expires=604801"),
@@ -539,62 +369,29 @@ fn malformed_presigned_queries() {
         ("AWS4-HMAC-SHA256", "AWS4-HMAC-MD5"),
         ("%2Fs3%2Faws4_request", ""),
     ] {
-        assert_eq!(
-            with(from, to).code(),
-            ErrorCode::AuthorizationQueryParametersError,
-            "{to}"
-        );
+        assert_eq!(with(from, to).code(), ErrorCode::AuthorizationQueryParametersError, "{to}");
     }
-    assert_eq!(
-        with("aeeed9", "AEEED9").code(),
-        ErrorCode::SignatureDoesNotMatch
-    );
-    assert_eq!(
-        with("aeeed9", "beeed9").code(),
-        ErrorCode::SignatureDoesNotMatch
-    );
-    assert_eq!(
-        with("X-Amz-Expires=86400", "X-Amz-Expires=86401").code(),
-        ErrorCode::SignatureDoesNotMatch
-    );
-    let v2 = Sent {
-        query: "AWSAccessKeyId=a&Expires=1&Signature=s".into(),
-        ..presigned()
-    };
+    assert_eq!(with("aeeed9", "AEEED9").code(), ErrorCode::SignatureDoesNotMatch);
+    assert_eq!(with("aeeed9", "beeed9").code(), ErrorCode::SignatureDoesNotMatch);
+    assert_eq!(with("X-Amz-Expires=86400", "X-Amz-Expires=86401").code(), ErrorCode::SignatureDoesNotMatch);
+    let v2 = Sent { query: "AWSAccessKeyId=a&Expires=1&Signature=s".into(), ..presigned() };
     assert_eq!(v2.code(), ErrorCode::InvalidRequest);
 }
 
 #[test]
 fn a_week_is_the_longest_presigned_life() {
-    let sent = Sent {
-        query: presigned().query.replace("86400", "604800"),
-        ..presigned()
-    }
-    .resigned();
-    proven(&Sent {
-        now_s: noon_s() + 604_799,
-        ..sent.clone()
-    });
-    assert_eq!(
-        Sent {
-            now_s: noon_s() + 604_800,
-            ..sent
-        }
-        .code(),
-        ErrorCode::AccessDenied
-    );
+    let sent = Sent { query: presigned().query.replace("86400", "604800"), ..presigned() }.resigned();
+    proven(&Sent { now_s: noon_s() + 604_799, ..sent.clone() });
+    assert_eq!(Sent { now_s: noon_s() + 604_800, ..sent }.code(), ErrorCode::AccessDenied);
 }
 
 #[test]
 fn payload_modes() {
     let mode = |mode: &str| {
         let headers = "host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length";
-        let sent = Sent::new("PUT", "/k", "")
-            .with("x-amz-decoded-content-length", "5")
-            .signed(headers, mode, &"0".repeat(64));
-        sent.resigned()
-            .send_to(&verifier())
-            .map(|authenticated| authenticated.payload)
+        let sent =
+            Sent::new("PUT", "/k", "").with("x-amz-decoded-content-length", "5").signed(headers, mode, &"0".repeat(64));
+        sent.resigned().send_to(&verifier()).map(|authenticated| authenticated.payload)
     };
     assert!(matches!(mode("UNSIGNED-PAYLOAD"), Ok(Payload::Unsigned)));
     assert!(matches!(mode(EMPTY), Ok(Payload::Sha256(_))));
@@ -604,26 +401,16 @@ fn payload_modes() {
     assert!(
         matches!(mode("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), Ok(Payload::Chunked(body)) if body.signing.is_some() && body.trailers.is_none())
     );
-    for unknown in [
-        "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",
-        "STREAMING-UNSIGNED-PAYLOAD",
-        "",
-        "E3B0",
-        "unsigned-payload",
-    ] {
-        assert_eq!(
-            mode(unknown).unwrap_err().code,
-            ErrorCode::InvalidArgument,
-            "{unknown}"
-        );
+    for unknown in
+        ["STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD", "", "E3B0", "unsigned-payload"]
+    {
+        assert_eq!(mode(unknown).unwrap_err().code, ErrorCode::InvalidArgument, "{unknown}");
     }
-    let no_length = chunked_put("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
-        .without("x-amz-decoded-content-length")
-        .signed(
-            "host;x-amz-content-sha256;x-amz-date;x-amz-storage-class",
-            "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
-            &"0".repeat(64),
-        );
+    let no_length = chunked_put("STREAMING-AWS4-HMAC-SHA256-PAYLOAD").without("x-amz-decoded-content-length").signed(
+        "host;x-amz-content-sha256;x-amz-date;x-amz-storage-class",
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+        &"0".repeat(64),
+    );
     assert_eq!(no_length.resigned().code(), ErrorCode::MissingContentLength);
 }
 
@@ -632,12 +419,7 @@ fn an_unsigned_trailer_mode_still_needs_the_heads_signature() {
     let headers = "host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length";
     let sent = Sent::new("PUT", "/k", "").with("x-amz-decoded-content-length", "5");
     assert_eq!(
-        sent.signed(
-            headers,
-            "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
-            &"0".repeat(64)
-        )
-        .code(),
+        sent.signed(headers, "STREAMING-UNSIGNED-PAYLOAD-TRAILER", &"0".repeat(64)).code(),
         ErrorCode::SignatureDoesNotMatch
     );
 }
@@ -657,10 +439,7 @@ fn anonymous_requests_claim_nothing() {
     assert!(
         matches!(payload(Some("STREAMING-UNSIGNED-PAYLOAD-TRAILER")), Ok(Payload::Chunked(body)) if body.signing.is_none())
     );
-    assert!(matches!(
-        payload(Some("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")),
-        Err(ErrorCode::InvalidArgument)
-    ));
+    assert!(matches!(payload(Some("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")), Err(ErrorCode::InvalidArgument)));
 }
 
 #[test]
@@ -669,26 +448,15 @@ fn a_changed_secret_is_not_served_from_the_cache() {
     let verifier = Verifier::new(|_: &str| secret.borrow().clone(), vec![]);
     assert!(get_object().send_to(&verifier).is_ok() && get_object().send_to(&verifier).is_ok());
     secret.replace(Some(Secret::new("another")));
-    assert_eq!(
-        get_object().send_to(&verifier).unwrap_err().code,
-        ErrorCode::SignatureDoesNotMatch
-    );
+    assert_eq!(get_object().send_to(&verifier).unwrap_err().code, ErrorCode::SignatureDoesNotMatch);
     secret.replace(None);
-    assert_eq!(
-        get_object().send_to(&verifier).unwrap_err().code,
-        ErrorCode::InvalidAccessKeyId
-    );
+    assert_eq!(get_object().send_to(&verifier).unwrap_err().code, ErrorCode::InvalidAccessKeyId);
 }
 
 #[test]
 fn no_secret_is_shown() {
-    let authenticated = chunked_put("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
-        .send_to(&verifier())
-        .unwrap();
+    let authenticated = chunked_put("STREAMING-AWS4-HMAC-SHA256-PAYLOAD").send_to(&verifier()).unwrap();
     let shown = format!("{authenticated:?} {:?}", Secret::new(SECRET));
-    assert!(
-        !shown.contains(SECRET) && !shown.contains("4f232c43"),
-        "{shown}"
-    );
+    assert!(!shown.contains(SECRET) && !shown.contains("4f232c43"), "{shown}");
     assert!(parse_hex(&[b'0'; 64]).is_some());
 }

@@ -10,6 +10,9 @@ use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::error::{ErrorCode, S3Error};
 use crate::listing::{ListBuckets, continuation_token};
+use crate::respond::milliseconds;
+use crate::xml::request::VersioningStatus;
+use crate::xml::{response, shown};
 use crate::{acl, failure, respond, xml};
 
 /// Buckets in the store at most; a listing without paging shows them all.
@@ -40,8 +43,19 @@ pub async fn list(app: &App, request: &Request) -> Result<Response, S3Error> {
     let max_count = asked.max_count.map_or(BUCKET_COUNT_MAX, |count| count as usize);
     let more = buckets.len() > max_count;
     buckets.truncate(max_count);
+    let shown: Vec<_> = buckets.iter().map(|bucket| shown_bucket(bucket, &asked)).collect();
     let next = buckets.last().filter(|_| more).map(|bucket| continuation_token(&bucket.name));
-    Ok(respond::xml(xml::buckets(&request.account_id, &asked, &buckets, next.as_deref())))
+    Ok(respond::xml(response::list_buckets(&shown::owner(&request.account_id), &shown, &asked.prefix, next.as_deref())))
+}
+
+/// S3 tells the region only to those who page or filter.
+fn shown_bucket(bucket: &Bucket, asked: &ListBuckets) -> response::Bucket {
+    let asked_for_pages = asked.max_count.is_some() || asked.region.is_some() || asked.continuation.is_some();
+    response::Bucket {
+        name: bucket.name.clone(),
+        created_ms: milliseconds(bucket.created),
+        region: asked_for_pages.then(|| bucket.region.clone()),
+    }
 }
 
 /// CreateBucket. Making one's own bucket again answers as `us-east-1` does only where it is ours in the same region.
@@ -51,7 +65,7 @@ pub async fn create(app: &App, request: &Request, body: &mut Upload) -> Result<R
         return Err(S3Error::from(ErrorCode::NotImplemented).with("Header", "x-amz-bucket-object-lock-enabled"));
     }
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
-    let region = xml::parse_create_bucket(&document)?.unwrap_or_else(|| app.config.region.clone());
+    let region = xml::request::create_bucket_configuration(&document)?.unwrap_or_else(|| app.config.region.clone());
     let made = app.store.create_bucket(request.bucket(), &request.account_id, &region, false).await;
     made.map_err(|error| match error {
         Error::Refused(Refusal::BucketExists { owner }) if owner == request.account_id => {
@@ -87,25 +101,33 @@ pub async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
 
 /// GetBucketLocation; `us-east-1` is the empty one.
 pub async fn location(app: &App, request: &Request) -> Result<Response, S3Error> {
-    Ok(respond::xml(xml::location(&of(app, request).await?.region)))
+    Ok(respond::xml(response::location(&of(app, request).await?.region)))
 }
 
 /// GetBucketVersioning.
 pub async fn versioning(app: &App, request: &Request) -> Result<Response, S3Error> {
-    Ok(respond::xml(xml::versioning(of(app, request).await?.versioning)))
+    let status = match of(app, request).await?.versioning {
+        Versioning::Never => None,
+        Versioning::Enabled => Some(VersioningStatus::Enabled),
+        Versioning::Suspended => Some(VersioningStatus::Suspended),
+    };
+    Ok(respond::xml(response::versioning(status)))
 }
 
 /// PutBucketVersioning.
 pub async fn set_versioning(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
-    let versioning: Versioning = xml::parse_versioning(&document)?;
+    let versioning = match xml::request::versioning_configuration(&document)? {
+        VersioningStatus::Enabled => Versioning::Enabled,
+        VersioningStatus::Suspended => Versioning::Suspended,
+    };
     app.store.set_versioning(request.bucket(), versioning).await.map_err(failure::of)?;
     Ok(respond::empty(StatusCode::OK))
 }
 
 /// GET ?acl: the owner has full control, always.
 pub async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
-    Ok(respond::xml(xml::owner_acl(&of(app, request).await?.owner)))
+    Ok(respond::xml(response::owner_only_acl(&shown::owner(&of(app, request).await?.owner))))
 }
 
 /// PUT ?acl: what amounts to owner-only is accepted.

@@ -13,7 +13,8 @@ use crate::error::{ErrorCode, S3Error};
 use crate::names::CopySource;
 use crate::range::ByteRange;
 use crate::respond::{self, milliseconds};
-use crate::{acl, failure, metadata, xml};
+use crate::xml::{response, shown};
+use crate::{acl, failure, metadata};
 
 /// A source may be overwritten between reading and naming it; then it is read again.
 const ATTEMPTS: usize = 3;
@@ -26,7 +27,8 @@ pub async fn object(app: &App, request: &Request) -> Result<Response, S3Error> {
     let replace_tags = directive(request, "x-amz-tagging-directive")?;
     let fresh = metadata::attrs_of(request)?;
     let algorithm = checksum::algorithm_header(&request.head.headers, "x-amz-checksum-algorithm")?;
-    let in_place = source.bucket == request.bucket() && source.key == request.key().as_bytes() && source.version.is_none();
+    let in_place =
+        source.bucket == request.bucket() && source.key == request.key().as_bytes() && source.version.is_none();
     if in_place && !replace_metadata && fresh.storage_class.is_empty() && algorithm.is_none() {
         let message = "This copy request is illegal because it is trying to copy an object to itself without changing \
                        the object's metadata, storage class, website redirect location or encryption attributes.";
@@ -46,7 +48,11 @@ pub async fn object(app: &App, request: &Request) -> Result<Response, S3Error> {
             outcome => break (version, outcome.map_err(failure::of)?),
         }
     };
-    let mut response = respond::xml(xml::copy_object_result(&stored));
+    let mut response = respond::xml(response::copy_object(
+        &stored.written.etag.to_string(),
+        milliseconds(stored.written.modified),
+        shown::object_checksum(&stored.checksums, stored.written.etag.part_count).as_ref(),
+    ));
     let headers = response.headers_mut();
     name_source_version(headers, app, &asked, &version).await?;
     if stored.written.ever_versioned {
@@ -77,7 +83,11 @@ pub async fn part(app: &App, request: &Request) -> Result<Response, S3Error> {
             outcome => break (version, outcome.map_err(failure::of)?),
         }
     };
-    let mut response = respond::xml(xml::copy_part_result(&part));
+    let mut response = respond::xml(response::copy_part(
+        &part.etag.to_string(),
+        milliseconds(part.modified),
+        shown::part_checksum(&part.checksums, None).as_ref(),
+    ));
     name_source_version(response.headers_mut(), app, &asked, &version).await?;
     Ok(response)
 }
@@ -159,4 +169,3 @@ async fn name_source_version(
     }
     Ok(())
 }
-

@@ -1,5 +1,6 @@
 //! What each operation does: a thin layer between headers and XML on one side and the object API on the other.
 
+mod attributes;
 mod bucket;
 mod copy;
 mod list;
@@ -17,13 +18,16 @@ use crate::error::{ErrorCode, S3Error};
 use crate::failure;
 use crate::route::Operation;
 
-/// The largest XML body of a request, but for the two with lists of keys or parts.
+/// The largest XML body of a request, but for those with lists of keys or parts ([`crate::xml::BODY_MAX_BYTES`]).
 const XML_MAX_BYTES: usize = 64 << 10;
-/// Of DeleteObjects (1,000 keys) and CompleteMultipartUpload (10,000 parts).
-const XML_LIST_MAX_BYTES: usize = 2 << 20;
 
 /// Carries out an authorized operation.
-pub async fn carry_out(app: &App, operation: Operation, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub async fn carry_out(
+    app: &App,
+    operation: Operation,
+    request: &Request,
+    body: &mut Upload,
+) -> Result<Response, S3Error> {
     use Operation as O;
     match operation {
         O::ListBuckets => bucket::list(app, request).await,
@@ -46,7 +50,7 @@ pub async fn carry_out(app: &App, operation: Operation, request: &Request, body:
         O::PutObject => object::put(app, request, body).await,
         O::DeleteObject => object::delete(app, request).await,
         O::DeleteObjects => object::delete_many(app, request, body).await,
-        O::GetObjectAttributes => object::attributes(app, request).await,
+        O::GetObjectAttributes => attributes::get(app, request).await,
         O::GetObjectAcl => object::acl(app, request).await,
         O::PutObjectAcl => object::set_acl(app, request, body).await,
         O::CopyObject => copy::object(app, request).await,

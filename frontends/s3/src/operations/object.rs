@@ -6,19 +6,20 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use predastore::catalog::{DeleteKey, Precondition, Refusal, Version};
-use predastore::env::Timestamp;
+use predastore::catalog::{DeleteKey, Deleted, Precondition, Refusal, Version};
 use predastore::object::{Error, Put, Stored, Target};
 
-use super::{XML_LIST_MAX_BYTES, XML_MAX_BYTES, parse_version, target_of, version_of};
-use crate::app::{App, Request, header_of};
+use super::{XML_MAX_BYTES, parse_version, target_of, version_of};
+use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::conditions::{Outcome, ReadConditions, WriteCondition};
 use crate::error::{ErrorCode, S3Error};
 use crate::range::ByteRange;
 use crate::respond::{self, milliseconds};
 use crate::route::Operation;
-use crate::{acl, attributes, dates, failure, metadata, xml};
+use crate::xml::request::{ObjectToDelete, part_number};
+use crate::xml::{response, shown};
+use crate::{acl, dates, failure, metadata, xml};
 
 /// GET of an object.
 pub async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
@@ -108,7 +109,7 @@ async fn describe(app: &App, request: &Request, version: &Version, ever_versione
     if request.header("x-amz-checksum-mode")?.is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"))
         && matches!(selected, Selected::Whole)
     {
-        respond::checksums(headers, &version.attrs.checksums);
+        respond::checksums(headers, &version.attrs.checksums, version.etag.part_count);
     }
     override_headers(headers, request)?;
     if !matches!(selected, Selected::Whole) && !range.is_empty() {
@@ -141,7 +142,7 @@ async fn select(app: &App, request: &Request, version: &Version) -> Result<Selec
             let message = "Cannot specify both Range header and partNumber query parameter";
             return Err(S3Error::new(ErrorCode::InvalidRequest, message));
         }
-        let number = super::multipart::part_number(number)?;
+        let number = part_number(number)?;
         let (part_count, range) = app.store.part_range(version, number).await.map_err(|error| match error {
             Error::InvalidRange { .. } => ErrorCode::InvalidPartNumber.into(),
             other => failure::of(other),
@@ -170,7 +171,11 @@ fn override_headers(headers: &mut HeaderMap, request: &Request) -> Result<(), S3
             return Err(S3Error::new(ErrorCode::InvalidRequest, message));
         }
         if HeaderValue::from_str(value).is_err() {
-            return Err(S3Error::invalid_argument("Header value cannot be represented", format!("response-{name}"), value));
+            return Err(S3Error::invalid_argument(
+                "Header value cannot be represented",
+                format!("response-{name}"),
+                value,
+            ));
         }
         respond::put(headers, name, value);
     }
@@ -206,7 +211,9 @@ pub(super) fn precondition(request: &Request) -> Result<Precondition, S3Error> {
         WriteCondition::Always => Precondition::default(),
         WriteCondition::Absent => Precondition { if_none_match: Some(vec![None]), ..Default::default() },
         WriteCondition::Present => Precondition { if_match: Some(vec![None]), ..Default::default() },
-        WriteCondition::Matches(tag) => Precondition { if_match: Some(vec![Some(metadata::etag(&tag))]), ..Default::default() },
+        WriteCondition::Matches(tag) => {
+            Precondition { if_match: Some(vec![Some(metadata::etag(&tag))]), ..Default::default() }
+        }
     })
 }
 
@@ -214,7 +221,7 @@ fn stored_response(stored: &Stored) -> Response {
     let mut response = respond::empty(StatusCode::OK);
     let headers = response.headers_mut();
     respond::put(headers, "etag", &respond::quoted(stored.written.etag));
-    respond::checksums(headers, &stored.checksums);
+    respond::checksums(headers, &stored.checksums, 0);
     if stored.written.ever_versioned {
         respond::put(headers, "x-amz-version-id", &stored.written.version.to_string());
     }
@@ -246,7 +253,8 @@ pub async fn delete(app: &App, request: &Request) -> Result<Response, S3Error> {
 fn delete_precondition(request: &Request) -> Result<Precondition, S3Error> {
     let mut precondition = precondition(request)?;
     if let Some(size) = request.header("x-amz-if-match-size")? {
-        let parsed = size.parse().map_err(|_| S3Error::invalid_argument("Invalid size", "x-amz-if-match-size", size))?;
+        let parsed =
+            size.parse().map_err(|_| S3Error::invalid_argument("Invalid size", "x-amz-if-match-size", size))?;
         precondition.if_match_size_bytes = Some(parsed);
     }
     if let Some(time) = request.header("x-amz-if-match-last-modified-time")? {
@@ -259,15 +267,15 @@ fn delete_precondition(request: &Request) -> Result<Precondition, S3Error> {
 
 /// POST ?delete: up to 1,000 keys, an answer for each.
 pub async fn delete_many(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_LIST_MAX_BYTES).await?;
-    let asked = xml::parse_delete(&document)?;
-    if asked.keys.iter().any(|key| key.version_id.is_some()) {
+    let document = body.collect(&request.head.headers, xml::BODY_MAX_BYTES).await?;
+    let asked = xml::request::delete(&document)?;
+    if asked.objects.iter().any(|object| object.version_id.is_some()) {
         app.require(request, Operation::DeleteObjects.action(true), request.bucket())?;
     }
-    let mut answers: Vec<Option<S3Error>> = Vec::with_capacity(asked.keys.len());
-    let mut keys = Vec::with_capacity(asked.keys.len());
-    for key in &asked.keys {
-        let parsed = delete_key(key);
+    let mut answers: Vec<Option<S3Error>> = Vec::with_capacity(asked.objects.len());
+    let mut keys = Vec::with_capacity(asked.objects.len());
+    for object in &asked.objects {
+        let parsed = delete_key(object);
         answers.push(parsed.as_ref().err().cloned());
         keys.extend(parsed);
     }
@@ -275,21 +283,36 @@ pub async fn delete_many(app: &App, request: &Request, body: &mut Upload) -> Res
     let mut outcomes = outcomes.into_iter();
     let results = answers.into_iter().map(|error| match error {
         Some(error) => Err(error),
-        None => outcomes.next().map_or_else(|| Err(ErrorCode::InternalError.into()), |one| one.map_err(failure::of_refusal)),
+        None => {
+            outcomes.next().map_or_else(|| Err(ErrorCode::InternalError.into()), |one| one.map_err(failure::of_refusal))
+        }
     });
-    Ok(respond::xml(xml::delete_result(&asked, results.collect())))
+    let shown: Vec<_> =
+        asked.objects.iter().zip(results).map(|(object, result)| shown_deleted(object, result)).collect();
+    Ok(respond::xml(response::delete_objects(&shown, asked.quiet)))
 }
 
-fn delete_key(asked: &xml::DeleteKey) -> Result<DeleteKey, S3Error> {
+fn shown_deleted(object: &ObjectToDelete, result: Result<Deleted, S3Error>) -> response::Deleted {
+    let (key, version_id) = (object.key.clone(), object.version_id.clone());
+    match result {
+        Err(error) => response::Deleted::Refused { key, version_id, error },
+        Ok(deleted) => {
+            let marker = deleted.version.filter(|_| deleted.delete_marker).map(|marker| marker.to_string());
+            response::Deleted::Done { key, version_id, delete_marker_version_id: marker }
+        }
+    }
+}
+
+fn delete_key(asked: &ObjectToDelete) -> Result<DeleteKey, S3Error> {
     crate::names::check_key(&asked.key)?;
     let precondition = Precondition {
-        if_match: asked.etag.as_deref().map(|tag| match crate::conditions::unquote_etag(tag) {
+        if_match: asked.etag.as_deref().map(|tag| match tag {
             "*" => vec![None],
             tag => vec![Some(metadata::etag(tag))],
         }),
         if_none_match: None,
         if_match_size_bytes: asked.size_bytes,
-        if_match_modified_s: asked.last_modified_s,
+        if_match_modified_s: asked.last_modified_ms.map(|ms| ms.div_euclid(1000)),
     };
     Ok(DeleteKey {
         key: Bytes::copy_from_slice(asked.key.as_bytes()),
@@ -299,30 +322,12 @@ fn delete_key(asked: &xml::DeleteKey) -> Result<DeleteKey, S3Error> {
     })
 }
 
-/// GET ?attributes.
-pub async fn attributes(app: &App, request: &Request) -> Result<Response, S3Error> {
-    let wanted = attributes::Wanted::parse(request)?;
-    let target = target_of(request)?;
-    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
-    let version = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
-    let parts = match wanted.parts {
-        true => app.store.object_parts(&version, wanted.part_number_marker, wanted.max_parts + 1).await.map_err(failure::of)?,
-        false => Vec::new(),
-    };
-    let mut response = respond::xml(attributes::document(&wanted, &version, parts));
-    respond::put(response.headers_mut(), "last-modified", &dates::http_date(milliseconds(version.modified)));
-    if bucket.ever_versioned {
-        respond::put(response.headers_mut(), "x-amz-version-id", &version.id.to_string());
-    }
-    Ok(response)
-}
-
 /// GET ?acl: the owner has full control, always.
 pub async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
     app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
-    Ok(respond::xml(xml::owner_acl(&bucket.owner)))
+    Ok(respond::xml(response::owner_only_acl(&shown::owner(&bucket.owner))))
 }
 
 /// PUT ?acl: what amounts to owner-only is accepted.
@@ -345,4 +350,3 @@ pub async fn no_lock(app: &App, request: &Request) -> Result<Response, S3Error> 
     }
     Err(ErrorCode::NoSuchObjectLockConfiguration.into())
 }
-

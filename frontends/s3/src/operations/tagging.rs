@@ -11,20 +11,22 @@ use super::{XML_MAX_BYTES, target_of};
 use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::error::{ErrorCode, S3Error};
-use crate::{failure, respond, xml};
+use crate::xml::request::{Tagged, tagging};
+use crate::xml::{response, shown};
+use crate::{failure, respond};
 
 /// GetObjectTagging; no tags are an empty set.
 pub async fn of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let version = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
-    answer(app, request, respond::xml(xml::tagging(&version.attrs.tags)), version.id).await
+    answer(app, request, respond::xml(response::tagging(&shown::tags(&version.attrs.tags))), version.id).await
 }
 
 /// PutObjectTagging.
 pub async fn set_of_object(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
-    let tags = xml::parse_tagging(&document, xml::OBJECT_TAGS_MAX_COUNT)?;
-    change(app, request, tags, StatusCode::OK).await
+    let tags = tagging(&document, Tagged::Object)?;
+    change(app, request, shown::pairs(tags), StatusCode::OK).await
 }
 
 /// DeleteObjectTagging.
@@ -32,7 +34,12 @@ pub async fn remove_of_object(app: &App, request: &Request) -> Result<Response, 
     change(app, request, Vec::new(), StatusCode::NO_CONTENT).await
 }
 
-async fn change(app: &App, request: &Request, tags: Vec<(String, String)>, status: StatusCode) -> Result<Response, S3Error> {
+async fn change(
+    app: &App,
+    request: &Request,
+    tags: Vec<(String, String)>,
+    status: StatusCode,
+) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let changed = app.store.change(&target, Change::Tags(tags)).await.map_err(|error| of_read(error, &target))?;
     answer(app, request, respond::empty(status), changed).await
@@ -49,14 +56,14 @@ async fn answer(app: &App, request: &Request, mut response: Response, version: V
 pub async fn of_bucket(app: &App, request: &Request) -> Result<Response, S3Error> {
     let kept = app.store.setting(request.bucket(), Setting::Tagging).await.map_err(failure::of)?;
     let document = kept.ok_or_else(|| S3Error::from(ErrorCode::NoSuchTagSet).with("BucketName", request.bucket()))?;
-    Ok(respond::xml(xml::tagging(&xml::parse_tagging(&document, xml::BUCKET_TAGS_MAX_COUNT)?)))
+    Ok(respond::xml(response::tagging(&tagging(&document, Tagged::Bucket)?)))
 }
 
 /// PutBucketTagging.
 pub async fn set_of_bucket(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
-    let tags = xml::parse_tagging(&document, xml::BUCKET_TAGS_MAX_COUNT)?;
-    let value = Bytes::from(xml::tagging(&tags));
+    let tags = tagging(&document, Tagged::Bucket)?;
+    let value = Bytes::from(response::tagging(&tags));
     app.store.set_setting(request.bucket(), Setting::Tagging, Some(value)).await.map_err(failure::of)?;
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }

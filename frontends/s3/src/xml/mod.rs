@@ -6,6 +6,7 @@
 mod reader;
 pub mod request;
 pub mod response;
+pub mod shown;
 mod writer;
 
 pub use writer::Writer;

@@ -36,24 +36,12 @@ impl<'a> Element<'a> {
 
     /// This element, if it has that name.
     pub(super) fn called(self, name: &str) -> Result<Element<'a>, S3Error> {
-        if self.name == name {
-            Ok(self)
-        } else {
-            Err(malformed())
-        }
+        if self.name == name { Ok(self) } else { Err(malformed()) }
     }
 
     /// All children are named in `names`.
     pub(super) fn only(self, names: &[&str]) -> Result<Element<'a>, S3Error> {
-        if self
-            .children
-            .iter()
-            .all(|child| names.contains(&child.name))
-        {
-            Ok(self)
-        } else {
-            Err(malformed())
-        }
+        if self.children.iter().all(|child| names.contains(&child.name)) { Ok(self) } else { Err(malformed()) }
     }
 
     /// The children of that name.
@@ -65,11 +53,7 @@ impl<'a> Element<'a> {
     pub(super) fn child(&self, name: &str) -> Result<Option<&Element<'a>>, S3Error> {
         let mut found = self.all(name);
         let first = found.next();
-        if found.next().is_some() {
-            Err(malformed())
-        } else {
-            Ok(first)
-        }
+        if found.next().is_some() { Err(malformed()) } else { Ok(first) }
     }
 
     /// The text of the one child of that name, if any.
@@ -84,11 +68,7 @@ impl<'a> Element<'a> {
 
     /// The text of an element that has no children.
     pub(super) fn leaf(&self) -> Result<&str, S3Error> {
-        if self.children.is_empty() {
-            Ok(&self.text)
-        } else {
-            Err(malformed())
-        }
+        if self.children.is_empty() { Ok(&self.text) } else { Err(malformed()) }
     }
 }
 
@@ -119,15 +99,9 @@ fn parse_text(text: &str) -> Result<Element<'_>, S3Error> {
                 let closed = open.pop().ok_or_else(malformed)?;
                 innermost(&mut open)?.children.push(closed);
             }
-            Event::Text(text) => {
-                push_text(&mut open, &text.xml_content().map_err(|_| malformed())?)?
-            }
-            Event::CData(text) => {
-                push_text(&mut open, &text.xml_content().map_err(|_| malformed())?)?
-            }
-            Event::GeneralRef(reference) => {
-                push_text(&mut open, resolve(&reference)?.encode_utf8(&mut [0; 4]))?
-            }
+            Event::Text(text) => push_text(&mut open, &text.xml_content().map_err(|_| malformed())?)?,
+            Event::CData(text) => push_text(&mut open, &text.xml_content().map_err(|_| malformed())?)?,
+            Event::GeneralRef(reference) => push_text(&mut open, resolve(&reference)?.encode_utf8(&mut [0; 4]))?,
             Event::Decl(_) | Event::Comment(_) => {}
             Event::DocType(_) | Event::PI(_) => return Err(malformed()),
             Event::Eof => return only_root(open),
@@ -149,10 +123,7 @@ fn push_text(open: &mut [Element<'_>], text: &str) -> Result<(), S3Error> {
 }
 
 fn only_root(mut open: Vec<Element<'_>>) -> Result<Element<'_>, S3Error> {
-    let holder = open
-        .pop()
-        .filter(|_| open.is_empty())
-        .ok_or_else(malformed)?;
+    let holder = open.pop().filter(|_| open.is_empty()).ok_or_else(malformed)?;
     let [root] = <[Element<'_>; 1]>::try_from(holder.children).map_err(|_| malformed())?;
     Ok(root)
 }
@@ -161,17 +132,9 @@ fn only_root(mut open: Vec<Element<'_>>) -> Result<Element<'_>, S3Error> {
 fn element<'a>(start: &BytesStart<'_>, body: &'a str) -> Result<Element<'a>, S3Error> {
     let name = start.local_name();
     let name = name.as_ref();
-    let offset = (name.as_ptr() as usize)
-        .checked_sub(body.as_ptr() as usize)
-        .ok_or_else(malformed)?;
-    let name = body
-        .get(offset..offset + name.len())
-        .filter(|name| !name.is_empty())
-        .ok_or_else(malformed)?;
-    Ok(Element {
-        name,
-        ..Default::default()
-    })
+    let offset = (name.as_ptr() as usize).checked_sub(body.as_ptr() as usize).ok_or_else(malformed)?;
+    let name = body.get(offset..offset + name.len()).filter(|name| !name.is_empty()).ok_or_else(malformed)?;
+    Ok(Element { name, ..Default::default() })
 }
 
 /// Character references may name control characters that XML 1.0 forbids: S3's keys may hold them, and there is no other
@@ -187,9 +150,7 @@ fn resolve(reference: &BytesRef<'_>) -> Result<char, S3Error> {
         name => name.strip_prefix('#').ok_or_else(malformed)?,
     };
     let number = match code.strip_prefix('x') {
-        Some(hex) if hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            u32::from_str_radix(hex, 16).ok()
-        }
+        Some(hex) if hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => u32::from_str_radix(hex, 16).ok(),
         None if code.bytes().all(|byte| byte.is_ascii_digit()) => code.parse().ok(),
         _ => None,
     };
@@ -202,27 +163,16 @@ mod tests {
     use super::*;
 
     fn text_of(body: &str) -> Result<String, ErrorCode> {
-        Element::parse(body.as_bytes())
-            .map(|root| root.text)
-            .map_err(|error| error.code)
+        Element::parse(body.as_bytes()).map(|root| root.text).map_err(|error| error.code)
     }
 
     #[test]
     fn text_is_exact() {
         assert_eq!(text_of("<a> x </a>"), Ok(" x ".into()));
-        assert_eq!(
-            text_of("<a>&lt;&amp;&gt;&quot;&apos;&#65;&#x42;&#x1F980;</a>"),
-            Ok("<&>\"'AB🦀".into())
-        );
+        assert_eq!(text_of("<a>&lt;&amp;&gt;&quot;&apos;&#65;&#x42;&#x1F980;</a>"), Ok("<&>\"'AB🦀".into()));
         assert_eq!(text_of("<a>x&#13;&#10;&#x0;</a>"), Ok("x\r\n\0".into()));
-        assert_eq!(
-            text_of("<a><![CDATA[<&]]>b<!-- c -->d</a>"),
-            Ok("<&bd".into())
-        );
-        assert_eq!(
-            text_of("\u{feff}<?xml version=\"1.0\"?>\n<s3:a xmlns:s3=\"x\"/>\n"),
-            Ok(String::new())
-        );
+        assert_eq!(text_of("<a><![CDATA[<&]]>b<!-- c -->d</a>"), Ok("<&bd".into()));
+        assert_eq!(text_of("\u{feff}<?xml version=\"1.0\"?>\n<s3:a xmlns:s3=\"x\"/>\n"), Ok(String::new()));
     }
 
     #[test]
@@ -250,17 +200,9 @@ mod tests {
             &many,
             &large,
         ] {
-            assert_eq!(
-                text_of(body),
-                Err(ErrorCode::MalformedXML),
-                "{}",
-                &body[..body.len().min(60)]
-            );
+            assert_eq!(text_of(body), Err(ErrorCode::MalformedXML), "{}", &body[..body.len().min(60)]);
         }
-        assert_eq!(
-            Element::parse(b"<a>\xff</a>").unwrap_err().code,
-            ErrorCode::MalformedXML
-        );
+        assert_eq!(Element::parse(b"<a>\xff</a>").unwrap_err().code, ErrorCode::MalformedXML);
         assert_eq!(text_of(" \n"), Err(ErrorCode::MissingRequestBodyError));
     }
 }

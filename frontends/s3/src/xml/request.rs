@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::reader::{Element, malformed};
-use crate::checksum::{Checksum, ChecksumAlgorithm};
+use crate::checksum::{Base64 as _, Checksum, ChecksumAlgorithm, Spelling as _};
 use crate::conditions::unquote_etag;
 use crate::dates::{parse_http_date, parse_iso_8601_ms};
 use crate::error::{ErrorCode, S3Error};
@@ -32,13 +32,8 @@ pub struct CompletedPart {
 /// # Errors
 /// `MalformedXML`; `InvalidPartOrder`; `InvalidArgument`: a part number out of bounds; `InvalidRequest`: a malformed checksum.
 pub fn complete_multipart_upload(body: &[u8]) -> Result<Vec<CompletedPart>, S3Error> {
-    let root = Element::parse(body)?
-        .called("CompleteMultipartUpload")?
-        .only(&["Part"])?;
-    let parts = root
-        .all("Part")
-        .map(completed_part)
-        .collect::<Result<Vec<_>, _>>()?;
+    let root = Element::parse(body)?.called("CompleteMultipartUpload")?.only(&["Part"])?;
+    let parts = root.all("Part").map(completed_part).collect::<Result<Vec<_>, _>>()?;
     if parts.is_empty() || parts.len() > PART_MAX_NUMBER as usize {
         return Err(malformed());
     }
@@ -54,24 +49,14 @@ fn completed_part(part: &Element<'_>) -> Result<CompletedPart, S3Error> {
     let mut checksums = Vec::new();
     for algorithm in ChecksumAlgorithm::ALL {
         if let Some(text) = part.child_text(algorithm.element())? {
-            checksums.push(
-                Checksum::parse(algorithm, text.trim())
-                    .ok_or_else(|| invalid_checksum(algorithm))?,
-            );
+            checksums.push(Checksum::parse(algorithm, text.trim()).ok_or_else(|| invalid_checksum(algorithm))?);
         }
     }
-    Ok(CompletedPart {
-        part_number,
-        etag,
-        checksums,
-    })
+    Ok(CompletedPart { part_number, etag, checksums })
 }
 
 fn invalid_checksum(algorithm: ChecksumAlgorithm) -> S3Error {
-    S3Error::new(
-        ErrorCode::InvalidRequest,
-        format!("Value for {} is invalid.", algorithm.element()),
-    )
+    S3Error::new(ErrorCode::InvalidRequest, format!("Value for {} is invalid.", algorithm.element()))
 }
 
 /// Reads a part number, of a body or of the query.
@@ -81,10 +66,7 @@ fn invalid_checksum(algorithm: ChecksumAlgorithm) -> S3Error {
 pub fn part_number(text: &str) -> Result<u32, S3Error> {
     let text = text.trim();
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text
-        .parse()
-        .ok()
-        .filter(|number| digits && (1..=PART_MAX_NUMBER).contains(number));
+    let number = text.parse().ok().filter(|number| digits && (1..=PART_MAX_NUMBER).contains(number));
     number.ok_or_else(|| {
         let message = "Part number must be an integer between 1 and 10000, inclusive";
         S3Error::invalid_argument(message, "partNumber", text)
@@ -120,19 +102,9 @@ pub struct ObjectToDelete {
 /// # Errors
 /// `MalformedXML`: also for no key, or more than 1,000.
 pub fn delete(body: &[u8]) -> Result<Delete, S3Error> {
-    let root = Element::parse(body)?
-        .called("Delete")?
-        .only(&["Object", "Quiet"])?;
-    let quiet = root
-        .child_text("Quiet")?
-        .map(boolean)
-        .transpose()?
-        .unwrap_or(false);
-    let objects = root
-        .all("Object")
-        .take(DELETE_MAX_COUNT + 1)
-        .map(object_to_delete)
-        .collect::<Result<Vec<_>, _>>()?;
+    let root = Element::parse(body)?.called("Delete")?.only(&["Object", "Quiet"])?;
+    let quiet = root.child_text("Quiet")?.map(boolean).transpose()?.unwrap_or(false);
+    let objects = root.all("Object").take(DELETE_MAX_COUNT + 1).map(object_to_delete).collect::<Result<Vec<_>, _>>()?;
     if objects.is_empty() || objects.len() > DELETE_MAX_COUNT {
         return Err(malformed());
     }
@@ -144,24 +116,15 @@ fn object_to_delete(object: &Element<'_>) -> Result<ObjectToDelete, S3Error> {
     if key.is_empty() {
         return Err(malformed());
     }
-    let version_id = object
-        .child_text("VersionId")?
-        .filter(|id| !id.is_empty())
-        .map(str::to_owned);
+    let version_id = object.child_text("VersionId")?.filter(|id| !id.is_empty()).map(str::to_owned);
     let last_modified = object.child_text("LastModifiedTime")?.map(|text| {
-        parse_iso_8601_ms(text)
-            .or_else(|| parse_http_date(text).map(|seconds| seconds * 1000))
-            .ok_or_else(malformed)
+        parse_iso_8601_ms(text).or_else(|| parse_http_date(text).map(|seconds| seconds * 1000)).ok_or_else(malformed)
     });
-    let size = object
-        .child_text("Size")?
-        .map(|text| text.trim().parse().map_err(|_| malformed()));
+    let size = object.child_text("Size")?.map(|text| text.trim().parse().map_err(|_| malformed()));
     Ok(ObjectToDelete {
         key,
         version_id,
-        etag: object
-            .child_text("ETag")?
-            .map(|text| unquote_etag(text.trim()).to_owned()),
+        etag: object.child_text("ETag")?.map(|text| unquote_etag(text.trim()).to_owned()),
         last_modified_ms: last_modified.transpose()?,
         size_bytes: size.transpose()?,
     })
@@ -183,20 +146,17 @@ pub fn create_bucket_configuration(body: &[u8]) -> Result<Option<String>, S3Erro
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    let root = Element::parse(body)?
-        .called("CreateBucketConfiguration")?
-        .only(&["LocationConstraint", "Location", "Bucket", "Tags"])?;
-    if root
-        .children
-        .iter()
-        .any(|child| child.name != "LocationConstraint")
-    {
+    let root = Element::parse(body)?.called("CreateBucketConfiguration")?.only(&[
+        "LocationConstraint",
+        "Location",
+        "Bucket",
+        "Tags",
+    ])?;
+    if root.children.iter().any(|child| child.name != "LocationConstraint") {
         return Err(ErrorCode::NotImplemented.into());
     }
     let region = root.child_text("LocationConstraint")?.map(str::trim);
-    Ok(region
-        .filter(|region| !region.is_empty())
-        .map(str::to_owned))
+    Ok(region.filter(|region| !region.is_empty()).map(str::to_owned))
 }
 
 /// A bucket's versioning, once it was ever set.
@@ -223,9 +183,7 @@ impl VersioningStatus {
 /// # Errors
 /// `MalformedXML`; `IllegalVersioningConfigurationException`: no status; `NotImplemented`: MFA delete.
 pub fn versioning_configuration(body: &[u8]) -> Result<VersioningStatus, S3Error> {
-    let root = Element::parse(body)?
-        .called("VersioningConfiguration")?
-        .only(&["Status", "MfaDelete"])?;
+    let root = Element::parse(body)?.called("VersioningConfiguration")?.only(&["Status", "MfaDelete"])?;
     match root.child_text("MfaDelete")?.map(str::trim) {
         None | Some("Disabled") => {}
         Some("Enabled") => return Err(ErrorCode::NotImplemented.into()),
@@ -273,16 +231,9 @@ pub fn tagging(body: &[u8], tagged: Tagged) -> Result<Vec<Tag>, S3Error> {
     if set.children.iter().any(|child| child.name != "Tag") {
         return Err(malformed());
     }
-    let tag = |tag: &Element<'_>| {
-        Ok(Tag {
-            key: tag.required("Key")?.to_owned(),
-            value: tag.required("Value")?.to_owned(),
-        })
-    };
-    let tags = set
-        .all("Tag")
-        .map(tag)
-        .collect::<Result<Vec<_>, S3Error>>()?;
+    let tag =
+        |tag: &Element<'_>| Ok(Tag { key: tag.required("Key")?.to_owned(), value: tag.required("Value")?.to_owned() });
+    let tags = set.all("Tag").map(tag).collect::<Result<Vec<_>, S3Error>>()?;
     check_tags(tags, tagged)
 }
 
@@ -296,10 +247,7 @@ pub fn tagging_header(text: &str) -> Result<Vec<Tag>, S3Error> {
         S3Error::invalid_argument(message, "x-amz-tagging", text)
     };
     let query = Query::parse(text).map_err(malformed)?;
-    let tags = query.pairs().map(|(key, value)| Tag {
-        key: key.to_owned(),
-        value: value.to_owned(),
-    });
+    let tags = query.pairs().map(|(key, value)| Tag { key: key.to_owned(), value: value.to_owned() });
     check_tags(tags.collect(), Tagged::Object)
 }
 
@@ -316,29 +264,21 @@ fn check_tags(tags: Vec<Tag>, tagged: Tagged) -> Result<Vec<Tag>, S3Error> {
         check_tag(tag)?;
         if !keys.insert(tag.key.as_str()) {
             let message = "Cannot provide multiple Tags with the same key";
-            return Err(
-                S3Error::new(ErrorCode::InvalidTag, message).with("TagKey", tag.key.as_str())
-            );
+            return Err(S3Error::new(ErrorCode::InvalidTag, message).with("TagKey", tag.key.as_str()));
         }
     }
     Ok(tags)
 }
 
 fn check_tag(tag: &Tag) -> Result<(), S3Error> {
-    let invalid = |message| {
-        Err(S3Error::new(ErrorCode::InvalidTag, message).with("TagKey", tag.key.as_str()))
-    };
+    let invalid = |message| Err(S3Error::new(ErrorCode::InvalidTag, message).with("TagKey", tag.key.as_str()));
     if tag.key.is_empty() || !is_tag_text(&tag.key, TAG_KEY_MAX_CHARS) {
         return invalid("The TagKey you have provided is invalid");
     }
     if !is_tag_text(&tag.value, TAG_VALUE_MAX_CHARS) {
         return invalid("The TagValue you have provided is invalid");
     }
-    if tag
-        .key
-        .get(..4)
-        .is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:"))
-    {
+    if tag.key.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:")) {
         return invalid("System tags cannot be added/updated by requester");
     }
     Ok(())
@@ -346,9 +286,7 @@ fn check_tag(tag: &Tag) -> Result<(), S3Error> {
 
 /// Letters, digits and spaces of any script, and `_.:/=+-@`.
 fn is_tag_text(text: &str, max_chars: usize) -> bool {
-    let allowed = |c: char| {
-        c.is_alphanumeric() || (c.is_whitespace() && !c.is_control()) || "_.:/=+-@".contains(c)
-    };
+    let allowed = |c: char| c.is_alphanumeric() || (c.is_whitespace() && !c.is_control()) || "_.:/=+-@".contains(c);
     text.chars().count() <= max_chars && text.chars().all(allowed)
 }
 
@@ -373,9 +311,8 @@ pub struct Grant {
 impl AccessControlPolicy {
     /// Whether it says no more than that the owner may do everything.
     pub fn is_owner_only(&self, owner_id: &str) -> bool {
-        let is_owner = |grant: &Grant| {
-            grant.grantee_id.as_deref() == Some(owner_id) && grant.permission == "FULL_CONTROL"
-        };
+        let is_owner =
+            |grant: &Grant| grant.grantee_id.as_deref() == Some(owner_id) && grant.permission == "FULL_CONTROL";
         self.owner_id == owner_id && !self.grants.is_empty() && self.grants.iter().all(is_owner)
     }
 }
@@ -392,19 +329,14 @@ pub fn access_control_policy(body: &[u8]) -> Result<AccessControlPolicy, S3Error
 }
 
 fn read_policy(body: &[u8]) -> Result<AccessControlPolicy, S3Error> {
-    let root = Element::parse(body)?
-        .called("AccessControlPolicy")?
-        .only(&["Owner", "AccessControlList"])?;
+    let root = Element::parse(body)?.called("AccessControlPolicy")?.only(&["Owner", "AccessControlList"])?;
     let owner = root.child("Owner")?.ok_or_else(malformed)?;
     let list = root.child("AccessControlList")?.ok_or_else(malformed)?;
     if list.children.iter().any(|child| child.name != "Grant") {
         return Err(malformed());
     }
     let grants = list.all("Grant").map(grant).collect::<Result<_, _>>()?;
-    Ok(AccessControlPolicy {
-        owner_id: owner.required("ID")?.to_owned(),
-        grants,
-    })
+    Ok(AccessControlPolicy { owner_id: owner.required("ID")?.to_owned(), grants })
 }
 
 fn grant(grant: &Element<'_>) -> Result<Grant, S3Error> {
@@ -414,16 +346,10 @@ fn grant(grant: &Element<'_>) -> Result<Grant, S3Error> {
     }
     let grantee = grant.child("Grantee")?.ok_or_else(malformed)?;
     let grantee_id = grantee.child_text("ID")?.map(str::to_owned);
-    if grantee_id.is_none()
-        && grantee.child("URI")?.is_none()
-        && grantee.child("EmailAddress")?.is_none()
-    {
+    if grantee_id.is_none() && grantee.child("URI")?.is_none() && grantee.child("EmailAddress")?.is_none() {
         return Err(malformed());
     }
-    Ok(Grant {
-        grantee_id,
-        permission,
-    })
+    Ok(Grant { grantee_id, permission })
 }
 
 #[cfg(test)]

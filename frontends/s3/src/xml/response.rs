@@ -4,15 +4,12 @@
 
 use super::Writer;
 use super::request::{Tag, VersioningStatus};
-use crate::checksum::{Checksum, ChecksumAlgorithm, ChecksumType};
+use crate::checksum::{ChecksumAlgorithm, ChecksumType, Kind, Spelling as _};
 use crate::dates::iso_8601_ms;
 use crate::error::S3Error;
-use crate::listing::{
-    Filter, ListObjects, ListObjectsV2, ListParts, ListUploads, ListVersions, continuation_token,
-};
+use crate::listing::{Filter, ListObjects, ListObjectsV2, ListParts, ListUploads, ListVersions, continuation_token};
 
-const XSI: &str =
-    " xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"CanonicalUser\"";
+const XSI: &str = " xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"CanonicalUser\"";
 
 /// An account as S3 names owners.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,16 +31,6 @@ pub struct ShownChecksum {
     pub kind: Option<ChecksumType>,
 }
 
-impl From<Checksum> for ShownChecksum {
-    fn from(checksum: Checksum) -> Self {
-        ShownChecksum {
-            algorithm: checksum.algorithm(),
-            text: checksum.to_base64(),
-            kind: None,
-        }
-    }
-}
-
 /// A bucket in ListBuckets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -61,7 +48,7 @@ pub struct Object {
     pub modified_ms: i64,
     pub etag: String,
     pub size_bytes: u64,
-    pub storage_class: &'static str,
+    pub storage_class: String,
     pub owner: Option<Owner>,
     pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
 }
@@ -103,9 +90,7 @@ pub struct Next {
 pub fn list_buckets(owner: &Owner, buckets: &[Bucket], prefix: &str, next: Option<&str>) -> String {
     Writer::document("ListAllMyBucketsResult", |xml| {
         write_owner(xml, "Owner", owner);
-        xml.element("Buckets", |xml| {
-            buckets.iter().for_each(|bucket| write_bucket(xml, bucket))
-        });
+        xml.element("Buckets", |xml| buckets.iter().for_each(|bucket| write_bucket(xml, bucket)));
         xml.optional("ContinuationToken", next);
         xml.optional("Prefix", (!prefix.is_empty()).then_some(prefix));
     })
@@ -128,9 +113,7 @@ pub fn list_objects(bucket: &str, list: &ListObjects, page: &Page<Object>) -> St
             xml.key("NextMarker", &next.after);
         }
         xml.value("MaxKeys", list.filter.max_count);
-        end_list(xml, page, |xml, object| {
-            write_object(xml, "Contents", object)
-        });
+        end_list(xml, page, |xml, object| write_object(xml, "Contents", object));
     })
 }
 
@@ -143,20 +126,10 @@ pub fn list_objects_v2(bucket: &str, list: &ListObjectsV2, page: &Page<Object>) 
         if let Some(start_after) = &list.start_after {
             xml.key("StartAfter", start_after);
         }
-        xml.optional(
-            "ContinuationToken",
-            list.continuation
-                .as_ref()
-                .map(|continuation| continuation.token.as_str()),
-        );
-        let next = page
-            .next
-            .as_ref()
-            .map(|next| continuation_token(&next.after));
+        xml.optional("ContinuationToken", list.continuation.as_ref().map(|continuation| continuation.token.as_str()));
+        let next = page.next.as_ref().map(|next| continuation_token(&next.after));
         xml.optional("NextContinuationToken", next.as_deref());
-        end_list(xml, page, |xml, object| {
-            write_object(xml, "Contents", object)
-        });
+        end_list(xml, page, |xml, object| write_object(xml, "Contents", object));
     })
 }
 
@@ -165,10 +138,7 @@ pub fn list_versions(bucket: &str, list: &ListVersions, page: &Page<Version>) ->
     Writer::document("ListVersionsResult", |xml| {
         begin_list(xml, &list.filter, |xml| xml.text("Name", bucket));
         xml.key("KeyMarker", list.key_marker.as_deref().unwrap_or_default());
-        xml.text(
-            "VersionIdMarker",
-            list.version_id_marker.as_deref().unwrap_or_default(),
-        );
+        xml.text("VersionIdMarker", list.version_id_marker.as_deref().unwrap_or_default());
         if let Some(next) = &page.next {
             xml.key("NextKeyMarker", &next.after);
             xml.optional("NextVersionIdMarker", next.id.as_deref());
@@ -186,7 +156,7 @@ pub struct Upload {
     pub upload_id: String,
     pub initiated_ms: i64,
     pub owner: Owner,
-    pub storage_class: &'static str,
+    pub storage_class: String,
     pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
 }
 
@@ -195,10 +165,7 @@ pub fn list_uploads(bucket: &str, list: &ListUploads, page: &Page<Upload>) -> St
     Writer::document("ListMultipartUploadsResult", |xml| {
         begin_list(xml, &list.filter, |xml| xml.text("Bucket", bucket));
         xml.key("KeyMarker", list.key_marker.as_deref().unwrap_or_default());
-        xml.text(
-            "UploadIdMarker",
-            list.upload_id_marker.as_deref().unwrap_or_default(),
-        );
+        xml.text("UploadIdMarker", list.upload_id_marker.as_deref().unwrap_or_default());
         if let Some(next) = &page.next {
             xml.key("NextKeyMarker", &next.after);
             xml.optional("NextUploadIdMarker", next.id.as_deref());
@@ -239,7 +206,7 @@ fn write_object_fields(xml: &mut Writer, object: &Object) {
     if let Some(owner) = &object.owner {
         write_owner(xml, "Owner", owner);
     }
-    xml.text("StorageClass", object.storage_class);
+    xml.text("StorageClass", &object.storage_class);
 }
 
 fn write_checksum_kind(xml: &mut Writer, checksum: Option<(ChecksumAlgorithm, ChecksumType)>) {
@@ -276,7 +243,7 @@ fn write_upload(xml: &mut Writer, upload: &Upload) {
         xml.text("UploadId", &upload.upload_id);
         write_owner(xml, "Initiator", &upload.owner);
         write_owner(xml, "Owner", &upload.owner);
-        xml.text("StorageClass", upload.storage_class);
+        xml.text("StorageClass", &upload.storage_class);
         xml.text("Initiated", &iso_8601_ms(upload.initiated_ms));
         write_checksum_kind(xml, upload.checksum);
     });
@@ -294,7 +261,7 @@ fn write_owner_fields(xml: &mut Writer, owner: &Owner) {
 fn write_checksum(xml: &mut Writer, checksum: Option<&ShownChecksum>) {
     if let Some(checksum) = checksum {
         xml.text(checksum.algorithm.element(), &checksum.text);
-        xml.optional("ChecksumType", checksum.kind.map(ChecksumType::name));
+        xml.optional("ChecksumType", checksum.kind.map(Kind::name));
     }
 }
 
@@ -310,13 +277,7 @@ pub struct Part {
 }
 
 /// ListParts. `upload`: whose parts; `next`: the number of the last part here, `None` on the last page.
-pub fn list_parts(
-    bucket: &str,
-    upload: &Upload,
-    list: &ListParts,
-    parts: &[Part],
-    next: Option<u32>,
-) -> String {
+pub fn list_parts(bucket: &str, upload: &Upload, list: &ListParts, parts: &[Part], next: Option<u32>) -> String {
     Writer::document("ListPartsResult", |xml| {
         xml.set_url_encoded(list.url_encoded);
         xml.text("Bucket", bucket);
@@ -324,7 +285,7 @@ pub fn list_parts(
         xml.text("UploadId", &upload.upload_id);
         write_owner(xml, "Initiator", &upload.owner);
         write_owner(xml, "Owner", &upload.owner);
-        xml.text("StorageClass", upload.storage_class);
+        xml.text("StorageClass", &upload.storage_class);
         write_checksum_kind(xml, upload.checksum);
         xml.value("PartNumberMarker", list.part_number_marker);
         if let Some(next) = next {
@@ -415,21 +376,13 @@ pub enum Deleted {
 
 /// DeleteObjects. `quiet`: only refusals are told.
 pub fn delete_objects(results: &[Deleted], quiet: bool) -> String {
-    Writer::document("DeleteResult", |xml| {
-        results
-            .iter()
-            .for_each(|result| write_deleted(xml, result, quiet))
-    })
+    Writer::document("DeleteResult", |xml| results.iter().for_each(|result| write_deleted(xml, result, quiet)))
 }
 
 fn write_deleted(xml: &mut Writer, result: &Deleted, quiet: bool) {
     match result {
         Deleted::Done { .. } if quiet => {}
-        Deleted::Done {
-            key,
-            version_id,
-            delete_marker_version_id,
-        } => xml.element("Deleted", |xml| {
+        Deleted::Done { key, version_id, delete_marker_version_id } => xml.element("Deleted", |xml| {
             xml.text("Key", key);
             xml.optional("VersionId", version_id.as_deref());
             if let Some(marker) = delete_marker_version_id {
@@ -437,11 +390,7 @@ fn write_deleted(xml: &mut Writer, result: &Deleted, quiet: bool) {
                 xml.text("DeleteMarkerVersionId", marker);
             }
         }),
-        Deleted::Refused {
-            key,
-            version_id,
-            error,
-        } => xml.element("Error", |xml| {
+        Deleted::Refused { key, version_id, error } => xml.element("Error", |xml| {
             xml.text("Key", key);
             xml.optional("VersionId", version_id.as_deref());
             xml.text("Code", error.code.as_str());
@@ -458,9 +407,7 @@ pub fn location(region: &str) -> String {
 
 /// GetBucketVersioning. `None`: never set.
 pub fn versioning(status: Option<VersioningStatus>) -> String {
-    Writer::document("VersioningConfiguration", |xml| {
-        xml.optional("Status", status.map(VersioningStatus::name))
-    })
+    Writer::document("VersioningConfiguration", |xml| xml.optional("Status", status.map(VersioningStatus::name)))
 }
 
 /// GetObjectTagging and GetBucketTagging.
@@ -471,9 +418,7 @@ pub fn tagging(tags: &[Tag]) -> String {
             xml.text("Value", &tag.value);
         });
     };
-    Writer::document("Tagging", |xml| {
-        xml.element("TagSet", |xml| tags.iter().for_each(|tag| write(xml, tag)))
-    })
+    Writer::document("Tagging", |xml| xml.element("TagSet", |xml| tags.iter().for_each(|tag| write(xml, tag))))
 }
 
 /// GetBucketAcl and GetObjectAcl: the owner has full control, nobody else anything.
@@ -499,7 +444,7 @@ pub struct Attributes {
     /// `ObjectParts`; only objects that were multipart have any.
     pub parts: Option<AttributeParts>,
     /// `StorageClass`.
-    pub storage_class: Option<&'static str>,
+    pub storage_class: Option<String>,
     /// `ObjectSize`.
     pub size_bytes: Option<u64>,
 }
@@ -523,14 +468,12 @@ pub fn object_attributes(attributes: &Attributes) -> String {
         // The one place where S3 writes an ETag without quotes.
         xml.optional("ETag", attributes.etag.as_deref());
         if attributes.checksum.is_some() {
-            xml.element("Checksum", |xml| {
-                write_checksum(xml, attributes.checksum.as_ref())
-            });
+            xml.element("Checksum", |xml| write_checksum(xml, attributes.checksum.as_ref()));
         }
         if let Some(parts) = &attributes.parts {
             xml.element("ObjectParts", |xml| write_attribute_parts(xml, parts));
         }
-        xml.optional("StorageClass", attributes.storage_class);
+        xml.optional("StorageClass", attributes.storage_class.as_deref());
         if let Some(size_bytes) = attributes.size_bytes {
             xml.value("ObjectSize", size_bytes);
         }
@@ -557,10 +500,7 @@ pub fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
     Writer::plain_document("Error", |xml| {
         xml.text("Code", error.code.as_str());
         xml.text("Message", &error.message);
-        error
-            .fields
-            .iter()
-            .for_each(|(name, value)| xml.text(name, value));
+        error.fields.iter().for_each(|(name, value)| xml.text(name, value));
         xml.text("Resource", resource);
         xml.text("RequestId", request_id);
     })

@@ -23,10 +23,7 @@ impl Writer {
 
     fn rooted(name: &str, attributes: &str, content: impl FnOnce(&mut Writer)) -> String {
         let text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-        let mut writer = Writer {
-            text,
-            url_encoded: false,
-        };
+        let mut writer = Writer { text, url_encoded: false };
         writer.element_with(name, attributes, content);
         writer.text
     }
@@ -41,12 +38,7 @@ impl Writer {
         self.element_with(name, "", content);
     }
 
-    pub(super) fn element_with(
-        &mut self,
-        name: &str,
-        attributes: &str,
-        content: impl FnOnce(&mut Writer),
-    ) {
+    pub(super) fn element_with(&mut self, name: &str, attributes: &str, content: impl FnOnce(&mut Writer)) {
         self.text.extend(["<", name, attributes, ">"]);
         content(self);
         self.text.extend(["</", name, ">"]);
@@ -76,11 +68,7 @@ impl Writer {
 
     /// A key, prefix, delimiter or marker: percent-encoded where the request asked for it.
     pub fn key(&mut self, name: &str, key: &str) {
-        if self.url_encoded {
-            self.text(name, &uri_encode_path(key))
-        } else {
-            self.text(name, key)
-        }
+        if self.url_encoded { self.text(name, &uri_encode_path(key)) } else { self.text(name, key) }
     }
 
     /// Text inside the element being written.
@@ -115,10 +103,7 @@ mod tests {
     fn text_is_escaped() {
         let written = Writer::plain_document("a", |xml| xml.text("b", "<&>\"'\r\n\x01é"));
         let expected = "<a><b>&lt;&amp;&gt;&quot;'&#xd;&#xa;&#x1;é</b></a>";
-        assert_eq!(
-            written,
-            format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{expected}")
-        );
+        assert_eq!(written, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{expected}"));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 use super::*;
 
 use ErrorCode::{
-    BadRequest, InvalidArgument, InvalidPartOrder, InvalidRequest, InvalidTag, MalformedACLError,
-    MalformedXML, NotImplemented,
+    BadRequest, InvalidArgument, InvalidPartOrder, InvalidRequest, InvalidTag, MalformedACLError, MalformedXML,
+    NotImplemented,
 };
 
 fn code<T: std::fmt::Debug>(read: Result<T, S3Error>) -> ErrorCode {
@@ -10,9 +10,7 @@ fn code<T: std::fmt::Debug>(read: Result<T, S3Error>) -> ErrorCode {
 }
 
 fn parts(body: &str) -> Result<Vec<CompletedPart>, S3Error> {
-    complete_multipart_upload(
-        format!("<CompleteMultipartUpload>{body}</CompleteMultipartUpload>").as_bytes(),
-    )
+    complete_multipart_upload(format!("<CompleteMultipartUpload>{body}</CompleteMultipartUpload>").as_bytes())
 }
 
 fn part(number: &str) -> String {
@@ -22,29 +20,19 @@ fn part(number: &str) -> String {
 #[test]
 fn a_complete_lists_parts_in_order() {
     let read = parts(&format!("\n {} {}", part("1"), part("10000"))).unwrap();
-    let expected = |number: u32| CompletedPart {
-        part_number: number,
-        etag: format!("e{number}"),
-        checksums: vec![],
-    };
+    let expected = |number: u32| CompletedPart { part_number: number, etag: format!("e{number}"), checksums: vec![] };
     assert_eq!(read, [expected(1), expected(10_000)]);
 
     let with_checksums = "<Part><ETag>e</ETag><ChecksumCRC32C>sOO8/Q==</ChecksumCRC32C><ChecksumSHA1>2jmj7l5rSw0yVb/vlWAYkK/YBwk=</ChecksumSHA1><PartNumber>3</PartNumber></Part>";
     let read = parts(with_checksums).unwrap();
     let algorithms: Vec<_> = read[0].checksums.iter().map(Checksum::algorithm).collect();
-    assert_eq!(
-        algorithms,
-        [ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Sha1]
-    );
+    assert_eq!(algorithms, [ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Sha1]);
 }
 
 #[test]
 fn a_complete_that_is_wrong() {
     assert_eq!(code(parts("")), MalformedXML);
-    assert_eq!(
-        code(parts("<Part><PartNumber>1</PartNumber></Part>")),
-        MalformedXML
-    );
+    assert_eq!(code(parts("<Part><PartNumber>1</PartNumber></Part>")), MalformedXML);
     assert_eq!(code(parts("<Part><ETag>e</ETag></Part>")), MalformedXML);
     assert_eq!(code(parts("<Other/>")), MalformedXML);
     assert_eq!(code(parts(&(part("2") + &part("1")))), InvalidPartOrder);
@@ -52,8 +40,7 @@ fn a_complete_that_is_wrong() {
     for number in ["0", "10001", "-1", "x", "", "+1"] {
         assert_eq!(code(parts(&part(number))), InvalidArgument, "{number}");
     }
-    let checksum =
-        "<Part><PartNumber>1</PartNumber><ETag>e</ETag><ChecksumCRC32>AA==</ChecksumCRC32></Part>";
+    let checksum = "<Part><PartNumber>1</PartNumber><ETag>e</ETag><ChecksumCRC32>AA==</ChecksumCRC32></Part>";
     assert_eq!(code(parts(checksum)), InvalidRequest);
     assert_eq!(code(complete_multipart_upload(b"<Delete/>")), MalformedXML);
 }
@@ -70,22 +57,15 @@ fn ten_thousand_parts_fit_in_a_body() {
 }
 
 fn objects(count: usize) -> String {
-    (0..count)
-        .map(|index| format!("<Object><Key>k{index}</Key></Object>"))
-        .collect()
+    (0..count).map(|index| format!("<Object><Key>k{index}</Key></Object>")).collect()
 }
 
 #[test]
 fn a_delete() {
     let body = "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Object><Key> a&amp;b&#13;</Key></Object><Object><Key>c</Key><VersionId>null</VersionId><ETag>\"e\"</ETag><Size>3</Size><LastModifiedTime>1970-01-01T00:00:01Z</LastModifiedTime></Object><Quiet>true</Quiet></Delete>";
     let read = delete(body.as_bytes()).unwrap();
-    let plain = ObjectToDelete {
-        key: " a&b\r".into(),
-        version_id: None,
-        etag: None,
-        last_modified_ms: None,
-        size_bytes: None,
-    };
+    let plain =
+        ObjectToDelete { key: " a&b\r".into(), version_id: None, etag: None, last_modified_ms: None, size_bytes: None };
     let conditional = ObjectToDelete {
         key: "c".into(),
         version_id: Some("null".into()),
@@ -93,32 +73,19 @@ fn a_delete() {
         last_modified_ms: Some(1000),
         size_bytes: Some(3),
     };
-    assert_eq!(
-        read,
-        Delete {
-            quiet: true,
-            objects: vec![plain, conditional]
-        }
-    );
+    assert_eq!(read, Delete { quiet: true, objects: vec![plain, conditional] });
 }
 
 #[test]
 fn a_delete_has_1_to_1000_keys() {
     let read = |content: &str| delete(format!("<Delete>{content}</Delete>").as_bytes());
     assert_eq!(read(&objects(1000)).unwrap().objects.len(), 1000);
-    for content in [
-        &objects(1001),
-        "",
-        "<Object/>",
-        "<Object><Key/></Object>",
-        "<Object><Key>k</Key><Key>l</Key></Object>",
-    ] {
+    for content in
+        [&objects(1001), "", "<Object/>", "<Object><Key/></Object>", "<Object><Key>k</Key><Key>l</Key></Object>"]
+    {
         assert_eq!(code(read(content)), MalformedXML);
     }
-    assert_eq!(
-        code(read("<Quiet>maybe</Quiet><Object><Key>k</Key></Object>")),
-        MalformedXML
-    );
+    assert_eq!(code(read("<Quiet>maybe</Quiet><Object><Key>k</Key></Object>")), MalformedXML);
 }
 
 #[test]
@@ -130,66 +97,33 @@ fn a_bucket_configuration_names_a_region_or_none() {
     };
     assert_eq!(create_bucket_configuration(b"").unwrap(), None);
     assert_eq!(read("").unwrap(), None);
-    assert_eq!(
-        read("<LocationConstraint>eu-west-1</LocationConstraint>")
-            .unwrap()
-            .as_deref(),
-        Some("eu-west-1")
-    );
-    assert_eq!(
-        code(read("<Bucket><Type>Directory</Type></Bucket>")),
-        NotImplemented
-    );
+    assert_eq!(read("<LocationConstraint>eu-west-1</LocationConstraint>").unwrap().as_deref(), Some("eu-west-1"));
+    assert_eq!(code(read("<Bucket><Type>Directory</Type></Bucket>")), NotImplemented);
     assert_eq!(code(read("<Nonsense/>")), MalformedXML);
 }
 
 #[test]
 fn versioning() {
     let read = |content: &str| {
-        versioning_configuration(
-            format!("<VersioningConfiguration>{content}</VersioningConfiguration>").as_bytes(),
-        )
+        versioning_configuration(format!("<VersioningConfiguration>{content}</VersioningConfiguration>").as_bytes())
     };
-    assert_eq!(
-        read("<Status>Enabled</Status>").unwrap(),
-        VersioningStatus::Enabled
-    );
-    assert_eq!(
-        read("<MfaDelete>Disabled</MfaDelete><Status>Suspended</Status>").unwrap(),
-        VersioningStatus::Suspended
-    );
-    assert_eq!(
-        code(read("")),
-        ErrorCode::IllegalVersioningConfigurationException
-    );
+    assert_eq!(read("<Status>Enabled</Status>").unwrap(), VersioningStatus::Enabled);
+    assert_eq!(read("<MfaDelete>Disabled</MfaDelete><Status>Suspended</Status>").unwrap(), VersioningStatus::Suspended);
+    assert_eq!(code(read("")), ErrorCode::IllegalVersioningConfigurationException);
     assert_eq!(code(read("<Status>Off</Status>")), MalformedXML);
-    assert_eq!(
-        code(read(
-            "<Status>Enabled</Status><MfaDelete>Enabled</MfaDelete>"
-        )),
-        NotImplemented
-    );
+    assert_eq!(code(read("<Status>Enabled</Status><MfaDelete>Enabled</MfaDelete>")), NotImplemented);
 }
 
 fn tags(pairs: &[(&str, &str)], tagged: Tagged) -> Result<Vec<Tag>, S3Error> {
-    let tag =
-        |(key, value): &(&str, &str)| format!("<Tag><Key>{key}</Key><Value>{value}</Value></Tag>");
+    let tag = |(key, value): &(&str, &str)| format!("<Tag><Key>{key}</Key><Value>{value}</Value></Tag>");
     let set: String = pairs.iter().map(tag).collect();
-    tagging(
-        format!("<Tagging><TagSet>{set}</TagSet></Tagging>").as_bytes(),
-        tagged,
-    )
+    tagging(format!("<Tagging><TagSet>{set}</TagSet></Tagging>").as_bytes(), tagged)
 }
 
 #[test]
 fn tags_within_their_limits() {
     let (key, value) = ("é".repeat(128), "v".repeat(256));
-    assert_eq!(
-        tags(&[(&key, &value), ("a b+c-d=e._:/@1", "")], Tagged::Object)
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(tags(&[(&key, &value), ("a b+c-d=e._:/@1", "")], Tagged::Object).unwrap().len(), 2);
     assert_eq!(tags(&[], Tagged::Bucket).unwrap(), []);
     let keys: Vec<String> = (0..51).map(|index| index.to_string()).collect();
     let pairs: Vec<_> = keys.iter().map(|key| (key.as_str(), "v")).collect();
@@ -217,24 +151,15 @@ fn tags_beyond_them() {
     }
     assert_eq!(code(tagging(b"<Tagging/>", Tagged::Object)), MalformedXML);
     assert_eq!(
-        code(tagging(
-            b"<Tagging><TagSet><Tag><Key>k</Key></Tag></TagSet></Tagging>",
-            Tagged::Object
-        )),
+        code(tagging(b"<Tagging><TagSet><Tag><Key>k</Key></Tag></TagSet></Tagging>", Tagged::Object)),
         MalformedXML
     );
 }
 
 #[test]
 fn tags_in_a_header() {
-    let tag = |key: &str, value: &str| Tag {
-        key: key.into(),
-        value: value.into(),
-    };
-    assert_eq!(
-        tagging_header("a=1&b%20c=d%2Fe&f").unwrap(),
-        [tag("a", "1"), tag("b c", "d/e"), tag("f", "")]
-    );
+    let tag = |key: &str, value: &str| Tag { key: key.into(), value: value.into() };
+    assert_eq!(tagging_header("a=1&b%20c=d%2Fe&f").unwrap(), [tag("a", "1"), tag("b c", "d/e"), tag("f", "")]);
     assert_eq!(code(tagging_header("a=1&a=2")), InvalidTag);
     assert_eq!(code(tagging_header("a=%zz")), InvalidArgument);
 }
@@ -257,33 +182,18 @@ fn a_policy_is_owner_only_or_not() {
     for other in [
         grant_to("<ID>you</ID>", "FULL_CONTROL"),
         grant_to("<ID>me</ID>", "READ"),
-        grant_to(
-            "<URI>http://acs.amazonaws.com/groups/global/AllUsers</URI>",
-            "READ",
-        ),
+        grant_to("<URI>http://acs.amazonaws.com/groups/global/AllUsers</URI>", "READ"),
         grant_to("<EmailAddress>a@b.c</EmailAddress>", "FULL_CONTROL"),
     ] {
-        assert!(
-            !policy(&(mine.clone() + &other))
-                .unwrap()
-                .is_owner_only("me")
-        );
+        assert!(!policy(&(mine.clone() + &other)).unwrap().is_owner_only("me"));
     }
     assert!(!policy("").unwrap().is_owner_only("me"));
 }
 
 #[test]
 fn malformed_policies() {
-    for grants in [
-        "<Other/>",
-        "<Grant/>",
-        &grant_to("", "READ"),
-        &grant_to("<ID>me</ID>", "DANCE"),
-    ] {
+    for grants in ["<Other/>", "<Grant/>", &grant_to("", "READ"), &grant_to("<ID>me</ID>", "DANCE")] {
         assert_eq!(code(policy(grants)), MalformedACLError, "{grants}");
     }
-    assert_eq!(
-        code(access_control_policy(b"<AccessControlPolicy/>")),
-        MalformedACLError
-    );
+    assert_eq!(code(access_control_policy(b"<AccessControlPolicy/>")), MalformedACLError);
 }

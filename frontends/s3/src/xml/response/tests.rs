@@ -4,10 +4,7 @@ use crate::query::Query;
 use crate::xml::{NAMESPACE, request};
 
 fn owner() -> Owner {
-    Owner {
-        id: "me".into(),
-        display_name: "Me".into(),
-    }
+    Owner { id: "me".into(), display_name: "Me".into() }
 }
 
 fn object(key: &str) -> Object {
@@ -16,18 +13,14 @@ fn object(key: &str) -> Object {
         modified_ms: 1500,
         etag: "e".into(),
         size_bytes: 5,
-        storage_class: "STANDARD",
+        storage_class: "STANDARD".into(),
         owner: None,
         checksum: None,
     }
 }
 
 fn page<T>(entries: Vec<T>, next: Option<Next>) -> Page<T> {
-    Page {
-        entries,
-        common_prefixes: vec!["p/".into()],
-        next,
-    }
+    Page { entries, common_prefixes: vec!["p/".into()], next }
 }
 
 fn query(raw: &str) -> Query {
@@ -36,10 +29,7 @@ fn query(raw: &str) -> Query {
 
 fn assert_body(written: &str, root: &str, content: &str) {
     let declaration = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
-    assert_eq!(
-        written,
-        format!("{declaration}<{root} xmlns=\"{NAMESPACE}\">{content}</{root}>")
-    );
+    assert_eq!(written, format!("{declaration}<{root} xmlns=\"{NAMESPACE}\">{content}</{root}>"));
 }
 
 const CONTENTS: &str = "<LastModified>1970-01-01T00:00:01.500Z</LastModified><ETag>&quot;e&quot;</ETag><Size>5</Size><StorageClass>STANDARD</StorageClass>";
@@ -47,10 +37,7 @@ const CONTENTS: &str = "<LastModified>1970-01-01T00:00:01.500Z</LastModified><ET
 #[test]
 fn listing_v1() {
     let list = ListObjects::parse(&query("delimiter=/&marker=a%26&encoding-type=url")).unwrap();
-    let next = Next {
-        after: "p/".into(),
-        id: None,
-    };
+    let next = Next { after: "p/".into(), id: None };
     assert_body(
         &list_objects("bucket", &list, &page(vec![object("a b")], Some(next))),
         "ListBucketResult",
@@ -66,17 +53,7 @@ fn listing_v2_tokens_resume() {
     let mut first = object("k");
     first.owner = Some(owner());
     first.checksum = Some((ChecksumAlgorithm::Crc32, ChecksumType::FullObject));
-    let written = list_objects_v2(
-        "bucket",
-        &list,
-        &page(
-            vec![first],
-            Some(Next {
-                after: "p/".into(),
-                id: None,
-            }),
-        ),
-    );
+    let written = list_objects_v2("bucket", &list, &page(vec![first], Some(Next { after: "p/".into(), id: None })));
     assert_body(
         &written,
         "ListBucketResult",
@@ -89,22 +66,9 @@ fn listing_v2_tokens_resume() {
 #[test]
 fn listing_versions() {
     let list = ListVersions::parse(&query("versions")).unwrap();
-    let version = Version {
-        object: object("k"),
-        version_id: "v2".into(),
-        is_latest: false,
-        is_delete_marker: false,
-    };
-    let marker = Version {
-        version_id: "v3".into(),
-        is_latest: true,
-        is_delete_marker: true,
-        ..version.clone()
-    };
-    let next = Next {
-        after: "k".into(),
-        id: Some("v2".into()),
-    };
+    let version = Version { object: object("k"), version_id: "v2".into(), is_latest: false, is_delete_marker: false };
+    let marker = Version { version_id: "v3".into(), is_latest: true, is_delete_marker: true, ..version.clone() };
+    let next = Next { after: "k".into(), id: Some("v2".into()) };
     assert_body(
         &list_versions("bucket", &list, &page(vec![marker, version], Some(next))),
         "ListVersionsResult",
@@ -120,7 +84,7 @@ fn upload() -> Upload {
         upload_id: "u".into(),
         initiated_ms: 0,
         owner: owner(),
-        storage_class: "STANDARD",
+        storage_class: "STANDARD".into(),
         checksum: None,
     }
 }
@@ -139,13 +103,8 @@ fn listing_uploads_and_parts() {
     );
     let list = ListParts::parse(&query("max-parts=1")).unwrap();
     let checksum = Checksum::parse(ChecksumAlgorithm::Crc32, "AAAAAA==").unwrap();
-    let part = Part {
-        part_number: 1,
-        modified_ms: 0,
-        etag: "e".into(),
-        size_bytes: 7,
-        checksum: Some(checksum.into()),
-    };
+    let part =
+        Part { part_number: 1, modified_ms: 0, etag: "e".into(), size_bytes: 7, checksum: Some(checksum.into()) };
     assert_body(
         &list_parts("bucket", &upload(), &list, &[part], Some(1)),
         "ListPartsResult",
@@ -163,22 +122,12 @@ fn multipart_and_copy_results() {
         kind: Some(ChecksumType::Composite),
     };
     assert_body(
-        &complete_multipart_upload(
-            "https://h/bucket/k",
-            "bucket",
-            "k&",
-            "e-2",
-            Some(&composite),
-        ),
+        &complete_multipart_upload("https://h/bucket/k", "bucket", "k&", "e-2", Some(&composite)),
         "CompleteMultipartUploadResult",
         "<Location>https://h/bucket/k</Location><Bucket>bucket</Bucket><Key>k&amp;</Key><ETag>&quot;e-2&quot;</ETag><ChecksumSHA256>abc=-2</ChecksumSHA256><ChecksumType>COMPOSITE</ChecksumType>",
     );
     let initiated = "<Bucket>b</Bucket><Key>k</Key><UploadId>u</UploadId>";
-    assert_body(
-        &initiate_multipart_upload("b", "k", "u"),
-        "InitiateMultipartUploadResult",
-        initiated,
-    );
+    assert_body(&initiate_multipart_upload("b", "k", "u"), "InitiateMultipartUploadResult", initiated);
     let copied = "<LastModified>1970-01-01T00:00:00.001Z</LastModified><ETag>&quot;e&quot;</ETag>";
     assert_body(&copy_object("e", 1, None), "CopyObjectResult", copied);
     assert_body(&copy_part("e", 1, None), "CopyPartResult", copied);
@@ -186,17 +135,11 @@ fn multipart_and_copy_results() {
 
 #[test]
 fn deletes_tell_all_or_only_refusals() {
-    let done = Deleted::Done {
-        key: "a".into(),
-        version_id: None,
-        delete_marker_version_id: Some("m".into()),
-    };
-    let refused = Deleted::Refused {
-        key: "b".into(),
-        version_id: Some("v".into()),
-        error: ErrorCode::AccessDenied.into(),
-    };
-    let refusal = "<Error><Key>b</Key><VersionId>v</VersionId><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+    let done = Deleted::Done { key: "a".into(), version_id: None, delete_marker_version_id: Some("m".into()) };
+    let refused =
+        Deleted::Refused { key: "b".into(), version_id: Some("v".into()), error: ErrorCode::AccessDenied.into() };
+    let refusal =
+        "<Error><Key>b</Key><VersionId>v</VersionId><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
     let results = [done, refused];
     assert_body(&delete_objects(&results, true), "DeleteResult", refusal);
     let all = format!(
@@ -210,11 +153,7 @@ fn bucket_settings() {
     assert_body(&location("us-east-1"), "LocationConstraint", "");
     assert_body(&location("eu-west-1"), "LocationConstraint", "eu-west-1");
     assert_body(&versioning(None), "VersioningConfiguration", "");
-    let buckets = [Bucket {
-        name: "b".into(),
-        created_ms: 0,
-        region: None,
-    }];
+    let buckets = [Bucket { name: "b".into(), created_ms: 0, region: None }];
     assert_body(
         &list_buckets(&owner(), &buckets, "", Some("t")),
         "ListAllMyBucketsResult",
@@ -226,39 +165,21 @@ fn bucket_settings() {
 fn what_is_answered_can_be_sent_back() {
     let acl = request::access_control_policy(owner_only_acl(&owner()).as_bytes()).unwrap();
     assert!(acl.is_owner_only("me"));
-    let tags = vec![Tag {
-        key: "k".into(),
-        value: "a b".into(),
-    }];
-    assert_eq!(
-        request::tagging(tagging(&tags).as_bytes(), request::Tagged::Object).unwrap(),
-        tags
-    );
+    let tags = vec![Tag { key: "k".into(), value: "a b".into() }];
+    assert_eq!(request::tagging(tagging(&tags).as_bytes(), request::Tagged::Object).unwrap(), tags);
     let written = versioning(Some(VersioningStatus::Suspended));
-    assert_eq!(
-        request::versioning_configuration(written.as_bytes()).unwrap(),
-        VersioningStatus::Suspended
-    );
+    assert_eq!(request::versioning_configuration(written.as_bytes()).unwrap(), VersioningStatus::Suspended);
 }
 
 #[test]
 fn attributes_are_those_asked_for() {
-    assert_body(
-        &object_attributes(&Attributes::default()),
-        "GetObjectAttributesResponse",
-        "",
-    );
+    assert_body(&object_attributes(&Attributes::default()), "GetObjectAttributesResponse", "");
     let list = ListParts::parse(&query("")).unwrap();
-    let parts = AttributeParts {
-        total_count: 3,
-        list,
-        next: None,
-        parts: vec![],
-    };
+    let parts = AttributeParts { total_count: 3, list, next: None, parts: vec![] };
     let attributes = Attributes {
         etag: Some("e-3".into()),
         parts: Some(parts),
-        storage_class: Some("STANDARD"),
+        storage_class: Some("STANDARD".into()),
         size_bytes: Some(9),
         ..Default::default()
     };
@@ -274,8 +195,5 @@ fn errors_have_no_namespace() {
     let refused = S3Error::from(ErrorCode::NoSuchKey).with("Key", "a<b");
     let body = "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message><Key>a&lt;b</Key><Resource>/bucket/a%3Cb</Resource><RequestId>4442587FB7D0A2F9</RequestId></Error>";
     let written = error(&refused, "/bucket/a%3Cb", "4442587FB7D0A2F9");
-    assert_eq!(
-        written,
-        format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}")
-    );
+    assert_eq!(written, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}"));
 }

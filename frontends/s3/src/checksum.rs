@@ -23,7 +23,7 @@ pub trait Spelling: Sized {
     /// Length of a value.
     fn len_bytes(self) -> usize;
     /// Whether the checksum of a whole can be had from those of its parts.
-    fn is_linear(self) -> bool;
+    fn combines(self) -> bool;
     /// Reads a name, in any case.
     fn from_name(name: &str) -> Option<Self>;
     /// Reads a header's name, in any case.
@@ -72,7 +72,7 @@ impl Spelling for ChecksumAlgorithm {
         }
     }
 
-    fn is_linear(self) -> bool {
+    fn combines(self) -> bool {
         matches!(self, Crc32 | Crc32c | Crc64Nvme)
     }
 
@@ -162,7 +162,7 @@ impl Kind for ChecksumType {
 fn suits(kind: ChecksumType, algorithm: ChecksumAlgorithm) -> bool {
     match kind {
         ChecksumType::Composite => algorithm != Crc64Nvme,
-        ChecksumType::FullObject => algorithm.is_linear(),
+        ChecksumType::FullObject => algorithm.combines(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{failure, respond};
 const KNOWN: [&str; 5] = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"];
 
 /// GET ?attributes.
-pub async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
     let wanted = wanted(request)?;
     let target = target_of(request)?;
     let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;

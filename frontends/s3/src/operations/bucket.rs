@@ -22,7 +22,7 @@ const BUCKET_COUNT_MAX: usize = 10_000;
 ///
 /// # Errors
 /// `NoSuchBucket`, with its name.
-pub async fn of(app: &App, request: &Request) -> Result<Bucket, S3Error> {
+pub(super) async fn of(app: &App, request: &Request) -> Result<Bucket, S3Error> {
     app.store.bucket(request.bucket()).await.map_err(|error| match error {
         Error::Refused(Refusal::NoSuchBucket) => {
             S3Error::from(ErrorCode::NoSuchBucket).with("BucketName", request.bucket())
@@ -32,7 +32,7 @@ pub async fn of(app: &App, request: &Request) -> Result<Bucket, S3Error> {
 }
 
 /// ListBuckets: those that the key may list or own.
-pub async fn list(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn list(app: &App, request: &Request) -> Result<Response, S3Error> {
     let asked = ListBuckets::parse(&request.query)?;
     let after = asked.continuation.as_ref().map(|continuation| continuation.after.as_str());
     let all = app.store.buckets(after, BUCKET_COUNT_MAX).await.map_err(failure::of)?;
@@ -59,7 +59,7 @@ fn shown_bucket(bucket: &Bucket, asked: &ListBuckets) -> response::Bucket {
 }
 
 /// CreateBucket. Making one's own bucket again answers as `us-east-1` does only where it is ours in the same region.
-pub async fn create(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn create(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
     if request.header("x-amz-bucket-object-lock-enabled")?.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Err(S3Error::from(ErrorCode::NotImplemented).with("Header", "x-amz-bucket-object-lock-enabled"));
@@ -82,7 +82,7 @@ pub async fn create(app: &App, request: &Request, body: &mut Upload) -> Result<R
 }
 
 /// DeleteBucket.
-pub async fn delete(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn delete(app: &App, request: &Request) -> Result<Response, S3Error> {
     app.store.delete_bucket(request.bucket()).await.map_err(|error| match error {
         Error::Refused(refusal) => failure::of_refusal(refusal).with("BucketName", request.bucket()),
         other => failure::of(other),
@@ -91,7 +91,7 @@ pub async fn delete(app: &App, request: &Request) -> Result<Response, S3Error> {
 }
 
 /// HeadBucket.
-pub async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
     let bucket = of(app, request).await?;
     let mut response = respond::empty(StatusCode::OK);
     respond::put(response.headers_mut(), "x-amz-bucket-region", &bucket.region);
@@ -100,12 +100,12 @@ pub async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
 }
 
 /// GetBucketLocation; `us-east-1` is the empty one.
-pub async fn location(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn location(app: &App, request: &Request) -> Result<Response, S3Error> {
     Ok(respond::xml(response::location(&of(app, request).await?.region)))
 }
 
 /// GetBucketVersioning.
-pub async fn versioning(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn versioning(app: &App, request: &Request) -> Result<Response, S3Error> {
     let status = match of(app, request).await?.versioning {
         Versioning::Never => None,
         Versioning::Enabled => Some(VersioningStatus::Enabled),
@@ -115,7 +115,7 @@ pub async fn versioning(app: &App, request: &Request) -> Result<Response, S3Erro
 }
 
 /// PutBucketVersioning.
-pub async fn set_versioning(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn set_versioning(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     let versioning = match xml::request::versioning_configuration(&document)? {
         VersioningStatus::Enabled => Versioning::Enabled,
@@ -126,12 +126,12 @@ pub async fn set_versioning(app: &App, request: &Request, body: &mut Upload) -> 
 }
 
 /// GET ?acl: the owner has full control, always.
-pub async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
     Ok(respond::xml(response::owner_only_acl(&shown::owner(&of(app, request).await?.owner))))
 }
 
 /// PUT ?acl: what amounts to owner-only is accepted.
-pub async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let bucket = of(app, request).await?;
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     acl::check(request, &document, &bucket.owner)?;

@@ -20,7 +20,7 @@ use crate::{acl, failure, metadata};
 const ATTEMPTS: usize = 3;
 
 /// CopyObject.
-pub async fn object(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
     let (source, asked) = source_of(request)?;
     let replace_metadata = directive(request, "x-amz-metadata-directive")?;
@@ -62,7 +62,7 @@ pub async fn object(app: &App, request: &Request) -> Result<Response, S3Error> {
 }
 
 /// UploadPartCopy.
-pub async fn part(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn part(app: &App, request: &Request) -> Result<Response, S3Error> {
     let (source, asked) = source_of(request)?;
     let (upload, number) = multipart::part_of(request)?;
     let range = match request.header("x-amz-copy-source-range")? {

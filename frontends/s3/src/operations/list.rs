@@ -14,7 +14,7 @@ use crate::xml::shown::{self, text};
 use crate::{failure, respond};
 
 /// ListObjects.
-pub async fn objects(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn objects(app: &App, request: &Request) -> Result<Response, S3Error> {
     let asked = ListObjects::parse(&request.query)?;
     let owner = shown::owner(&bucket::of(app, request).await?.owner);
     let page = page(app, request, query(&asked.filter, &asked.marker)).await?;
@@ -22,7 +22,7 @@ pub async fn objects(app: &App, request: &Request) -> Result<Response, S3Error> 
 }
 
 /// ListObjectsV2.
-pub async fn objects_v2(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn objects_v2(app: &App, request: &Request) -> Result<Response, S3Error> {
     let asked = ListObjectsV2::parse(&request.query)?;
     let owner = shown::owner(&bucket::of(app, request).await?.owner);
     let continued = asked.continuation.as_ref().map(|continuation| continuation.after.as_str());
@@ -66,7 +66,7 @@ fn objects_of(page: ListPage, owner: Option<&Owner>) -> Page<Object> {
 }
 
 /// ListObjectVersions.
-pub async fn versions(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn versions(app: &App, request: &Request) -> Result<Response, S3Error> {
     let asked = ListVersions::parse(&request.query)?;
     let owner = shown::owner(&bucket::of(app, request).await?.owner);
     let base = query(&asked.filter, asked.key_marker.as_deref().unwrap_or_default());
@@ -127,7 +127,7 @@ fn version_of(key: &[u8], version: Version, owner: &Owner) -> response::Version 
 }
 
 /// ListMultipartUploads.
-pub async fn uploads(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn uploads(app: &App, request: &Request) -> Result<Response, S3Error> {
     let asked = ListUploads::parse(&request.query)?;
     let owner = bucket::of(app, request).await?.owner;
     let query = query(&asked.filter, asked.key_marker.as_deref().unwrap_or_default());

@@ -22,7 +22,7 @@ use crate::route::Operation;
 const XML_MAX_BYTES: usize = 64 << 10;
 
 /// Carries out an authorized operation.
-pub async fn carry_out(
+pub(crate) async fn carry_out(
     app: &App,
     operation: Operation,
     request: &Request,

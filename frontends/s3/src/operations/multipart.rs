@@ -17,7 +17,7 @@ use crate::xml::{response, shown};
 use crate::{acl, failure, metadata, respond, xml};
 
 /// CreateMultipartUpload.
-pub async fn create(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn create(app: &App, request: &Request) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
     let mut attrs = metadata::attrs_of(request)?;
     attrs.upload_checksum = checksum::of_upload(&request.head.headers)?;
@@ -34,7 +34,7 @@ pub async fn create(app: &App, request: &Request) -> Result<Response, S3Error> {
 }
 
 /// UploadPart.
-pub async fn put_part(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn put_part(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let (upload, number) = part_of(request)?;
     let incoming = body.incoming(&request.head.headers)?;
     let (bucket, key) = (request.bucket(), request.key().as_bytes());
@@ -49,7 +49,7 @@ pub async fn put_part(app: &App, request: &Request, body: &mut Upload) -> Result
 }
 
 /// ListParts.
-pub async fn list_parts(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn list_parts(app: &App, request: &Request) -> Result<Response, S3Error> {
     let asked = ListParts::parse(&request.query)?;
     let upload = upload_of(request)?;
     let limit = asked.max_count as usize + 1;
@@ -66,7 +66,7 @@ pub async fn list_parts(app: &App, request: &Request) -> Result<Response, S3Erro
 }
 
 /// CompleteMultipartUpload.
-pub async fn complete(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn complete(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let upload = upload_of(request)?;
     let promised = match Expected::from_headers(&request.head.headers)? {
         Expected::Value(value) => Some(value),
@@ -123,7 +123,7 @@ fn location_of(request: &Request) -> String {
 }
 
 /// AbortMultipartUpload.
-pub async fn abort(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn abort(app: &App, request: &Request) -> Result<Response, S3Error> {
     let upload = upload_of(request)?;
     let (bucket_name, key) = (request.bucket(), request.key().as_bytes());
     app.store.abort_upload(bucket_name, key, upload).await.map_err(|error| with_upload(failure::of(error), request))?;
@@ -131,13 +131,13 @@ pub async fn abort(app: &App, request: &Request) -> Result<Response, S3Error> {
 }
 
 /// The upload that a request names; any other text is an upload that does not exist.
-pub fn upload_of(request: &Request) -> Result<Ino, S3Error> {
+pub(super) fn upload_of(request: &Request) -> Result<Ino, S3Error> {
     let text = request.query.get("uploadId").unwrap_or_default();
     shown::parse_upload_id(text).ok_or_else(|| S3Error::from(ErrorCode::NoSuchUpload).with("UploadId", text))
 }
 
 /// Upload and part number.
-pub fn part_of(request: &Request) -> Result<(Ino, u32), S3Error> {
+pub(super) fn part_of(request: &Request) -> Result<(Ino, u32), S3Error> {
     let number = part_number(request.query.get("partNumber").unwrap_or_default())?;
     Ok((upload_of(request)?, number))
 }

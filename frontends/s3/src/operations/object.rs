@@ -22,7 +22,7 @@ use crate::xml::{response, shown};
 use crate::{acl, dates, failure, metadata, xml};
 
 /// GET of an object.
-pub async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
     let object = app.store.get(&target).await.map_err(|error| of_read(error, &target))?;
@@ -37,7 +37,7 @@ pub async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
 }
 
 /// HEAD of an object.
-pub async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
     let version = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
@@ -183,7 +183,7 @@ fn override_headers(headers: &mut HeaderMap, request: &Request) -> Result<(), S3
 }
 
 /// PUT of an object.
-pub async fn put(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn put(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
     let put = Put {
         bucket: request.bucket().to_owned(),
@@ -229,7 +229,7 @@ fn stored_response(stored: &Stored) -> Response {
 }
 
 /// DELETE of a key or a version. A key that is not there is 204 too.
-pub async fn delete(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn delete(app: &App, request: &Request) -> Result<Response, S3Error> {
     let key = DeleteKey {
         key: Bytes::copy_from_slice(request.key().as_bytes()),
         version: version_of(request)?,
@@ -266,7 +266,7 @@ fn delete_precondition(request: &Request) -> Result<Precondition, S3Error> {
 }
 
 /// POST ?delete: up to 1,000 keys, an answer for each.
-pub async fn delete_many(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn delete_many(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let document = body.collect(&request.head.headers, xml::BODY_MAX_BYTES).await?;
     let asked = xml::request::delete(&document)?;
     if asked.objects.iter().any(|object| object.version_id.is_some()) {
@@ -323,7 +323,7 @@ fn delete_key(asked: &ObjectToDelete) -> Result<DeleteKey, S3Error> {
 }
 
 /// GET ?acl: the owner has full control, always.
-pub async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
     app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
@@ -331,7 +331,7 @@ pub async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
 }
 
 /// PUT ?acl: what amounts to owner-only is accepted.
-pub async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
     app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
@@ -341,7 +341,7 @@ pub async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<
 }
 
 /// GET ?retention and ?legal-hold of an object that has none.
-pub async fn no_lock(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn no_lock(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
     app.store.head(&target).await.map_err(|error| of_read(error, &target))?;

@@ -16,21 +16,21 @@ use crate::xml::{response, shown};
 use crate::{failure, respond};
 
 /// GetObjectTagging; no tags are an empty set.
-pub async fn of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let version = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
     answer(app, request, respond::xml(response::tagging(&shown::tags(&version.attrs.tags))), version.id).await
 }
 
 /// PutObjectTagging.
-pub async fn set_of_object(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn set_of_object(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     let tags = tagging(&document, Tagged::Object)?;
     change(app, request, shown::pairs(tags), StatusCode::OK).await
 }
 
 /// DeleteObjectTagging.
-pub async fn remove_of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn remove_of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
     change(app, request, Vec::new(), StatusCode::NO_CONTENT).await
 }
 
@@ -53,14 +53,14 @@ async fn answer(app: &App, request: &Request, mut response: Response, version: V
 }
 
 /// GetBucketTagging. The setting is kept as the document that answers it.
-pub async fn of_bucket(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn of_bucket(app: &App, request: &Request) -> Result<Response, S3Error> {
     let kept = app.store.setting(request.bucket(), Setting::Tagging).await.map_err(failure::of)?;
     let document = kept.ok_or_else(|| S3Error::from(ErrorCode::NoSuchTagSet).with("BucketName", request.bucket()))?;
     Ok(respond::xml(response::tagging(&tagging(&document, Tagged::Bucket)?)))
 }
 
 /// PutBucketTagging.
-pub async fn set_of_bucket(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+pub(super) async fn set_of_bucket(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     let tags = tagging(&document, Tagged::Bucket)?;
     let value = Bytes::from(response::tagging(&tags));
@@ -69,7 +69,7 @@ pub async fn set_of_bucket(app: &App, request: &Request, body: &mut Upload) -> R
 }
 
 /// DeleteBucketTagging.
-pub async fn remove_of_bucket(app: &App, request: &Request) -> Result<Response, S3Error> {
+pub(super) async fn remove_of_bucket(app: &App, request: &Request) -> Result<Response, S3Error> {
     app.store.set_setting(request.bucket(), Setting::Tagging, None).await.map_err(failure::of)?;
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }

@@ -248,7 +248,8 @@ fn reopen(disk: &SimDisk, candidates: &[Model], what: &str) -> Result<Life, Erro
     })
 }
 
-const LOSSES: [Loss; 4] = [
+const LOSSES: [Loss; 5] = [
+    Loss::Process,
     Loss::All,
     Loss::None,
     Loss::SomeSectors,
@@ -274,7 +275,7 @@ fn lives(seed: u64, crash_at: u64) -> u64 {
             Err(error) => assert!(matches!(error, Error::Io { .. }), "{what}: {error}"),
         }
         first_life_steps = first_life_steps.max(if life == 0 { disk.steps() } else { 0 });
-        let loss = LOSSES[rng.below(4) as usize];
+        let loss = LOSSES[rng.below(5) as usize];
         disk = disk.after_crash(loss, &mut rng);
     }
     let mut last = reopen(

@@ -296,8 +296,8 @@ impl View<'_> {
     /// A named version that is not visible. `may_be_latest`: nothing is visible under the name.
     fn lookup_hidden(&self, parent: Ino, name: &[u8], id: VersionId, may_be_latest: bool) -> Result<Lookup, Error> {
         let (predicate, seq) = match id {
-            VersionId::Null => ("seq>=?3 AND flags&1=1", 0),
-            VersionId::Seq(seq) => ("seq=?3 AND flags&1=0", signed(seq.0)),
+            VersionId::Null => ("seq>=?3 AND flags & 1", 0),
+            VersionId::Seq(seq) => ("seq=?3 AND NOT flags & 1", signed(seq.0)),
         };
         let sql = format!(
             "SELECT {ENTRY_COLUMNS} FROM version WHERE parent=?1 AND name=?2 AND kind<>1 AND {predicate}
@@ -362,7 +362,7 @@ impl View<'_> {
         })
     }
 
-    fn attrs(&self, ino: Ino) -> Result<Attrs, Error> {
+    pub(super) fn attrs(&self, ino: Ino) -> Result<Attrs, Error> {
         let read = |row: &rusqlite::Row<'_>| match row.get_ref(0)?.as_blob_or_null()? {
             Some(bytes) => Attrs::decode(bytes),
             None => Ok(Attrs::default()),
@@ -695,14 +695,18 @@ pub(super) fn read_upload(row: &rusqlite::Row<'_>) -> Result<Upload, Error> {
     })
 }
 
+pub(super) fn decode_checksums(bytes: &[u8]) -> Result<Vec<Checksum>, Error> {
+    postcard::from_bytes(bytes).map_err(|_| Error::Undecodable { what: "checksums" })
+}
+
 fn read_part(row: &rusqlite::Row<'_>) -> Result<Part, Error> {
-    let checksums = row.get_ref(4)?.as_blob_or_null()?.map(postcard::from_bytes).transpose();
+    let checksums = row.get_ref(4)?.as_blob_or_null()?.map(decode_checksums).transpose()?;
     Ok(Part {
         number: row.get(0)?,
         size_bytes: unsigned(row, 1)?,
         modified: Timestamp(row.get(2)?),
         etag: decode_etag(row.get_ref(3)?.as_blob()?)?,
-        checksums: checksums.map_err(|_| Error::Undecodable { what: "checksums" })?.unwrap_or_default(),
+        checksums: checksums.unwrap_or_default(),
     })
 }
 

@@ -273,3 +273,65 @@ fn uploads_page_by_key_and_id() {
     let page = tree.view().list_uploads(BUCKET, &query, None).unwrap();
     assert_eq!((page.uploads.len(), page.next), (1, None));
 }
+
+#[test]
+#[ignore = "a measurement: run it alone, in release"]
+fn speed_of_listings_and_lookups() {
+    let mut tree = Tree::new();
+    tree.connection.execute_batch("PRAGMA cache_size=-65536; BEGIN").unwrap();
+    let mut random = Random(1);
+    let mut numbers: Vec<usize> = (0..1_000_000).collect();
+    for index in (1..numbers.len()).rev() {
+        numbers.swap(index, random.below(index + 1));
+    }
+    numbers.iter().for_each(|number| tree.put(format!("key-{number:07}").as_bytes()));
+    (0..10_000).for_each(|number| tree.put(format!("tree/{number:05}/leaf").as_bytes()));
+    (0..1_000).for_each(|number| tree.put(format!("{}{number:04}", "d/".repeat(9)).as_bytes()));
+    (0..1_000).for_each(|number| tree.put(format!("{}{number:04}", "q/".repeat(3)).as_bytes()));
+    tree.connection
+        .execute_batch("INSERT INTO node SELECT ino,1,1,0,0,NULL,NULL FROM dentry WHERE kind=0; COMMIT")
+        .unwrap();
+
+    let flat = |after: String, delimiter: &str, prefix: &str| ListQuery {
+        prefix: prefix.into(),
+        delimiter: delimiter.into(),
+        after: after.into(),
+        limit: 1000,
+    };
+    let view = tree.view();
+    let measure = |what: &str, count: usize, mut run: Box<dyn FnMut() + '_>| {
+        run();
+        let start = std::time::Instant::now();
+        (0..count).for_each(|_| run());
+        println!("{what}: {:.1} us", start.elapsed().as_secs_f64() * 1e6 / count as f64);
+    };
+    let mut random = Random(2);
+    let mut list = |what: &str, prefix: &str, delimiter: &str, flat_after: bool, len: usize| {
+        measure(
+            what,
+            200,
+            Box::new(|| {
+                let after = if flat_after { format!("key-{:07}", random.below(900_000)) } else { String::new() };
+                let page = view.list(BUCKET, &flat(after, delimiter, prefix)).unwrap();
+                assert_eq!(page.entries.len(), len);
+            }),
+        );
+    };
+    list("LIST of 1,000 in a flat bucket of 1M", "", "", true, 1000);
+    list("LIST of 1,000 in a flat bucket of 1M, delimiter /", "", "/", true, 1000);
+    list("LIST of 1,000 of 10,000 sub-directories, delimiter /", "tree/", "/", false, 1000);
+    list("LIST of 1,000 of 10,000 sub-directories, no delimiter", "tree/", "", false, 1000);
+    list("LIST of 1,000 groups, delimiter 5", "tree/", "5", false, 1000);
+    let mut random = Random(3);
+    for (what, prefix, width) in [("1", "key-", 7), ("4", "q/q/q/", 4), ("10", "d/d/d/d/d/d/d/d/d/", 4)] {
+        measure(
+            &format!("look-up at depth {what}"),
+            20_000,
+            Box::new(|| {
+                let number = random.below(if width == 7 { 1_000_000 } else { 1000 });
+                let found = view.lookup(BUCKET, format!("{prefix}{number:0width$}").as_bytes(), None).unwrap();
+                assert!(matches!(found, Lookup::Found(_)));
+            }),
+        );
+    }
+}

@@ -122,6 +122,12 @@ impl Catalog {
         self.store.readers()
     }
 
+    /// What stands after the last batch, on the writer's own connection.
+    #[cfg(test)]
+    pub(super) fn view(&self) -> super::View<'_> {
+        super::View::new(self.store.connection())
+    }
+
     /// Replaces the whole state by the snapshot in `file` (made by [`Readers::snapshot`]); readers see it at once.
     /// `file` stays.
     ///

@@ -141,6 +141,12 @@ impl Raft {
         status
     }
 
+    /// Proposes bytes that pass for a command.
+    #[cfg(test)]
+    pub(super) async fn propose_raw(&self, command: Command) -> Result<Outcome, LedgerError> {
+        self.inner.propose(command).await
+    }
+
     /// Stops: what is under way ends as `Unknown` or `Unavailable`; log and catalog are closed when this returns.
     pub async fn shutdown(&self) {
         if let Some(active) = &self.inner.active {
@@ -184,9 +190,9 @@ impl Inner {
         self.log.close();
     }
 
-    async fn propose(&self, envelope: Envelope) -> Result<Outcome, LedgerError> {
+    async fn propose(&self, command: Command) -> Result<Outcome, LedgerError> {
         match &self.active {
-            Some(active) => active.core.propose(envelope).await,
+            Some(active) => active.core.propose(command).await,
             None => Err(LedgerError::Unavailable(
                 "the log has lost acknowledged entries; run `s3d recover` to accept the loss".into(),
             )),
@@ -203,7 +209,7 @@ impl Inner {
 
 impl Ledger for Raft {
     fn propose(&self, envelope: Envelope) -> BoxFuture<'_, Result<Outcome, LedgerError>> {
-        self.inner.propose(envelope).boxed()
+        self.inner.propose(Command(envelope.encode().into())).boxed()
     }
 
     fn barrier(&self) -> BoxFuture<'_, Result<LogIndex, LedgerError>> {
@@ -230,8 +236,7 @@ impl Core {
         Ok(())
     }
 
-    async fn propose(&self, envelope: Envelope) -> Result<Outcome, LedgerError> {
-        let command = Command(envelope.encode().into());
+    async fn propose(&self, command: Command) -> Result<Outcome, LedgerError> {
         if command.0.len() > COMMAND_MAX_LEN {
             return Err(LedgerError::Unavailable(format!("a command of {} bytes is too long", command.0.len())));
         }

@@ -69,7 +69,8 @@ impl Applier {
         let state = Arc::new(Mutex::new(State { applied: catalog.applied().clone(), ..State::default() }));
         let applier = Applier { jobs, state: state.clone(), readers: catalog.readers() };
         let worker = Worker { catalog, state };
-        let thread = std::thread::Builder::new().name("catalog-apply".into()).spawn(move || worker.run(&queue, &fatal))?;
+        let thread =
+            std::thread::Builder::new().name("catalog-apply".into()).spawn(move || worker.run(&queue, &fatal))?;
         Ok((applier, thread))
     }
 
@@ -207,9 +208,7 @@ fn to_catalog(entry: &Entry) -> Result<(Position, catalog::Entry), catalog::Erro
     let what = match &entry.payload {
         Payload::Blank => catalog::Entry::Blank,
         Payload::Normal(command) => catalog::Entry::Command(Envelope::decode(&command.0)?),
-        Payload::Membership(members) => {
-            catalog::Entry::Membership(encode_membership(Some(entry.log_id), members))
-        }
+        Payload::Membership(members) => catalog::Entry::Membership(encode_membership(Some(entry.log_id), members)),
     };
     Ok((position(entry.log_id), what))
 }

@@ -102,10 +102,10 @@ pub(super) fn decode_log_id(index: u64, record: &[u8]) -> Result<LogId, Undecoda
 pub(super) fn encode_mark(mark: &Mark) -> Vec<u8> {
     let vote = mark.vote.map_or([0; 2], |vote| [vote.leader_id.term, vote.leader_id.node_id]);
     let purged = mark.purged.map_or([0; 3], |id| [id.leader_id.term, id.leader_id.node_id, id.index]);
-    let committed = mark.vote.is_some_and(|vote| vote.committed);
-    let flags = u8::from(mark.vote.is_some()) * HAS_VOTE
-        | u8::from(committed) * VOTE_COMMITTED
-        | u8::from(mark.purged.is_some()) * HAS_PURGED;
+    let has = |is: bool, flag: u8| if is { flag } else { 0 };
+    let flags = has(mark.vote.is_some(), HAS_VOTE)
+        | has(mark.vote.is_some_and(|vote| vote.committed), VOTE_COMMITTED)
+        | has(mark.purged.is_some(), HAS_PURGED);
     let mut bytes = vec![VERSION, flags];
     bytes.extend(vote.iter().chain(&purged).flat_map(|field| field.to_le_bytes()));
     bytes
@@ -195,7 +195,10 @@ mod tests {
         let command = Payload::Normal(Command(Bytes::from_static(b"abc")));
         assert_eq!(entry(command), "010103000000000000000200000000000000616263");
         let one = Membership::new(vec![BTreeSet::from([7])], BTreeMap::from([(7, Member { address: "x".into() })]));
-        assert_eq!(entry(Payload::Membership(one.clone().unwrap())), "01020300000000000000020000000000000001010701070178");
+        assert_eq!(
+            entry(Payload::Membership(one.clone().unwrap())),
+            "01020300000000000000020000000000000001010701070178"
+        );
         assert_eq!(
             hex(&encode_membership(Some(id(3, 2, 9)), &one.unwrap())),
             "010103000000000000000200000000000000090000000000000001010701070178"

@@ -4,9 +4,7 @@ use std::future::Future;
 
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{NetSnapshot, RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
-};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{OptionalSend, Snapshot as RaftSnapshot};
 
 use super::state_machine::Snapshot;
@@ -15,8 +13,7 @@ use super::types::{LeaderId, Member, TypeConfig, Vote};
 /// Makes clients for peers, as openraft wants them; sends snapshots as [`Snapshot`].
 pub trait Network: RaftNetworkFactory<TypeConfig, Network: NetSnapshot<TypeConfig, SnapshotData = Snapshot>> {}
 
-impl<N> Network for N where N: RaftNetworkFactory<TypeConfig, Network: NetSnapshot<TypeConfig, SnapshotData = Snapshot>>
-{}
+impl<N> Network for N where N: RaftNetworkFactory<TypeConfig, Network: NetSnapshot<TypeConfig, SnapshotData = Snapshot>> {}
 
 /// The network of a node that has no peers.
 #[derive(Clone, Copy, Debug, Default)]

@@ -22,10 +22,8 @@ async fn child() {
     say(&format!("session {} {}", gateway.session, gateway.bucket));
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
-            let puts: Vec<_> = keys(&format!("t{task}"), PUTS_PER_TASK)
-                .into_iter()
-                .map(|key| (gateway.put(&key), key))
-                .collect();
+            let puts: Vec<_> =
+                keys(&format!("t{task}"), PUTS_PER_TASK).into_iter().map(|key| (gateway.put(&key), key)).collect();
             tokio::spawn(put_and_say(raft.clone(), puts))
         })
         .collect();

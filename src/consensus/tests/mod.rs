@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::{Alone, Error, Options, Raft};
-use crate::catalog::{Attrs, Body, Command, ETag, Envelope, Ledger, Lookup, Outcome, Precondition, Version, Versioning};
+use crate::catalog::{
+    Attrs, Body, Command, ETag, Envelope, Ledger, Lookup, Outcome, Precondition, Version, Versioning,
+};
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, NodeId, SessionId};
 
@@ -33,6 +35,17 @@ pub(super) async fn open_error(dir: &Path) -> Error {
     match Raft::open(options(dir), Alone).await {
         Ok(_) => panic!("the node opened"),
         Err(error) => error,
+    }
+}
+
+/// Waits until this process has nothing open in `dir`: threads close their files after the node has shut down.
+pub(super) async fn closed(dir: &Path) {
+    let is_open = || {
+        let mut descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        descriptors.any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|file| file.starts_with(dir)))
+    };
+    while is_open() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
 }
 

@@ -15,16 +15,22 @@ struct Halves {
     outcomes: Vec<Outcome>,
 }
 
+async fn stop(raft: Raft, dir: &Path) {
+    raft.shutdown().await;
+    drop(raft);
+    closed(dir).await;
+}
+
 async fn halves() -> Halves {
     let (dir, middle) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let raft = open(dir.path()).await;
     let mut gateway = Gateway::new(&raft, "bucket", 60).await;
     let mut outcomes = put_all(&raft, &mut gateway, &keys("first", 15)).await;
-    raft.shutdown().await;
+    stop(raft, dir.path()).await;
     copy(dir.path(), middle.path());
     let raft = open(dir.path()).await;
     outcomes.extend(put_all(&raft, &mut gateway, &keys("second", 15)).await);
-    raft.shutdown().await;
+    stop(raft, dir.path()).await;
     Halves { dir, middle, gateway, outcomes }
 }
 
@@ -144,7 +150,7 @@ async fn a_gap_between_catalog_and_log_is_refused() {
         put_all(&raft, &mut gateway, &keys("k", 1)).await;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    raft.shutdown().await;
+    stop(raft, dir.path()).await;
     fs::remove_dir_all(dir.path().join("catalog")).unwrap();
     let error = open_error(dir.path()).await;
     assert!(matches!(error, Error::Gap { needed: 0, first_index } if first_index > 0), "{error}");
@@ -162,7 +168,7 @@ async fn a_foreign_log_is_refused() {
     let raft = open(other.path()).await;
     let mut gateway = Gateway::new(&raft, "bucket", 60).await;
     put_all(&raft, &mut gateway, &keys("k", 50)).await;
-    raft.shutdown().await;
+    stop(raft, other.path()).await;
     halves.replace("log", other.path());
     let error = open_error(halves.dir.path()).await;
     assert!(matches!(error, Error::Inconsistent(_)), "{error}");

@@ -3,12 +3,18 @@ use super::*;
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, SessionId, VersionId};
 use bytes::Bytes;
-use std::marker::PhantomData;
+use rusqlite::Connection;
 use std::ops::Range;
 
 /// One snapshot of the catalog.
 pub struct View<'a> {
-    _x: PhantomData<&'a ()>,
+    pub(super) connection: &'a rusqlite::Connection,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(connection: &'a Connection) -> View<'a> {
+        View { connection }
+    }
 }
 
 /// What stands under a key.

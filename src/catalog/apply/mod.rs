@@ -11,6 +11,8 @@ mod object;
 mod reclaim;
 mod session;
 mod state;
+#[cfg(test)]
+pub(super) mod tests;
 mod tree;
 mod upload;
 

@@ -25,7 +25,7 @@ pub(super) struct Digested {
 }
 
 enum Hasher {
-    Crc(crc_fast::Digest),
+    Crc(Box<crc_fast::Digest>),
     Sha(Context),
 }
 
@@ -60,7 +60,7 @@ impl Digests {
 impl Hasher {
     fn new(algorithm: ChecksumAlgorithm) -> Self {
         match (crc(algorithm), algorithm) {
-            (Some(crc), _) => Hasher::Crc(crc_fast::Digest::new(crc)),
+            (Some(crc), _) => Hasher::Crc(Box::new(crc_fast::Digest::new(crc))),
             (None, ChecksumAlgorithm::Sha1) => Hasher::Sha(Context::new(&SHA1_FOR_LEGACY_USE_ONLY)),
             (None, _) => Hasher::Sha(Context::new(&SHA256)),
         }
@@ -231,9 +231,9 @@ mod tests {
 
     #[test]
     fn crcs_of_parts_combine_to_that_of_the_whole() {
-        let data: Vec<u8> = (0..200_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let data: Vec<u8> = (0..60_000u32).map(|i| ((i * i) >> 7) as u8).collect();
         let whole = digest(&data);
-        for cuts in [vec![], vec![1], vec![65_536, 65_537], vec![3, 3, 100_000, 199_999]] {
+        for cuts in [vec![], vec![1], vec![32_768, 32_769], vec![3, 3, 30_000, 59_999]] {
             let starts = [0].into_iter().chain(cuts.iter().copied());
             let ends = cuts.iter().copied().chain([data.len()]);
             let parts: Vec<Part> = starts.zip(ends).map(|(start, end)| part(&data[start..end])).collect();

@@ -226,7 +226,7 @@ impl Store {
             body: body.clone(),
             precondition: precondition.clone(),
         };
-        match self.commit(fresh, bucket, make).await? {
+        match self.commit(Some(fresh), bucket, make).await? {
             Outcome::Written(written) => Ok(Stored { written, size_bytes, checksums }),
             outcome => Err(unexpected(&outcome)),
         }
@@ -292,21 +292,22 @@ impl Store {
         Ok(batch)
     }
 
-    /// Proposes the command that names `fresh`, in a task of its own: once proposed, its fate is waited for even if
-    /// the caller goes away. A refusal is an error.
+    /// Proposes a command, and the fresh id it names if it does, in a task of its own: once proposed, its fate is
+    /// waited for even if the caller goes away. A refusal is an error.
     pub(super) async fn commit(
         &self,
-        fresh: Fresh,
+        fresh: Option<Fresh>,
         bucket: String,
         make: impl Fn(BucketId) -> Command + Send + Sync + 'static,
     ) -> Result<Outcome, Error> {
         let store = self.clone();
         let task = tokio::spawn(async move {
-            let answer = store.propose_in(&bucket, Some(&fresh.id), make).await;
-            match &answer {
-                Ok(_) => fresh.keep(),
-                Err(Failure::Never(_)) => fresh.discard().await,
-                Err(Failure::Unknown(_)) => fresh.leave(),
+            let answer = store.propose_in(&bucket, fresh.as_ref().map(|fresh| &fresh.id), make).await;
+            match (&answer, fresh) {
+                (_, None) => {}
+                (Ok(_), Some(fresh)) => fresh.keep(),
+                (Err(Failure::Never(_)), Some(fresh)) => fresh.discard().await,
+                (Err(Failure::Unknown(_)), Some(fresh)) => fresh.leave(),
             }
             store.died.notify_one();
             answer

@@ -58,10 +58,11 @@ impl Content {
             Manifest::Inline(bytes) => (Some(bytes), Vec::new()),
             Manifest::Extents(extents) => (None, extents),
         };
-        let ahead = match (refusal, inline) {
-            (Some(error), _) => Ahead::Failed(error),
-            (None, Some(bytes)) => Ahead::inline(&bytes, &range),
-            (None, None) => Ahead::Nothing,
+        let nothing_more = range.end..range.end;
+        let (ahead, range) = match (refusal, inline) {
+            (Some(error), _) => (Ahead::Failed(error), nothing_more),
+            (None, Some(bytes)) => (Ahead::inline(&bytes, &range), nothing_more),
+            (None, None) => (Ahead::Nothing, range),
         };
         let plan = Plan { extents, index: 0, range };
         Reader { plan, ahead, chunk: None, memory: Memory::NotYet, name, store, _guard: guard }

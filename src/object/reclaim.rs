@@ -1,6 +1,7 @@
 //! Giving space back: what died is drained from the catalog, then its files go.
 //!
-//! Invariant: a chunk's file is removed only when every live session's oldest read began after its death.
+//! Invariant: a chunk's file is removed only when every live session's oldest read has a snapshot in which the chunk
+//! is dead.
 
 use crate::catalog::{Command, Outcome, Reclaimable, SessionState};
 use crate::file::Files;
@@ -16,7 +17,8 @@ const RECLAIM_BATCH_COUNT: usize = 500;
 
 /// What died before this may go; none while no session says how far its reads are.
 pub(super) fn horizon(sessions: &[SessionState]) -> Option<LogIndex> {
-    sessions.iter().map(|session| session.watermark).min()
+    // A snapshot at the very index of a death does not show the chunk any more.
+    sessions.iter().map(|session| LogIndex(session.watermark.0 + 1)).min()
 }
 
 impl Store {
@@ -106,6 +108,6 @@ mod tests {
             watermark: LogIndex(watermark),
         };
         assert_eq!(horizon(&[]), None);
-        assert_eq!(horizon(&[session(9), session(4), session(7)]), Some(LogIndex(4)));
+        assert_eq!(horizon(&[session(9), session(4), session(7)]), Some(LogIndex(5)));
     }
 }

@@ -52,7 +52,7 @@ impl Store {
         let fresh = self.fresh().await?;
         let (id, key) = (fresh.ino(), Bytes::copy_from_slice(key));
         let make = move |bucket| Command::CreateUpload { bucket, key: key.clone(), id, attrs: attrs.clone() };
-        done(self.commit(fresh, bucket.to_owned(), make).await?)?;
+        done(self.commit(Some(fresh), bucket.to_owned(), make).await?)?;
         Ok(id)
     }
 
@@ -133,7 +133,7 @@ impl Store {
             None => content.read(range, source.ino.to_string()).digest(&algorithms).await?,
         };
         let body = if runs.is_empty() { PartBody::Empty } else { PartBody::Share(runs) };
-        self.name_part(slot, self.fresh().await?, digested, body).await
+        self.name_part(slot, None, digested, body).await
     }
 
     /// Stores `range` of a content as a part of its own.
@@ -160,10 +160,16 @@ impl Store {
             Held::Inline(_) => PartBody::Empty, // nothing is short enough but nothing
             Held::Chunk => PartBody::Chunk { chunk: fresh.ino(), place: place(self.config.node, digested.len_bytes) },
         };
-        self.name_part(slot, fresh, digested, body).await
+        self.name_part(slot, Some(fresh), digested, body).await
     }
 
-    async fn name_part(&self, slot: Slot, fresh: Fresh, digested: Digested, body: PartBody) -> Result<Part, Error> {
+    async fn name_part(
+        &self,
+        slot: Slot,
+        fresh: Option<Fresh>,
+        digested: Digested,
+        body: PartBody,
+    ) -> Result<Part, Error> {
         let Slot { bucket, key, upload, number } = slot;
         let Digested { len_bytes: size_bytes, md5, checksums } = digested;
         let etag = ETag { md5, part_count: 0 };
@@ -223,7 +229,7 @@ impl Store {
             checksums: sent.clone(),
             precondition: precondition.clone(),
         };
-        match self.commit(self.fresh().await?, bucket.to_owned(), make).await? {
+        match self.commit(None, bucket.to_owned(), make).await? {
             Outcome::Written(written) if standing.upload.is_none() => self.stored_before(bucket, key, written).await,
             Outcome::Written(written) => Ok(Stored { written, size_bytes: size, checksums }),
             outcome => Err(unexpected(&outcome)),

@@ -100,9 +100,9 @@ const NODES: &[Check] = &[
             ', lost uses '||coalesce(lost.bodies,0)
         FROM node n LEFT JOIN name ON name.id=n.id LEFT JOIN share ON share.id=n.id
             LEFT JOIN piece ON piece.id=n.id LEFT JOIN lost ON lost.id=n.id
-        WHERE n.nlink<>coalesce(name.count,0)+coalesce(lost.names,0)
+        WHERE n.refs=0 AND lost.id IS NULL OR n.refs>0 AND (n.nlink<>coalesce(name.count,0)+coalesce(lost.names,0)
             OR n.refs<>(n.nlink>0 OR n.id IN (SELECT ino FROM opened))+coalesce(share.count,0)
-                +coalesce(piece.count,0)+coalesce(lost.bodies,0)",
+                +coalesce(piece.count,0)+coalesce(lost.bodies,0))",
     ),
     ("what was lost has a node", "SELECT id FROM dead WHERE id NOT IN (SELECT id FROM node)"),
     (

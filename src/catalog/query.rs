@@ -498,8 +498,7 @@ impl View<'_> {
     pub fn completed(&self, bucket: BucketId, key: &[u8], id: Ino) -> Result<Option<(Vec<u8>, Written)>, Error> {
         let sql = "SELECT digest,outcome FROM completed WHERE id=?1 AND bucket=?2 AND key=?3";
         self.one(sql, params![signed(id.0), signed(bucket.0), key], |row| {
-            let written = postcard::from_bytes(row.get_ref(1)?.as_blob()?);
-            Ok((row.get(0)?, written.map_err(|_| Error::Undecodable { what: "outcome" })?))
+            Ok((row.get(0)?, Written::decode(row.get_ref(1)?.as_blob()?)?))
         })
     }
 
@@ -696,7 +695,7 @@ pub(super) fn read_upload(row: &rusqlite::Row<'_>) -> Result<Upload, Error> {
 }
 
 pub(super) fn decode_checksums(bytes: &[u8]) -> Result<Vec<Checksum>, Error> {
-    postcard::from_bytes(bytes).map_err(|_| Error::Undecodable { what: "checksums" })
+    Checksum::decode_all(bytes)
 }
 
 fn read_part(row: &rusqlite::Row<'_>) -> Result<Part, Error> {

@@ -199,9 +199,3 @@ fn check_format(connection: &Connection) -> Result<(), Error> {
         found => Err(Error::Format { found, known: FORMAT }),
     }
 }
-
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        Error::Sqlite(error.to_string())
-    }
-}

@@ -18,7 +18,6 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 /// One figure at one moment: of the process, the catalog, the log, the disk.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -71,17 +70,17 @@ impl Shown {
     }
 }
 
-/// Serves until `stop`.
+/// Serves for ever; there is nothing that the end of the process could cut off and that would be missed.
 ///
 /// # Errors
 /// The listener failed.
-pub(crate) async fn serve(listener: TcpListener, shown: Arc<Shown>, stop: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, shown: Arc<Shown>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/health", get(health))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .with_state(shown);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router).await
 }
 
 async fn health(State(shown): State<Arc<Shown>>) -> Response {
@@ -176,8 +175,7 @@ mod tests {
         let shown = Shown::new(facts, figures, registry);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, shown.clone(), stop.clone()));
+        tokio::spawn(serve(listener, shown.clone()));
 
         assert!(get(address, "/health").await.starts_with("HTTP/1.1 200 OK"));
         let answer = get(address, "/status").await;
@@ -194,7 +192,5 @@ mod tests {
         shown.drain();
         let health = get(address, "/health").await;
         assert!(health.starts_with("HTTP/1.1 503") && health.contains("draining"), "{health}");
-        stop.cancel();
-        server.await.unwrap().unwrap();
     }
 }

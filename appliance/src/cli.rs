@@ -2,18 +2,19 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::config::settings::{SETTINGS, Setting};
 
-/// Predastore: an S3 object store for one box.
-///
-/// Without a command it serves: https://localhost:8443, data in ./data. Flags may be written with one dash or two.
-/// Every setting can also stand in a file (-config) or in the environment (PREDASTORE_SECTION_KEY); a flag wins over
-/// the environment, the environment over the file.
+const AFTER_HELP: &str = "\
+Flags may be written with one dash or two. Every setting can also stand in a file (-config) or in the environment
+(PREDASTORE_SECTION_KEY); a flag wins over the environment, the environment over the file. docs/OPERATIONS.md has them
+all. The root credentials are made at the first start; `s3d credentials` prints them.";
+
+/// Predastore: an S3 object store for one box. Without a command it serves.
 #[derive(Parser)]
-#[command(name = "s3d", version, max_term_width = 110, args_override_self = true)]
+#[command(name = "s3d", version, args_override_self = true, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Commands>,
@@ -120,7 +121,11 @@ impl Args for Flags {
 }
 
 fn arg(setting: &Setting, flag: &'static str) -> Arg {
-    let arg = Arg::new(flag).long(flag).help(setting.about).action(ArgAction::Append).help_heading("Settings");
+    let help = match setting.default {
+        "" => setting.about.to_owned(),
+        default => format!("{} [default: {default}]", setting.about),
+    };
+    let arg = Arg::new(flag).long(flag).help(help).action(ArgAction::Append).help_heading("Settings");
     match setting.value_name {
         "" => arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("true|false"),
         name => arg.value_name(name),
@@ -144,37 +149,32 @@ impl FromArgMatches for Flags {
     }
 }
 
-/// Gives long flags that came with one dash their second, once, before clap sees them. What is no long flag of ours
-/// stays as it is, and so does all behind `--`.
+/// Gives long flags that came with one dash their second, once, before clap sees them: there are no flags of one
+/// letter that could be run together. What stands behind `--` stays as it is.
 fn normalise(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let known = long_flags(&Cli::command());
     let mut verbatim = false;
     let second_dash = |arg: OsString| {
         verbatim |= arg == "--";
-        let name =
-            arg.to_str().and_then(|text| text.strip_prefix('-')).map(|text| text.split('=').next().unwrap_or(text));
-        match name {
-            Some(name) if !verbatim && known.iter().any(|flag| flag == name) => {
-                let mut long = OsString::from("-");
-                long.push(arg);
-                long
-            }
-            _ => arg,
+        if verbatim || !arg.to_str().is_some_and(is_long_with_one_dash) {
+            return arg;
         }
+        let mut long = OsString::from("-");
+        long.push(arg);
+        long
     };
     args.map(second_dash).collect()
 }
 
-fn long_flags(command: &Command) -> Vec<String> {
-    let own = command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned);
-    let inner = command.get_subcommands().flat_map(long_flags);
-    own.chain(inner).chain(["help", "version"].map(str::to_owned)).filter(|flag| flag.len() > 1).collect()
+fn is_long_with_one_dash(arg: &str) -> bool {
+    let name = arg.strip_prefix('-').unwrap_or_default().as_bytes();
+    name.len() > 1 && name[..2].iter().all(u8::is_ascii_alphabetic)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use clap::CommandFactory;
 
     fn normal(args: &[&str]) -> Vec<String> {
         normalise(args.iter().map(OsString::from)).into_iter().map(|arg| arg.into_string().unwrap()).collect()
@@ -197,12 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn one_dash_becomes_two_for_known_flags_only() {
+    fn one_dash_becomes_two_for_long_flags_only() {
         assert_eq!(normal(&["s3d", "-config", "x", "-port=1"]), ["s3d", "--config", "x", "--port=1"]);
         assert_eq!(normal(&["s3d", "--port", "1", "-h", "-V"]), ["s3d", "--port", "1", "-h", "-V"]);
-        assert_eq!(normal(&["s3d", "-help", "-version"]), ["s3d", "--help", "--version"]);
-        assert_eq!(normal(&["s3d", "-unknown", "-1", "-"]), ["s3d", "-unknown", "-1", "-"]);
+        assert_eq!(normal(&["s3d", "-db-node", "-1", "-", "-x=y"]), ["s3d", "--db-node", "-1", "-", "-x=y"]);
         assert_eq!(normal(&["s3d", "--", "-port"]), ["s3d", "--", "-port"]);
+    }
+
+    #[test]
+    fn a_flag_written_wrongly_is_named_with_the_right_one() {
+        let error = Cli::try_parse_from(normal(&["s3d", "-prot", "1"])).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("'--prot'") && error.contains("'--port'"), "{error}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match Cli::from_process() {
         Action::Serve(flags) => with_config(flags, |config| {
             logging::start(&config.log);
-            block_on(serve::run(config)).map(|()| ExitCode::SUCCESS)
+            Ok(serve(config))
         }),
         Action::Credentials(form, flags) => with_config(flags, |config| {
             print(&credentials::print(&config, form)?)?;
@@ -66,6 +66,18 @@ fn exit(result: Result<ExitCode>) -> ExitCode {
         eprintln!("s3d: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Logs its end, too: whoever reads the log as JSON is to find the reason there.
+fn serve(config: Config) -> ExitCode {
+    match block_on(serve::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
+            tracing::error!(error = format!("{error:#}"), "s3d ends");
+            ExitCode::FAILURE
+        }
+        Err(error) => exit(Err(error)),
+    }
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -52,13 +52,10 @@ async fn serve(config: &Config, store: &Store, mut signals: Signals) -> Result<(
     let frontend = Frontend::new(config, store, accounts, &mut metrics);
     let shown = Shown::new(facts(config, address.port()), store.figures(), metrics);
     let stop = CancellationToken::new();
-    let admin = match config.admin {
-        Some(address) => Some(bind(address, "the admin endpoint (admin.port 0 turns it off)").await?),
-        None => None,
-    };
-    let admin_stop = CancellationToken::new();
-    let admin = admin.map(|listener| tokio::spawn(admin::serve(listener, shown.clone(), admin_stop.clone())));
-
+    if let Some(address) = config.admin {
+        let listener = bind(address, "the admin endpoint (admin.port 0 turns it off)").await?;
+        tokio::spawn(admin::serve(listener, shown.clone()));
+    }
     let mut frontend = tokio::spawn(frontend.serve(listener, tls, stop.clone(), config.server.drain_timeout));
     tracing::info!(%address, endpoint = endpoint(config, address.port()), data_dir = %config.storage.data_dir.display(), "serving");
     let ended = loop {
@@ -79,11 +76,6 @@ async fn serve(config: &Config, store: &Store, mut signals: Signals) -> Result<(
         Some(ended) => ended,
         None => drained(frontend, &mut signals).await?,
     };
-    admin_stop.cancel();
-    if let Some(admin) = admin {
-        // It has no state and no client worth waiting for.
-        admin.abort();
-    }
     ended.context("the S3 endpoint")?
 }
 

@@ -133,6 +133,7 @@ pub(crate) struct Storage {
 
 /// Who may sign requests.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "read where the store is wired in"))]
 pub(crate) struct Account {
     pub(crate) access_key: String,
     pub(crate) secret: Secret,

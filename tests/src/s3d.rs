@@ -45,9 +45,21 @@ pub struct Config {
     pub plain_http: bool,
     /// An existing directory to keep the data in; none: a temporary one.
     pub data_dir: Option<PathBuf>,
-    /// Arguments for strace's `-e`, each; empty: run without strace.
-    pub inject: Vec<String>,
+    /// Faults to inject; none: run without strace.
+    pub inject: Option<Inject>,
 }
+
+/// A fault that strace injects into system calls. Its counters (`when=N`) count calls of each thread.
+#[derive(Clone, Debug)]
+pub struct Inject {
+    /// Names of system calls, comma-separated.
+    pub syscalls: &'static str,
+    /// What happens to them, as in strace(1): `signal=SIGKILL:when=3`, `error=EIO:when=2+`.
+    pub effect: String,
+}
+
+/// The system calls that make things durable.
+pub const SYNCS: &str = "fsync,fdatasync,sync_file_range";
 
 impl Config {
     /// Sets a setting.
@@ -160,17 +172,13 @@ impl S3d {
 
     fn command(&self) -> Command {
         let binary = binary();
-        let mut command = if self.config.inject.is_empty() {
-            Command::new(binary)
-        } else {
-            // -D: the tracer is the grandchild, so that our child is s3d itself.
-            let mut command = Command::new("strace");
-            command.args(["-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"]);
-            for inject in &self.config.inject {
-                command.args(["-e", inject]);
+        let mut command = match &self.config.inject {
+            None => Command::new(binary),
+            Some(inject) => {
+                let mut command = strace(inject);
+                command.arg(binary);
+                command
             }
-            command.arg(binary);
-            command
         };
         command.arg("-data-dir").arg(&self.data_dir).args(["-port", &self.port.to_string()]);
         if self.config.plain_http {
@@ -451,6 +459,16 @@ pub fn target_dir() -> PathBuf {
     // target/debug/deps/suite-0123
     let running = || std::env::current_exe().ok().and_then(|exe| exe.ancestors().nth(3).map(Path::to_path_buf));
     given.or_else(running).unwrap_or_else(|| root().join("target"))
+}
+
+/// -D: the tracer is the grandchild, so that our child is s3d itself. The filter (all but the named calls run at full
+/// speed) needs them in `trace=` too.
+fn strace(inject: &Inject) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"]);
+    command.args(["-e", &format!("trace={}", inject.syscalls)]);
+    command.args(["-e", &format!("inject={}:{}", inject.syscalls, inject.effect)]);
+    command
 }
 
 fn export_line(line: &str) -> Option<(&str, &str)> {

@@ -26,14 +26,18 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub mod setting {
     /// Loopback port of `/health`, `/status`, `/metrics`.
     pub const ADMIN_PORT: &str = "PREDASTORE_ADMIN_PORT";
-    /// Bytes that transfers in flight may hold.
-    pub const MEMORY_BUDGET_MIB: &str = "PREDASTORE_MEMORY_BUDGET_MIB";
-    /// Age below which a chunk that nothing names is left alone by the sweep.
-    pub const SWEEP_GRACE_SECS: &str = "PREDASTORE_SWEEP_GRACE_SECS";
-    /// Time between sweeps.
-    pub const SWEEP_INTERVAL_SECS: &str = "PREDASTORE_SWEEP_INTERVAL_SECS";
-    /// Time a client may take for a request's head, and between two runs of its body.
-    pub const CLIENT_TIMEOUT_SECS: &str = "PREDASTORE_CLIENT_TIMEOUT_SECS";
+    /// Most bytes of bodies held in memory at once: `16MiB` and more.
+    pub const MEMORY_BUDGET: &str = "PREDASTORE_STORAGE_MEMORY_BUDGET";
+    /// Age below which a chunk that nothing names is left alone by the sweep: `1s`.
+    pub const SWEEP_GRACE: &str = "PREDASTORE_STORAGE_SWEEP_GRACE";
+    /// Time between sweeps: `1s`.
+    pub const SWEEP_INTERVAL: &str = "PREDASTORE_STORAGE_SWEEP_INTERVAL";
+    /// Time for a request's head: `2s`.
+    pub const HEADER_TIMEOUT: &str = "PREDASTORE_SERVER_HEADER_TIMEOUT";
+    /// Longest silence in the middle of a request or a response: `2s`.
+    pub const BODY_TIMEOUT: &str = "PREDASTORE_SERVER_BODY_TIMEOUT";
+    /// Host names whose sub-domains are buckets.
+    pub const DOMAINS: &str = "PREDASTORE_SERVER_DOMAINS";
 }
 
 /// How to start a process.

@@ -13,7 +13,7 @@ use predastore_tests::s3d::{Config, Inject, PATIENCE, S3d, SYNCS, setting};
 use predastore_tests::workload::{Tally, Workload};
 
 fn config() -> Config {
-    Config::default().plain().set(setting::SWEEP_GRACE_SECS, 1).set(setting::SWEEP_INTERVAL_SECS, 1)
+    Config::default().plain().set(setting::SWEEP_GRACE, "1s").set(setting::SWEEP_INTERVAL, "1s")
 }
 
 /// A time that is sometimes short against one request and sometimes long enough for hundreds.

@@ -18,7 +18,7 @@ use predastore_tests::workload::Workload;
 const MIB: usize = 1 << 20;
 
 fn config() -> Config {
-    Config::default().plain().set(setting::SWEEP_GRACE_SECS, 1).set(setting::SWEEP_INTERVAL_SECS, 1)
+    Config::default().plain().set(setting::SWEEP_GRACE, "1s").set(setting::SWEEP_INTERVAL, "1s")
 }
 
 /// PUTs objects of `len_bytes` until one is refused. How many were stored, the refusal, and whether an answer before it
@@ -227,7 +227,7 @@ fn begin_put(s3: &S3, key: &str, len_bytes: usize, sent_bytes: usize) -> Result<
 
 #[test]
 fn overload_is_answered_with_slow_down() -> Result<()> {
-    let s3d = S3d::start(config().set(setting::MEMORY_BUDGET_MIB, 16).set(setting::CLIENT_TIMEOUT_SECS, 60))?;
+    let s3d = S3d::start(config().set(setting::MEMORY_BUDGET, "16MiB").set(setting::BODY_TIMEOUT, "60s"))?;
     let mut s3 = s3d.s3()?;
     s3.create_bucket("busy")?;
     // Each may hold some of the budget for as long as it dawdles.

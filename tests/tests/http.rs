@@ -253,6 +253,19 @@ fn buckets_with_and_without_a_slash_are_alike() -> Result<()> {
 }
 
 #[test]
+fn virtual_host_style() -> Result<()> {
+    let (s3d, mut s3) = bucket_with(Config::default().plain().set(setting::DOMAINS, "s3.example.test"))?;
+    s3.put("http", "dir/key", "x")?.expect(200)?;
+    let host = format!("http.s3.example.test:{}", s3d.port);
+    let got = s3.call(Request::new("GET", "/dir/key", "").header("Host", &host))?.expect(200)?;
+    ensure!(got.body == b"x");
+    let page = s3.call(Request::new("GET", "/?list-type=2", "").header("Host", &host))?.expect(200)?;
+    ensure!(page.text().contains("<Key>dir/key</Key>"), "{}", page.text());
+    s3.call(Request::new("PUT", "/http/nested", "y").header("Host", &host))?.expect(200)?;
+    s3.expect_body("http", "http/nested", b"y")
+}
+
+#[test]
 fn unset_sub_resources_have_their_own_404() -> Result<()> {
     let (_s3d, mut s3) = bucket()?;
     let codes = [
@@ -468,10 +481,11 @@ fn decode(text: &str) -> String {
 fn impatient() -> Config {
     Config::default()
         .plain()
-        .set(setting::CLIENT_TIMEOUT_SECS, 2)
-        .set(setting::MEMORY_BUDGET_MIB, 32)
-        .set(setting::SWEEP_GRACE_SECS, 1)
-        .set(setting::SWEEP_INTERVAL_SECS, 1)
+        .set(setting::HEADER_TIMEOUT, "2s")
+        .set(setting::BODY_TIMEOUT, "2s")
+        .set(setting::MEMORY_BUDGET, "32MiB")
+        .set(setting::SWEEP_GRACE, "1s")
+        .set(setting::SWEEP_INTERVAL, "1s")
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn put_large(s3d: &S3d, index: u64, len_mib: u64) -> Result<()> {
 #[test]
 fn large_puts_stay_within_the_budget() -> Result<()> {
     let len_mib = number("PREDASTORE_TEST_PUT_MIB", 64);
-    let s3d = S3d::start(Config::default().set(setting::MEMORY_BUDGET_MIB, BUDGET_MIB))?;
+    let s3d = S3d::start(Config::default().set(setting::MEMORY_BUDGET, format!("{BUDGET_MIB}MiB")))?;
     s3d.s3()?.create_bucket("large")?;
     let (done, peak_bytes) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| -> Result<()> {

@@ -405,13 +405,7 @@ mod golden {
     }
 
     fn tip() -> Tip {
-        Tip {
-            batch: 7,
-            chain: 0x0102_0304,
-            first: 5,
-            next: 9,
-            mark: b"mark".to_vec(),
-        }
+        Tip { batch: 7, chain: 0x0102_0304, first: 5, next: 9, mark: b"mark".to_vec() }
     }
 
     /// CRC-32/ISCSI of "123456789", from the catalogue of CRCs.
@@ -422,11 +416,7 @@ mod golden {
 
     #[test]
     fn a_file_header_has_these_bytes() {
-        let header = FileHeader {
-            log_id: 0xAABB,
-            sequence: 3,
-            tip: tip(),
-        };
+        let header = FileHeader { log_id: 0xAABB, sequence: 3, tip: tip() };
         let bytes = header.encode();
         assert_eq!(
             hex(&bytes[..72]),
@@ -444,27 +434,9 @@ mod golden {
     fn a_batch_has_these_bytes() {
         let (mut buffer, mut after) = (Vec::new(), tip());
         begin_batch(&mut buffer);
-        assert!(encode_entry(
-            &mut buffer,
-            &mut after,
-            Kind::Record,
-            9,
-            b"record"
-        ));
-        assert!(encode_entry(
-            &mut buffer,
-            &mut after,
-            Kind::Truncate,
-            8,
-            b""
-        ));
-        assert!(!encode_entry(
-            &mut buffer,
-            &mut after,
-            Kind::Record,
-            9,
-            b"a gap"
-        ));
+        assert!(encode_entry(&mut buffer, &mut after, Kind::Record, 9, b"record"));
+        assert!(encode_entry(&mut buffer, &mut after, Kind::Truncate, 8, b""));
+        assert!(!encode_entry(&mut buffer, &mut after, Kind::Record, 9, b"a gap"));
         end_batch(&mut buffer, 0xAABB, 3, &tip(), 2);
         assert_eq!(
             hex(&buffer[..94]),
@@ -476,12 +448,7 @@ mod golden {
         );
         assert!(buffer[94..].iter().all(|byte| *byte == 0) && buffer.len() == BLOCK_LEN);
 
-        let mut file = FileHeader {
-            log_id: 0xAABB,
-            sequence: 3,
-            tip: tip(),
-        }
-        .encode();
+        let mut file = FileHeader { log_id: 0xAABB, sequence: 3, tip: tip() }.encode();
         file.extend_from_slice(&buffer);
         let decoded = decode_records(&file).unwrap();
         assert_eq!(decoded.records, [(9, BLOCK_LEN + 68..BLOCK_LEN + 74)]);

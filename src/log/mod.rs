@@ -97,9 +97,7 @@ impl Options {
 
     fn file_len(&self) -> u64 {
         let block = BLOCK_LEN as u64;
-        self.file_len_bytes
-            .clamp(4 * block, 1 << 30)
-            .next_multiple_of(block)
+        self.file_len_bytes.clamp(4 * block, 1 << 30).next_multiple_of(block)
     }
 }
 
@@ -193,9 +191,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A batch is damaged that a later one proves to have been synced.
-    #[error(
-        "{file} at {offset}: batch {batch} is not valid, yet batch {proven_batch} was written after it"
-    )]
+    #[error("{file} at {offset}: batch {batch} is not valid, yet batch {proven_batch} was written after it")]
     Hole {
         /// Name within the directory.
         file: String,
@@ -230,11 +226,7 @@ impl Error {
     }
 
     fn corrupt(sequence: u32, offset: u32, what: &'static str) -> Error {
-        Error::Corrupt {
-            file: name_of(sequence),
-            offset: u64::from(offset),
-            what,
-        }
+        Error::Corrupt { file: name_of(sequence), offset: u64::from(offset), what }
     }
 }
 
@@ -296,20 +288,14 @@ impl Log {
         let disk = Arc::new(RealDisk::new(&options.dir));
         let (log, recovery, writer) = Log::open_on(disk, &options)?;
         if let Some(writer) = writer {
-            log.start(writer)
-                .map_err(|source| Error::io("start the writer", source))?;
+            log.start(writer).map_err(|source| Error::io("start the writer", source))?;
         }
         Ok((log, recovery))
     }
 
     /// Everything but the threads. There is no writer if the log is read-only.
-    fn open_on(
-        disk: Arc<dyn Disk>,
-        options: &Options,
-    ) -> Result<(Log, Recovery, Option<Writer>), Error> {
-        let names = disk
-            .list()
-            .map_err(|source| Error::io("list the log's directory", source))?;
+    fn open_on(disk: Arc<dyn Disk>, options: &Options) -> Result<(Log, Recovery, Option<Writer>), Error> {
+        let names = disk.list().map_err(|source| Error::io("list the log's directory", source))?;
         let found = recover(disk.as_ref(), &names)?;
         let recovery = Recovery {
             first_index: found.tip.first,
@@ -324,8 +310,7 @@ impl Log {
         } else {
             Err(found)
         };
-        let record_max_len =
-            options.file_len() as usize - BLOCK_LEN - BATCH_HEADER_LEN - ENTRY_HEADER_LEN;
+        let record_max_len = options.file_len() as usize - BLOCK_LEN - BATCH_HEADER_LEN - ENTRY_HEADER_LEN;
         let inner = |view, spares| Inner {
             view,
             spares,
@@ -333,34 +318,17 @@ impl Log {
             threads: Mutex::default(),
         };
         let (inner, writer) = match writer {
-            Ok(writer) => (
-                inner(writer.view.clone(), Some(writer.spares.clone())),
-                Some(writer),
-            ),
+            Ok(writer) => (inner(writer.view.clone(), Some(writer.spares.clone())), Some(writer)),
             Err(found) => (inner(read_only_view(found, options), None), None),
         };
-        Ok((
-            Log {
-                inner: Arc::new(inner),
-            },
-            recovery,
-            writer,
-        ))
+        Ok((Log { inner: Arc::new(inner) }, recovery, writer))
     }
 
     fn start(&self, writer: Writer) -> std::io::Result<()> {
         let spares = writer.spares.clone();
         let mut threads = lock(&self.inner.threads);
-        threads.push(
-            thread::Builder::new()
-                .name("log-writer".into())
-                .spawn(move || writer.run())?,
-        );
-        threads.push(
-            thread::Builder::new()
-                .name("log-spares".into())
-                .spawn(move || spares.run())?,
-        );
+        threads.push(thread::Builder::new().name("log-writer".into()).spawn(move || writer.run())?);
+        threads.push(thread::Builder::new().name("log-spares".into()).spawn(move || spares.run())?);
         Ok(())
     }
 
@@ -405,55 +373,32 @@ impl Log {
         done: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) -> Result<(), Error> {
         let next = last.map(|last| last.saturating_add(1));
-        self.inner
-            .view
-            .change(Kind::Truncate, next, Bytes::new(), Box::new(done))
+        self.inner.view.change(Kind::Truncate, next, Bytes::new(), Box::new(done))
     }
 
     /// Forgets the records before `index`; files that hold nothing else are recycled.
     ///
     /// # Errors
     /// `OutOfRange`: past the next index. `Closed`, `ReadOnly`.
-    pub fn purge_before(
-        &self,
-        index: u64,
-        done: impl FnOnce(Result<(), Error>) + Send + 'static,
-    ) -> Result<(), Error> {
-        self.inner
-            .view
-            .change(Kind::Purge, Some(index), Bytes::new(), Box::new(done))
+    pub fn purge_before(&self, index: u64, done: impl FnOnce(Result<(), Error>) + Send + 'static) -> Result<(), Error> {
+        self.inner.view.change(Kind::Purge, Some(index), Bytes::new(), Box::new(done))
     }
 
     /// Empties the log so that the next record is `next_index`, wherever that is. The mark stays.
     ///
     /// # Errors
     /// `Closed`, `ReadOnly`.
-    pub fn reset(
-        &self,
-        next_index: u64,
-        done: impl FnOnce(Result<(), Error>) + Send + 'static,
-    ) -> Result<(), Error> {
-        self.inner
-            .view
-            .change(Kind::Reset, Some(next_index), Bytes::new(), Box::new(done))
+    pub fn reset(&self, next_index: u64, done: impl FnOnce(Result<(), Error>) + Send + 'static) -> Result<(), Error> {
+        self.inner.view.change(Kind::Reset, Some(next_index), Bytes::new(), Box::new(done))
     }
 
     /// Replaces the mark, a small value (at most [`MARK_MAX_LEN`] bytes; Raft's vote) that [`Recovery`] gives back.
     ///
     /// # Errors
     /// `TooLong`. `Closed`, `ReadOnly`.
-    pub fn set_mark(
-        &self,
-        mark: &[u8],
-        done: impl FnOnce(Result<(), Error>) + Send + 'static,
-    ) -> Result<(), Error> {
+    pub fn set_mark(&self, mark: &[u8], done: impl FnOnce(Result<(), Error>) + Send + 'static) -> Result<(), Error> {
         check_len(mark.len(), MARK_MAX_LEN)?;
-        self.inner.view.change(
-            Kind::Mark,
-            None,
-            Bytes::copy_from_slice(mark),
-            Box::new(done),
-        )
+        self.inner.view.change(Kind::Mark, None, Bytes::copy_from_slice(mark), Box::new(done))
     }
 
     /// Index of the first record that is not purged.
@@ -478,11 +423,7 @@ impl Log {
 
     /// Counters and gauges, for metrics.
     pub fn stats(&self) -> Stats {
-        let spares = self
-            .inner
-            .spares
-            .as_ref()
-            .map_or(0, |spares| spares.ready_count());
+        let spares = self.inner.spares.as_ref().map_or(0, |spares| spares.ready_count());
         let state = self.inner.view.lock();
         Stats {
             files: state.files.len() as u64,
@@ -521,64 +462,24 @@ impl Drop for Inner {
 }
 
 fn check_len(len_bytes: usize, limit_bytes: usize) -> Result<(), Error> {
-    if len_bytes > limit_bytes {
-        Err(Error::TooLong {
-            len_bytes,
-            limit_bytes,
-        })
-    } else {
-        Ok(())
-    }
+    if len_bytes > limit_bytes { Err(Error::TooLong { len_bytes, limit_bytes }) } else { Ok(()) }
 }
 
 fn read_only_view(found: Recovered, options: &Options) -> Arc<View> {
-    let files = found
-        .files
-        .iter()
-        .map(|file| (file.sequence, file.file.clone()))
-        .collect();
-    Arc::new(View::new(
-        found.places,
-        files,
-        Access::ReadOnly,
-        options.cache_len_bytes,
-    ))
+    let files = found.files.iter().map(|file| (file.sequence, file.file.clone())).collect();
+    Arc::new(View::new(found.places, files, Access::ReadOnly, options.cache_len_bytes))
 }
 
 /// Makes a recovered log ready to be written: a file to write to, the witness at its end, leftovers gone.
-fn resume(
-    disk: Arc<dyn Disk>,
-    options: &Options,
-    names: &[String],
-    found: Recovered,
-) -> std::io::Result<Writer> {
+fn resume(disk: Arc<dyn Disk>, options: &Options, names: &[String], found: Recovered) -> std::io::Result<Writer> {
     // A process that died may have left a rename that is seen but not durable; nothing may be built on that.
     disk.sync_dir()?;
-    let spares = Arc::new(Spares::adopt(
-        disk.clone(),
-        options.file_len(),
-        options.spare_count,
-        names,
-    )?);
-    let files = found
-        .files
-        .iter()
-        .map(|file| (file.sequence, file.file.clone()))
-        .collect();
-    let view = Arc::new(View::new(
-        found.places,
-        files,
-        Access::Open,
-        options.cache_len_bytes,
-    ));
+    let spares = Arc::new(Spares::adopt(disk.clone(), options.file_len(), options.spare_count, names)?);
+    let files = found.files.iter().map(|file| (file.sequence, file.file.clone())).collect();
+    let view = Arc::new(View::new(found.places, files, Access::Open, options.cache_len_bytes));
     let (witness, witnessed) = match found.witness {
-        FoundWitness::Valid { file, newest, slot } => {
-            (Witness::resume(file, newest, &slot), Some(slot))
-        }
-        _ => (
-            create_witness(disk.as_ref(), found.log_id, &found.tip)?,
-            None,
-        ),
+        FoundWitness::Valid { file, newest, slot } => (Witness::resume(file, newest, &slot), Some(slot)),
+        _ => (create_witness(disk.as_ref(), found.log_id, &found.tip)?, None),
     };
     let mut writer = Writer {
         disk,
@@ -609,16 +510,9 @@ fn create_witness(disk: &dyn Disk, log_id: u64, tip: &Tip) -> std::io::Result<Wi
 
 /// Brings the witness to the log's end. Where a loss is accepted, the log gets the mark first, which only the witness may
 /// have had, and the witness comes down after: a crash in between finds the loss again.
-fn settle(
-    writer: &mut Writer,
-    health: Health,
-    mark: Vec<u8>,
-    witnessed: Option<Slot>,
-) -> std::io::Result<()> {
+fn settle(writer: &mut Writer, health: Health, mark: Vec<u8>, witnessed: Option<Slot>) -> std::io::Result<()> {
     if health != Health::Whole {
-        let queued = writer
-            .view
-            .change(Kind::Mark, None, Bytes::from(mark), Box::new(|_| ()));
+        let queued = writer.view.change(Kind::Mark, None, Bytes::from(mark), Box::new(|_| ()));
         queued.map_err(std::io::Error::other)?;
         writer.step()?;
     }

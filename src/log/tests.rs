@@ -21,13 +21,7 @@ struct Model {
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let lens: Vec<usize> = self.records.values().map(Bytes::len).collect();
-        write!(
-            f,
-            "{}..{} of {lens:?}, mark {:?}",
-            self.first,
-            self.next,
-            self.mark.get(..2)
-        )
+        write!(f, "{}..{} of {lens:?}, mark {:?}", self.first, self.next, self.mark.get(..2))
     }
 }
 
@@ -78,11 +72,7 @@ impl Model {
             _ => {
                 let count = rng.below(4);
                 let record = |_| {
-                    let len = if rng.below(8) == 0 {
-                        rng.below(longest)
-                    } else {
-                        rng.below(200)
-                    };
+                    let len = if rng.below(8) == 0 { rng.below(longest) } else { rng.below(200) };
                     Bytes::from(rng.bytes(len as usize))
                 };
                 Op::Append((0..count).map(record).collect())
@@ -92,11 +82,7 @@ impl Model {
 
     fn truncation(&self, rng: &mut Rng) -> Option<u64> {
         let next = self.first + rng.below(self.next - self.first + 1);
-        if rng.below(8) == 0 {
-            None
-        } else {
-            next.checked_sub(1)
-        }
+        if rng.below(8) == 0 { None } else { next.checked_sub(1) }
     }
 }
 
@@ -104,12 +90,7 @@ impl Model {
 fn contents(log: &Log, recovery: &Recovery) -> Result<Model, Error> {
     let (first, next) = (log.first_index(), log.next_index());
     let records = read_all(log, first..next)?;
-    Ok(Model {
-        first,
-        next,
-        records,
-        mark: recovery.mark.clone(),
-    })
+    Ok(Model { first, next, records, mark: recovery.mark.clone() })
 }
 
 fn read_all(log: &Log, range: Range<u64>) -> Result<BTreeMap<u64, Bytes>, Error> {
@@ -125,12 +106,7 @@ fn read_all(log: &Log, range: Range<u64>) -> Result<BTreeMap<u64, Bytes>, Error>
 }
 
 fn options() -> Options {
-    Options {
-        file_len_bytes: 16 << 10,
-        spare_count: 1,
-        cache_len_bytes: 2000,
-        ..Options::new("simulated")
-    }
+    Options { file_len_bytes: 16 << 10, spare_count: 1, cache_len_bytes: 2000, ..Options::new("simulated") }
 }
 
 /// One life of a log on a simulated disk, between two crashes; the test is the writer's thread.
@@ -152,11 +128,7 @@ impl Life {
         let acked = self.acked.clone();
         let done = move |result: Result<(), Error>| {
             if result.is_ok() {
-                assert_eq!(
-                    acked.swap(number, Ordering::SeqCst),
-                    before,
-                    "acknowledged once, and in order"
-                );
+                assert_eq!(acked.swap(number, Ordering::SeqCst), before, "acknowledged once, and in order");
             }
         };
         match op.clone() {
@@ -170,10 +142,9 @@ impl Life {
 
     fn note_states(&mut self, op: &Op) {
         let entries: Vec<Op> = match op {
-            Op::Append(records) if !records.is_empty() => records
-                .iter()
-                .map(|record| Op::Append(vec![record.clone()]))
-                .collect(),
+            Op::Append(records) if !records.is_empty() => {
+                records.iter().map(|record| Op::Append(vec![record.clone()])).collect()
+            }
             other => vec![other.clone()],
         };
         for entry in entries {
@@ -199,25 +170,12 @@ impl Life {
     /// Callers see every queued change at once.
     fn check_view(&self, rng: &mut Rng) {
         let model = &self.states[self.states.len() - 1];
-        assert_eq!(
-            (self.log.first_index(), self.log.next_index()),
-            (model.first, model.next)
-        );
+        assert_eq!((self.log.first_index(), self.log.next_index()), (model.first, model.next));
         assert!(self.log.durable_index() <= model.next);
         if rng.below(4) == 0 {
             let from = model.first + rng.below(model.next - model.first + 1);
-            let expected: Vec<_> = model
-                .records
-                .range(from..)
-                .map(|(at, bytes)| (*at, bytes.clone()))
-                .collect();
-            assert_eq!(
-                read_all(&self.log, from..model.next)
-                    .unwrap()
-                    .into_iter()
-                    .collect::<Vec<_>>(),
-                expected
-            );
+            let expected: Vec<_> = model.records.range(from..).map(|(at, bytes)| (*at, bytes.clone())).collect();
+            assert_eq!(read_all(&self.log, from..model.next).unwrap().into_iter().collect::<Vec<_>>(), expected);
             if let Some(cached) = self.log.read_cached(from..model.next, usize::MAX) {
                 assert_eq!(cached, expected);
             }
@@ -230,31 +188,13 @@ fn reopen(disk: &SimDisk, candidates: &[Model], what: &str) -> Result<Life, Erro
     let (log, recovery, writer) = Log::open_on(Arc::new(disk.clone()), &options())?;
     assert_eq!(recovery.state, Health::Whole, "{what}");
     let found = contents(&log, &recovery).unwrap();
-    assert_eq!(
-        (recovery.first_index, recovery.next_index),
-        (found.first, found.next),
-        "{what}"
-    );
-    assert!(
-        candidates.contains(&found),
-        "{what}: found {found:?}, none of {candidates:?}"
-    );
+    assert_eq!((recovery.first_index, recovery.next_index), (found.first, found.next), "{what}");
+    assert!(candidates.contains(&found), "{what}: found {found:?}, none of {candidates:?}");
     let acked = Arc::new(AtomicUsize::new(0));
-    Ok(Life {
-        log,
-        writer: writer.unwrap(),
-        states: vec![found],
-        acked,
-    })
+    Ok(Life { log, writer: writer.unwrap(), states: vec![found], acked })
 }
 
-const LOSSES: [Loss; 5] = [
-    Loss::Process,
-    Loss::All,
-    Loss::None,
-    Loss::SomeSectors,
-    Loss::SomeSectorsTorn,
-];
+const LOSSES: [Loss; 5] = [Loss::Process, Loss::All, Loss::None, Loss::SomeSectors, Loss::SomeSectorsTorn];
 
 /// Three lives on one disk, each ended by a crash: the first after `crash_at` steps, the others after some.
 /// Answers the steps of the first life, had it not crashed.
@@ -278,22 +218,12 @@ fn lives(seed: u64, crash_at: u64) -> u64 {
         let loss = LOSSES[rng.below(5) as usize];
         disk = disk.after_crash(loss, &mut rng);
     }
-    let mut last = reopen(
-        &disk,
-        &candidates,
-        &format!("seed {seed}, crash at {crash_at}, end"),
-    )
-    .unwrap();
+    let mut last = reopen(&disk, &candidates, &format!("seed {seed}, crash at {crash_at}, end")).unwrap();
     assert!(last.live(&mut rng, 10));
     last.log.close();
     last.writer.finish();
     let end = last.states.split_off(last.states.len() - 1);
-    reopen(
-        &disk,
-        &end,
-        &format!("seed {seed}, crash at {crash_at}, closed"),
-    )
-    .unwrap();
+    reopen(&disk, &end, &format!("seed {seed}, crash at {crash_at}, closed")).unwrap();
     first_life_steps
 }
 
@@ -336,20 +266,11 @@ fn small_log(closed: bool) -> (SimDisk, Model) {
 
 /// Names of the files whose bytes count.
 fn kept_files(disk: &SimDisk) -> Vec<String> {
-    disk.names()
-        .into_iter()
-        .filter(|name| name.ends_with(".log") || name == witness::NAME)
-        .collect()
+    disk.names().into_iter().filter(|name| name.ends_with(".log") || name == witness::NAME).collect()
 }
 
 fn open_sim(disk: &SimDisk, accept_loss: bool) -> Result<(Log, Recovery, Option<Writer>), Error> {
-    Log::open_on(
-        Arc::new(disk.clone()),
-        &Options {
-            accept_loss,
-            ..options()
-        },
-    )
+    Log::open_on(Arc::new(disk.clone()), &Options { accept_loss, ..options() })
 }
 
 #[test]
@@ -361,17 +282,10 @@ fn every_flipped_byte_is_harmless_or_noticed() {
         // A close changes the witness, and with it what the last file must prove by itself; nothing else.
         let begun = if closed { 0 } else { files.len() - 2 };
         for name in files.into_iter().skip(begun) {
-            let flips =
-                (0..disk.len_of(&name)).map(|at| (at, if closed { 1 << (at % 8) } else { 0xff }));
-            let noticed = flips
-                .filter(|(at, mask)| is_noticed(&disk, &model, &name, *at, *mask))
-                .count();
+            let flips = (0..disk.len_of(&name)).map(|at| (at, if closed { 1 << (at % 8) } else { 0xff }));
+            let noticed = flips.filter(|(at, mask)| is_noticed(&disk, &model, &name, *at, *mask)).count();
             let expected = name != witness::NAME;
-            assert_eq!(
-                noticed > 0,
-                expected,
-                "{name}: {noticed} flips noticed; one slot of the witness is enough"
-            );
+            assert_eq!(noticed > 0, expected, "{name}: {noticed} flips noticed; one slot of the witness is enough");
         }
     }
 }
@@ -384,17 +298,10 @@ fn is_noticed(disk: &SimDisk, model: &Model, name: &str, at: usize, mask: u8) ->
         Err(_) => true,
         Ok(found) if found.health != Health::Whole => true,
         Ok(found) => {
-            assert_eq!(
-                (&found.mark, found.tip.next),
-                (&model.mark, model.next),
-                "{name} at {at}, mask {mask:02x}"
-            );
+            assert_eq!((&found.mark, found.tip.next), (&model.mark, model.next), "{name} at {at}, mask {mask:02x}");
             let view = read_only_view(found, &options());
             let records = view.read(model.first..model.next, usize::MAX).unwrap();
-            assert!(
-                records.into_iter().eq(model.records.clone()),
-                "{name} at {at}, mask {mask:02x}"
-            );
+            assert!(records.into_iter().eq(model.records.clone()), "{name} at {at}, mask {mask:02x}");
             false
         }
     };
@@ -406,10 +313,7 @@ fn is_noticed(disk: &SimDisk, model: &Model, name: &str, at: usize, mask: u8) ->
 fn damage_under_an_open_log_is_noticed_when_read() {
     let (disk, model) = small_log(true);
     let (log, _, _writer) = open_sim(&disk, false).unwrap();
-    for name in kept_files(&disk)
-        .iter()
-        .filter(|name| name.ends_with(".log"))
-    {
+    for name in kept_files(&disk).iter().filter(|name| name.ends_with(".log")) {
         for at in (0..disk.len_of(name)).step_by(7) {
             disk.flip(name, at, 0x10);
             match read_all(&log, model.first..model.next) {
@@ -426,15 +330,7 @@ fn damage_before_a_later_batch_is_a_hole() {
     let (disk, _) = small_log(true);
     disk.flip(&name_of(1), BLOCK_LEN + 100, 1);
     let error = open_sim(&disk, false).err().unwrap();
-    let Error::Hole {
-        file,
-        offset,
-        batch,
-        proven_batch,
-    } = error
-    else {
-        panic!("{error}")
-    };
+    let Error::Hole { file, offset, batch, proven_batch } = error else { panic!("{error}") };
     assert_eq!((file, offset, batch), (name_of(1), BLOCK_LEN as u64, 0));
     assert!(proven_batch > batch);
 }
@@ -443,10 +339,7 @@ fn damage_before_a_later_batch_is_a_hole() {
 fn last_batch(disk: &SimDisk) -> (String, usize) {
     let (_, _, writer) = open_sim(&disk.copy(), false).unwrap();
     let writer = writer.unwrap();
-    (
-        name_of(writer.files.current().unwrap().sequence),
-        writer.position - BLOCK_LEN,
-    )
+    (name_of(writer.files.current().unwrap().sequence), writer.position - BLOCK_LEN)
 }
 
 /// The small log without its last batch, but with its mark.
@@ -463,44 +356,20 @@ fn a_log_behind_its_witness_is_read_only_until_the_loss_is_accepted() {
     disk.flip(&name, at + 60, 0x80);
     for _ in 0..2 {
         let (log, recovery, writer) = open_sim(&disk, false).unwrap();
-        assert_eq!(
-            recovery.state,
-            Health::BehindWitness {
-                witnessed_next: model.next
-            }
-        );
-        assert_eq!(
-            (recovery.next_index, &recovery.mark),
-            (model.next - 2, &model.mark)
-        );
+        assert_eq!(recovery.state, Health::BehindWitness { witnessed_next: model.next });
+        assert_eq!((recovery.next_index, &recovery.mark), (model.next - 2, &model.mark));
         assert!(writer.is_none());
         let refused = log.append(recovery.next_index, vec![Bytes::new()], |_| ());
         assert!(matches!(refused, Err(Error::ReadOnly)));
         assert_eq!(contents(&log, &recovery).unwrap(), what_is_left(&model));
     }
     let (log, recovery, mut writer) = open_sim(&disk, true).unwrap();
-    assert_eq!(
-        recovery.state,
-        Health::BehindWitness {
-            witnessed_next: model.next
-        }
-    );
-    log.append(
-        recovery.next_index,
-        vec![Bytes::from_static(b"new")],
-        |_| (),
-    )
-    .unwrap();
+    assert_eq!(recovery.state, Health::BehindWitness { witnessed_next: model.next });
+    log.append(recovery.next_index, vec![Bytes::from_static(b"new")], |_| ()).unwrap();
     writer.as_mut().unwrap().step().unwrap();
     let (log, recovery, _) = open_sim(&disk.copy(), false).unwrap();
-    assert_eq!(
-        (recovery.state, &recovery.mark),
-        (Health::Whole, &model.mark)
-    );
-    assert_eq!(
-        log.read(model.next - 2..model.next - 1, 0).unwrap()[0].1,
-        "new"
-    );
+    assert_eq!((recovery.state, &recovery.mark), (Health::Whole, &model.mark));
+    assert_eq!(log.read(model.next - 2..model.next - 1, 0).unwrap()[0].1, "new");
 }
 
 #[test]
@@ -516,17 +385,9 @@ fn a_crash_while_a_loss_is_accepted_leaves_the_mark() {
             let _ = open_sim(&disk, true);
             let disk = disk.after_crash(loss, &mut rng);
             let (log, recovery, _) = open_sim(&disk, true).unwrap();
-            assert_eq!(
-                contents(&log, &recovery).unwrap(),
-                what_is_left(&model),
-                "{crash_at} {loss:?}"
-            );
+            assert_eq!(contents(&log, &recovery).unwrap(), what_is_left(&model), "{crash_at} {loss:?}");
             let (_, recovery, _) = open_sim(&disk, false).unwrap();
-            assert_eq!(
-                (recovery.state, &recovery.mark),
-                (Health::Whole, &model.mark),
-                "{crash_at} {loss:?}"
-            );
+            assert_eq!((recovery.state, &recovery.mark), (Health::Whole, &model.mark), "{crash_at} {loss:?}");
         }
     }
 }
@@ -539,65 +400,32 @@ fn a_missing_file_or_witness_is_noticed() {
         disk.remove(&name).unwrap();
         match open_sim(&disk, false) {
             Ok((_, recovery, _)) if name == witness::NAME => {
-                assert_eq!(
-                    (recovery.state, recovery.next_index),
-                    (Health::WitnessLost, model.next)
-                );
+                assert_eq!((recovery.state, recovery.next_index), (Health::WitnessLost, model.next));
                 assert_eq!(recovery.mark, model.mark);
-                let (_, recovery, _) = open_sim(&disk, true)
-                    .map(|_| open_sim(&disk, false).unwrap())
-                    .unwrap();
-                assert_eq!(
-                    (recovery.state, recovery.mark),
-                    (Health::Whole, model.mark.clone())
-                );
+                let (_, recovery, _) = open_sim(&disk, true).map(|_| open_sim(&disk, false).unwrap()).unwrap();
+                assert_eq!((recovery.state, recovery.mark), (Health::Whole, model.mark.clone()));
             }
             Ok((_, recovery, _)) => assert_ne!(recovery.state, Health::Whole, "without {name}"),
-            Err(error) => assert!(
-                matches!(error, Error::MissingFile { .. } | Error::Hole { .. }),
-                "{error}"
-            ),
+            Err(error) => assert!(matches!(error, Error::MissingFile { .. } | Error::Hole { .. }), "{error}"),
         }
     }
-    for name in kept_files(&disk)
-        .iter()
-        .filter(|name| name.ends_with(".log"))
-    {
+    for name in kept_files(&disk).iter().filter(|name| name.ends_with(".log")) {
         disk.remove(name).unwrap();
     }
     let (_, recovery, _) = open_sim(&disk, false).unwrap();
-    assert_eq!(
-        recovery.state,
-        Health::BehindWitness {
-            witnessed_next: model.next
-        }
-    );
+    assert_eq!(recovery.state, Health::BehindWitness { witnessed_next: model.next });
     assert_eq!(recovery.mark, model.mark);
 }
 
 #[test]
 fn a_file_of_another_log_is_refused() {
     let (disk, _) = small_log(true);
-    let mut header = format::FileHeader {
-        log_id: 999,
-        sequence: 3,
-        tip: Tip::new(999),
-    };
+    let mut header = format::FileHeader { log_id: 999, sequence: 3, tip: Tip::new(999) };
     let names = kept_files(&disk);
-    let last = names
-        .iter()
-        .filter_map(|name| files::sequence_of(name))
-        .max()
-        .unwrap();
+    let last = names.iter().filter_map(|name| files::sequence_of(name)).max().unwrap();
     header.sequence = u64::from(last);
-    disk.open(&name_of(last))
-        .unwrap()
-        .write_at(0, &header.encode())
-        .unwrap();
-    assert!(matches!(
-        open_sim(&disk, false),
-        Err(Error::Foreign { found: 999, .. })
-    ));
+    disk.open(&name_of(last)).unwrap().write_at(0, &header.encode()).unwrap();
+    assert!(matches!(open_sim(&disk, false), Err(Error::Foreign { found: 999, .. })));
 }
 
 #[test]
@@ -607,56 +435,28 @@ fn a_failed_write_is_fatal_and_acknowledges_nothing() {
     log.start(writer.unwrap()).unwrap();
     disk.crash_after(1);
     let (sender, answers) = std::sync::mpsc::channel();
-    log.append(0, vec![Bytes::from_static(b"lost")], move |result| {
-        sender.send(result).unwrap()
-    })
-    .unwrap();
+    log.append(0, vec![Bytes::from_static(b"lost")], move |result| sender.send(result).unwrap()).unwrap();
     assert!(matches!(answers.recv().unwrap(), Err(Error::Closed)));
     log.close();
     assert!(disk.fatal_reason().is_some());
-    assert!(matches!(
-        log.append(1, vec![Bytes::new()], |_| ()),
-        Err(Error::Closed)
-    ));
+    assert!(matches!(log.append(1, vec![Bytes::new()], |_| ()), Err(Error::Closed)));
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
     let (log, _, mut writer) = open_sim(&SimDisk::default(), false).unwrap();
     let append = |at, len| log.append(at, vec![Bytes::from(vec![1; len])], |_| ());
-    assert!(matches!(
-        append(1, 1),
-        Err(Error::OutOfOrder {
-            expected: 0,
-            got: 1
-        })
-    ));
+    assert!(matches!(append(1, 1), Err(Error::OutOfOrder { expected: 0, got: 1 })));
     let longest = (16 << 10) - BLOCK_LEN - BATCH_HEADER_LEN - ENTRY_HEADER_LEN;
     assert!(matches!(append(0, longest + 1), Err(Error::TooLong { .. })));
     append(0, longest).unwrap();
     writer.as_mut().unwrap().step().unwrap();
     assert_eq!(log.read(0..1, 0).unwrap()[0].1.len(), longest);
-    assert!(matches!(
-        log.read(0..2, 0),
-        Err(Error::OutOfRange {
-            first: 0,
-            next: 1,
-            ..
-        })
-    ));
-    assert!(matches!(
-        log.purge_before(2, |_| ()),
-        Err(Error::OutOfRange { .. })
-    ));
+    assert!(matches!(log.read(0..2, 0), Err(Error::OutOfRange { first: 0, next: 1, .. })));
+    assert!(matches!(log.purge_before(2, |_| ()), Err(Error::OutOfRange { .. })));
     log.purge_before(1, |_| ()).unwrap();
-    assert!(matches!(
-        log.read(0..1, 0),
-        Err(Error::OutOfRange { first: 1, .. })
-    ));
-    assert!(matches!(
-        log.set_mark(&[0; MARK_MAX_LEN + 1], |_| ()),
-        Err(Error::TooLong { .. })
-    ));
+    assert!(matches!(log.read(0..1, 0), Err(Error::OutOfRange { first: 1, .. })));
+    assert!(matches!(log.set_mark(&[0; MARK_MAX_LEN + 1], |_| ()), Err(Error::TooLong { .. })));
 }
 
 #[test]
@@ -665,8 +465,7 @@ fn purged_files_are_used_again() {
     let (log, _, writer) = open_sim(&disk, false).unwrap();
     let mut writer = writer.unwrap();
     for index in 0..50 {
-        log.append(index, vec![Bytes::from(vec![index as u8; 5000])], |_| ())
-            .unwrap();
+        log.append(index, vec![Bytes::from(vec![index as u8; 5000])], |_| ()).unwrap();
         log.purge_before(index, |_| ()).unwrap();
         writer.step().unwrap();
     }
@@ -692,10 +491,7 @@ fn whatever_the_bytes_decoding_does_not_panic() {
             damaged[at] = rng.next() as u8;
         }
         if let Ok(decoded) = decode_records(&damaged) {
-            assert!(
-                whole.records.starts_with(&decoded.records),
-                "a whole prefix or nothing"
-            );
+            assert!(whole.records.starts_with(&decoded.records), "a whole prefix or nothing");
         }
     }
 }
@@ -704,36 +500,23 @@ fn whatever_the_bytes_decoding_does_not_panic() {
 #[test]
 fn many_writers_share_syncs_on_real_files() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        file_len_bytes: 256 << 10,
-        cache_len_bytes: 10_000,
-        ..Options::new(dir.path().join("log"))
-    };
+    let options =
+        Options { file_len_bytes: 256 << 10, cache_len_bytes: 10_000, ..Options::new(dir.path().join("log")) };
     let (log, recovery) = Log::open(options.clone()).unwrap();
     assert_eq!((recovery.next_index, recovery.state), (0, Health::Whole));
     append_from_threads(&log, 8, 50, 3000);
     let written = read_all(&log, 0..400).unwrap();
     let stats = log.stats();
-    assert_eq!(
-        (stats.records, stats.waiters, log.durable_index()),
-        (400, 400, 400)
-    );
+    assert_eq!((stats.records, stats.waiters, log.durable_index()), (400, 400, 400));
     assert!(stats.files > 4, "{stats:?}");
     let (sender, done) = std::sync::mpsc::channel();
-    log.purge_before(200, move |result| sender.send(result).unwrap())
-        .unwrap();
+    log.purge_before(200, move |result| sender.send(result).unwrap()).unwrap();
     done.recv().unwrap().unwrap();
     log.set_mark(b"mark", |_| ()).unwrap();
     drop(log);
     let (log, recovery) = Log::open(options).unwrap();
-    assert_eq!(
-        (recovery.first_index, recovery.next_index, recovery.mark),
-        (200, 400, b"mark".to_vec())
-    );
-    assert_eq!(
-        read_all(&log, 200..400).unwrap(),
-        written.into_iter().skip(200).collect()
-    );
+    assert_eq!((recovery.first_index, recovery.next_index, recovery.mark), (200, 400, b"mark".to_vec()));
+    assert_eq!(read_all(&log, 200..400).unwrap(), written.into_iter().skip(200).collect());
 }
 
 /// Each of `thread_count` threads appends `count` records, waiting for each to be durable.
@@ -746,10 +529,7 @@ fn append_from_threads(log: &Log, thread_count: usize, count: usize, len: usize)
                     let (sender, done) = std::sync::mpsc::channel();
                     let turn = lock(&turn);
                     let payload = Bytes::from(vec![log.next_index() as u8; len]);
-                    log.append(log.next_index(), vec![payload], move |result| {
-                        sender.send(result).unwrap()
-                    })
-                    .unwrap();
+                    log.append(log.next_index(), vec![payload], move |result| sender.send(result).unwrap()).unwrap();
                     drop(turn);
                     done.recv().unwrap().unwrap();
                 }
@@ -763,28 +543,16 @@ fn append_from_threads(log: &Log, thread_count: usize, count: usize, len: usize)
 fn random_operations_on_real_files() {
     for seed in 0..10 {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options {
-            dir: dir.path().to_path_buf(),
-            ..options()
-        };
+        let options = Options { dir: dir.path().to_path_buf(), ..options() };
         let mut rng = Rng(seed);
         let mut model = Model::default();
         for life in 0..4 {
             let disk = Arc::new(RealDisk::new(dir.path()));
             let (log, recovery, writer) = Log::open_on(disk, &options).unwrap();
             assert_eq!(recovery.state, Health::Whole, "seed {seed}, life {life}");
-            assert_eq!(
-                contents(&log, &recovery).unwrap(),
-                model,
-                "seed {seed}, life {life}"
-            );
+            assert_eq!(contents(&log, &recovery).unwrap(), model, "seed {seed}, life {life}");
             let (acked, states) = (Arc::default(), vec![model]);
-            let mut life = Life {
-                log,
-                writer: writer.unwrap(),
-                states,
-                acked,
-            };
+            let mut life = Life { log, writer: writer.unwrap(), states, acked };
             assert!(life.live(&mut rng, 20));
             model = life.states.pop().unwrap();
         }

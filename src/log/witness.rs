@@ -145,23 +145,10 @@ mod golden {
 
     #[test]
     fn a_slot_has_these_bytes() {
-        let tip = Tip {
-            batch: 7,
-            chain: 0x0102_0304,
-            first: 5,
-            next: 9,
-            mark: b"mark".to_vec(),
-        };
-        let slot = Slot {
-            log_id: 0xAABB,
-            generation: 2,
-            tip,
-        };
+        let tip = Tip { batch: 7, chain: 0x0102_0304, first: 5, next: 9, mark: b"mark".to_vec() };
+        let slot = Slot { log_id: 0xAABB, generation: 2, tip };
         let bytes = slot.encode();
-        let hex: String = bytes[..72]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex: String = bytes[..72].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
             concat!(

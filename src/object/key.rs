@@ -4,7 +4,7 @@ use crate::catalog::{
     Change, Command, DeleteKey, Deleted, ListPage, ListQuery, Lookup, Outcome, Part, Refusal, UploadPage, Version,
     VersionPage, VersionQuery, View,
 };
-use crate::ids::{BucketId, Ino, VersionId};
+use crate::ids::{BucketId, Ino, Seq, VersionId};
 
 use super::bucket::{find, unexpected};
 use super::{Error, Store, Target};

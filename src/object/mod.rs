@@ -320,9 +320,6 @@ async fn joined<R>(task: tokio::task::JoinHandle<R>) -> Result<R, Error> {
     task.await.map_err(|error| Error::Unavailable(format!("a task ended early: {error}")))
 }
 
-#[cfg(test)]
-mod tests;
-
 /// Compares a small body with the digests that its sender promised.
 ///
 /// # Errors
@@ -333,3 +330,6 @@ pub fn verify(bytes: &[u8], md5: Option<[u8; 16]>, promised: &[Checksum]) -> Res
     digests.update(bytes);
     digests.finish().check(md5, promised)
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ fn a_complete_lists_parts_in_order() {
 
     let with_checksums = "<Part><ETag>e</ETag><ChecksumCRC32C>sOO8/Q==</ChecksumCRC32C><ChecksumSHA1>2jmj7l5rSw0yVb/vlWAYkK/YBwk=</ChecksumSHA1><PartNumber>3</PartNumber></Part>";
     let read = parts(with_checksums).unwrap();
-    let algorithms: Vec<_> = read[0].checksums.iter().map(Checksum::algorithm).collect();
+    let algorithms: Vec<_> = read[0].checksums.iter().map(|checksum| checksum.algorithm).collect();
     assert_eq!(algorithms, [ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Sha1]);
 }
 

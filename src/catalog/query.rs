@@ -694,12 +694,8 @@ pub(super) fn read_upload(row: &rusqlite::Row<'_>) -> Result<Upload, Error> {
     })
 }
 
-pub(super) fn decode_checksums(bytes: &[u8]) -> Result<Vec<Checksum>, Error> {
-    Checksum::decode_all(bytes)
-}
-
 fn read_part(row: &rusqlite::Row<'_>) -> Result<Part, Error> {
-    let checksums = row.get_ref(4)?.as_blob_or_null()?.map(decode_checksums).transpose()?;
+    let checksums = row.get_ref(4)?.as_blob_or_null()?.map(Checksum::decode_all).transpose()?;
     Ok(Part {
         number: row.get(0)?,
         size_bytes: unsigned(row, 1)?,
@@ -707,12 +703,6 @@ fn read_part(row: &rusqlite::Row<'_>) -> Result<Part, Error> {
         etag: decode_etag(row.get_ref(3)?.as_blob()?)?,
         checksums: checksums.unwrap_or_default(),
     })
-}
-
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        Error::Sqlite(error.to_string())
-    }
 }
 
 impl From<rusqlite::types::FromSqlError> for Error {

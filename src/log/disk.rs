@@ -52,9 +52,7 @@ pub(super) struct RealDisk {
 
 impl RealDisk {
     pub(super) fn new(dir: &Path) -> RealDisk {
-        RealDisk {
-            dir: dir.to_path_buf(),
-        }
+        RealDisk { dir: dir.to_path_buf() }
     }
 }
 
@@ -62,16 +60,11 @@ impl Disk for RealDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         if !self.dir.exists() {
             fs::create_dir_all(&self.dir)?;
-            if let Some(parent) = self
-                .dir
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty())
-            {
+            if let Some(parent) = self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                 File::open(parent)?.sync_all()?;
             }
         }
-        let names = fs::read_dir(&self.dir)?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names = fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         names.collect()
     }
 
@@ -82,10 +75,7 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.dir.join(name))?;
+        let file = OpenOptions::new().read(true).write(true).open(self.dir.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -103,8 +93,7 @@ impl Disk for RealDisk {
 
     fn fresh_id(&self) -> io::Result<u64> {
         let mut id = [0; 8];
-        aws_lc_rs::rand::fill(&mut id)
-            .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        aws_lc_rs::rand::fill(&mut id).map_err(|_| io::Error::other("the system gives no random bytes"))?;
         Ok(u64::from_le_bytes(id))
     }
 
@@ -135,11 +124,6 @@ impl DiskFile for RealFile {
 
     fn settle(&self) -> io::Result<()> {
         self.0.sync_data()?;
-        Ok(posix_fadvise(
-            &self.0,
-            0,
-            0,
-            PosixFadviseAdvice::POSIX_FADV_DONTNEED,
-        )?)
+        Ok(posix_fadvise(&self.0, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
     }
 }

@@ -37,12 +37,7 @@ pub(super) struct Files {
 impl Files {
     /// Adds the file that is written from now on.
     pub(super) fn push(&mut self, sequence: u32, file: Arc<dyn DiskFile>, len: usize) {
-        self.list.push_back(LogFile {
-            sequence,
-            file,
-            len,
-            live_end: 0,
-        });
+        self.list.push_back(LogFile { sequence, file, len, live_end: 0 });
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &LogFile> {
@@ -61,16 +56,8 @@ impl Files {
     /// Follows an entry written to the current file.
     pub(super) fn apply(&mut self, kind: Kind, index: u64) {
         match kind {
-            Kind::Record => self
-                .list
-                .iter_mut()
-                .rev()
-                .take(1)
-                .for_each(|file| file.live_end = index + 1),
-            Kind::Truncate => self
-                .list
-                .iter_mut()
-                .for_each(|file| file.live_end = file.live_end.min(index)),
+            Kind::Record => self.list.iter_mut().rev().take(1).for_each(|file| file.live_end = index + 1),
+            Kind::Truncate => self.list.iter_mut().for_each(|file| file.live_end = file.live_end.min(index)),
             Kind::Reset => self.list.iter_mut().for_each(|file| file.live_end = 0),
             Kind::Purge | Kind::Mark => {}
         }
@@ -79,10 +66,6 @@ impl Files {
     /// Takes out the oldest file if nothing at or after `first` lies in it; never the current one.
     pub(super) fn pop_dead(&mut self, first: u64) -> Option<u32> {
         let dead = self.list.len() > 1 && self.list.front()?.live_end <= first;
-        if dead {
-            self.list.pop_front().map(|file| file.sequence)
-        } else {
-            None
-        }
+        if dead { self.list.pop_front().map(|file| file.sequence) } else { None }
     }
 }

@@ -93,15 +93,9 @@ pub enum Kind {
 
 impl Kind {
     fn decode(ordinal: u32) -> Option<Kind> {
-        [
-            Kind::Record,
-            Kind::Truncate,
-            Kind::Purge,
-            Kind::Reset,
-            Kind::Mark,
-        ]
-        .into_iter()
-        .find(|kind| *kind as u32 == ordinal)
+        [Kind::Record, Kind::Truncate, Kind::Purge, Kind::Reset, Kind::Mark]
+            .into_iter()
+            .find(|kind| *kind as u32 == ordinal)
     }
 }
 
@@ -122,10 +116,7 @@ pub(super) struct Tip {
 impl Tip {
     /// The tip of a log that was never written.
     pub(super) fn new(log_id: u64) -> Tip {
-        Tip {
-            chain: crc32c(!0, &[&log_id.to_le_bytes()]),
-            ..Tip::default()
-        }
+        Tip { chain: crc32c(!0, &[&log_id.to_le_bytes()]), ..Tip::default() }
     }
 
     /// Applies an entry; false, and no change, if it does not fit the state.
@@ -196,11 +187,7 @@ impl FileHeader {
             next: u64_at(bytes, 48),
             mark: bytes[MARK_AT..MARK_AT + mark_len].to_vec(),
         };
-        Ok(FileHeader {
-            log_id: u64_at(bytes, 16),
-            sequence: u64_at(bytes, 24),
-            tip,
-        })
+        Ok(FileHeader { log_id: u64_at(bytes, 16), sequence: u64_at(bytes, 24), tip })
     }
 }
 
@@ -218,13 +205,7 @@ pub(super) struct Entry {
 }
 
 /// Appends one entry to `buffer`. `tip` is moved on past it; false, and no change, if the entry does not fit the tip.
-pub(super) fn encode_entry(
-    buffer: &mut Vec<u8>,
-    tip: &mut Tip,
-    kind: Kind,
-    index: u64,
-    payload: &[u8],
-) -> bool {
+pub(super) fn encode_entry(buffer: &mut Vec<u8>, tip: &mut Tip, kind: Kind, index: u64, payload: &[u8]) -> bool {
     if !tip.apply(kind, index, payload) {
         return false;
     }
@@ -240,30 +221,17 @@ pub(super) fn encode_entry(
 }
 
 /// Decodes and verifies the entry at `offset`, which must end by `end`. Does not look at its meaning.
-pub(super) fn decode_entry(
-    bytes: &[u8],
-    offset: usize,
-    end: usize,
-    chain_before: u32,
-) -> Option<Entry> {
+pub(super) fn decode_entry(bytes: &[u8], offset: usize, end: usize, chain_before: u32) -> Option<Entry> {
     let payload_at = offset.checked_add(ENTRY_HEADER_LEN)?;
     if payload_at > end || end > bytes.len() {
         return None;
     }
     let payload = payload_at..payload_at.checked_add(u32_at(bytes, offset + 8) as usize)?;
-    if payload.end > end
-        || u32_at(bytes, offset) != crc32c(chain_before, &[&bytes[offset + 4..payload.end]])
-    {
+    if payload.end > end || u32_at(bytes, offset) != crc32c(chain_before, &[&bytes[offset + 4..payload.end]]) {
         return None;
     }
     let kind = Kind::decode(u32_at(bytes, offset + 4))?;
-    Some(Entry {
-        kind,
-        index: u64_at(bytes, offset + 12),
-        chain_before,
-        offset,
-        payload,
-    })
+    Some(Entry { kind, index: u64_at(bytes, offset + 12), chain_before, offset, payload })
 }
 
 /// What a batch header says.
@@ -304,13 +272,7 @@ pub(super) fn begin_batch(buffer: &mut Vec<u8>) {
 }
 
 /// Ends a batch whose entries are in `buffer`: writes its header, pads it. `before`: the tip before its first entry.
-pub(super) fn end_batch(
-    buffer: &mut Vec<u8>,
-    log_id: u64,
-    sequence: u64,
-    before: &Tip,
-    entry_count: u32,
-) {
+pub(super) fn end_batch(buffer: &mut Vec<u8>, log_id: u64, sequence: u64, before: &Tip, entry_count: u32) {
     let body_len = (buffer.len() - BATCH_HEADER_LEN) as u32;
     put(buffer, 0, BATCH_MAGIC);
     put(buffer, 8, &sequence.to_le_bytes());
@@ -352,36 +314,21 @@ pub(super) struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// `bytes`: the whole file that `header` was read from.
     pub(super) fn new(bytes: &'a [u8], header: FileHeader) -> Scan<'a> {
-        Scan {
-            bytes,
-            log_id: header.log_id,
-            sequence: header.sequence,
-            offset: BLOCK_LEN,
-            tip: header.tip,
-        }
+        Scan { bytes, log_id: header.log_id, sequence: header.sequence, offset: BLOCK_LEN, tip: header.tip }
     }
 
     /// The next batch's entries, once all are verified. After an `Err` nothing has moved.
     pub(super) fn next_batch(&mut self) -> Result<Vec<Entry>, Stop> {
         let header = BatchHeader::decode(self.bytes, self.offset, self.log_id, self.sequence);
-        let header = header
-            .filter(|header| header.batch == self.tip.batch)
-            .ok_or(Stop::End)?;
+        let header = header.filter(|header| header.batch == self.tip.batch).ok_or(Stop::End)?;
         if (header.chain, header.next) != (self.tip.chain, self.tip.next) {
             return Err(Stop::Broken);
         }
         let body = self.offset + BATCH_HEADER_LEN;
         let len = align(BATCH_HEADER_LEN + header.body_len);
         let mut tip = self.tip.clone();
-        let entries = decode_body(
-            self.bytes,
-            body..body + header.body_len,
-            header.entry_count,
-            &mut tip,
-        )
-        .ok_or(Stop::Torn {
-            len_bytes: len as u64,
-        })?;
+        let entries = decode_body(self.bytes, body..body + header.body_len, header.entry_count, &mut tip)
+            .ok_or(Stop::Torn { len_bytes: len as u64 })?;
         tip.batch += 1;
         self.tip = tip;
         self.offset += len;
@@ -393,20 +340,13 @@ impl<'a> Scan<'a> {
     pub(super) fn later_batch(&self) -> Option<u64> {
         (self.offset..self.bytes.len())
             .step_by(BLOCK_LEN)
-            .filter_map(|offset| {
-                BatchHeader::decode(self.bytes, offset, self.log_id, self.sequence)
-            })
+            .filter_map(|offset| BatchHeader::decode(self.bytes, offset, self.log_id, self.sequence))
             .map(|header| header.batch)
             .find(|batch| *batch > self.tip.batch)
     }
 }
 
-fn decode_body(
-    bytes: &[u8],
-    body: Range<usize>,
-    entry_count: u32,
-    tip: &mut Tip,
-) -> Option<Vec<Entry>> {
+fn decode_body(bytes: &[u8], body: Range<usize>, entry_count: u32, tip: &mut Tip) -> Option<Vec<Entry>> {
     let mut entries = Vec::new();
     let mut offset = body.start;
     for _ in 0..entry_count {
@@ -448,12 +388,103 @@ pub fn decode_records(bytes: &[u8]) -> Result<Decoded, &'static str> {
                     .map(|entry| (entry.index, entry.payload)),
             ),
             Err(stop) => {
-                return Ok(Decoded {
-                    records,
-                    end_offset: scan.offset,
-                    stop,
-                });
+                return Ok(Decoded { records, end_offset: scan.offset, stop });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod golden {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn tip() -> Tip {
+        Tip {
+            batch: 7,
+            chain: 0x0102_0304,
+            first: 5,
+            next: 9,
+            mark: b"mark".to_vec(),
+        }
+    }
+
+    /// CRC-32/ISCSI of "123456789", from the catalogue of CRCs.
+    #[test]
+    fn the_checksum_is_crc32c() {
+        assert_eq!(crc32c(!0, &[b"12345", b"6789"]), 0xE306_9283);
+    }
+
+    #[test]
+    fn a_file_header_has_these_bytes() {
+        let header = FileHeader {
+            log_id: 0xAABB,
+            sequence: 3,
+            tip: tip(),
+        };
+        let bytes = header.encode();
+        assert_eq!(
+            hex(&bytes[..72]),
+            concat!(
+                "50524544414c4f4701000000a9753976bbaa0000000000000300000000000000",
+                "0700000000000000050000000000000009000000000000000403020104000000",
+                "6d61726b00000000"
+            )
+        );
+        assert!(bytes[72..].iter().all(|byte| *byte == 0) && bytes.len() == BLOCK_LEN);
+        assert_eq!(FileHeader::decode(&bytes).unwrap(), header);
+    }
+
+    #[test]
+    fn a_batch_has_these_bytes() {
+        let (mut buffer, mut after) = (Vec::new(), tip());
+        begin_batch(&mut buffer);
+        assert!(encode_entry(
+            &mut buffer,
+            &mut after,
+            Kind::Record,
+            9,
+            b"record"
+        ));
+        assert!(encode_entry(
+            &mut buffer,
+            &mut after,
+            Kind::Truncate,
+            8,
+            b""
+        ));
+        assert!(!encode_entry(
+            &mut buffer,
+            &mut after,
+            Kind::Record,
+            9,
+            b"a gap"
+        ));
+        end_batch(&mut buffer, 0xAABB, 3, &tip(), 2);
+        assert_eq!(
+            hex(&buffer[..94]),
+            concat!(
+                "50644231dcf56461030000000000000007000000000000002e00000002000000",
+                "09000000000000000403020100000000f036dce4010000000600000009000000",
+                "000000007265636f7264c737dbdc02000000000000000800000000000000"
+            )
+        );
+        assert!(buffer[94..].iter().all(|byte| *byte == 0) && buffer.len() == BLOCK_LEN);
+
+        let mut file = FileHeader {
+            log_id: 0xAABB,
+            sequence: 3,
+            tip: tip(),
+        }
+        .encode();
+        file.extend_from_slice(&buffer);
+        let decoded = decode_records(&file).unwrap();
+        assert_eq!(decoded.records, [(9, BLOCK_LEN + 68..BLOCK_LEN + 74)]);
+        assert_eq!((decoded.end_offset, decoded.stop), (file.len(), Stop::End));
     }
 }

@@ -20,11 +20,7 @@ pub(super) enum FoundWitness {
     /// There is a file, but no valid slot in it.
     Damaged,
     /// `newest`: which slot counts.
-    Valid {
-        file: Arc<dyn DiskFile>,
-        newest: usize,
-        slot: Slot,
-    },
+    Valid { file: Arc<dyn DiskFile>, newest: usize, slot: Slot },
 }
 
 /// The log as found.
@@ -55,11 +51,8 @@ fn find_witness(disk: &dyn Disk, names: &[String]) -> Result<FoundWitness, Error
     if !names.iter().any(|name| name == witness::NAME) {
         return Ok(FoundWitness::Missing);
     }
-    let file = disk
-        .open(witness::NAME)
-        .map_err(|source| Error::io("open the witness", source))?;
-    let bytes =
-        read_settled(file.as_ref()).map_err(|source| Error::io("read the witness", source))?;
+    let file = disk.open(witness::NAME).map_err(|source| Error::io("open the witness", source))?;
+    let bytes = read_settled(file.as_ref()).map_err(|source| Error::io("read the witness", source))?;
     Ok(match witness::decode(&bytes) {
         Some((newest, slot)) => FoundWitness::Valid { file, newest, slot },
         None => FoundWitness::Damaged,
@@ -104,9 +97,7 @@ fn replay(disk: &dyn Disk, sequences: &[u32], witness: &FoundWitness) -> Result<
     };
     for (at, sequence) in sequences.iter().enumerate() {
         if at > 0 && sequences[at - 1] + 1 != *sequence {
-            return Err(Error::MissingFile {
-                sequence: sequences[at - 1] + 1,
-            });
+            return Err(Error::MissingFile { sequence: sequences[at - 1] + 1 });
         }
         replay.file(disk, *sequence, at + 1 == sequences.len())?;
     }
@@ -115,13 +106,9 @@ fn replay(disk: &dyn Disk, sequences: &[u32], witness: &FoundWitness) -> Result<
 
 impl Replay {
     fn file(&mut self, disk: &dyn Disk, sequence: u32, last: bool) -> Result<(), Error> {
-        let file = disk
-            .open(&name_of(sequence))
-            .map_err(|source| Error::io("open a log file", source))?;
-        let bytes =
-            read_settled(file.as_ref()).map_err(|source| Error::io("read a log file", source))?;
-        let header =
-            FileHeader::decode(&bytes).map_err(|what| Error::corrupt(sequence, 0, what))?;
+        let file = disk.open(&name_of(sequence)).map_err(|source| Error::io("open a log file", source))?;
+        let bytes = read_settled(file.as_ref()).map_err(|source| Error::io("read a log file", source))?;
+        let header = FileHeader::decode(&bytes).map_err(|what| Error::corrupt(sequence, 0, what))?;
         self.check_header(&header, sequence)?;
         self.files.push(sequence, file, bytes.len());
         let log_id = header.log_id;
@@ -129,11 +116,7 @@ impl Replay {
         self.pass_witness(&scan.tip);
         let stop = self.batches(&mut scan, sequence);
         if stop == Stop::Broken {
-            return Err(Error::corrupt(
-                sequence,
-                scan.offset as u32,
-                "a batch does not follow from the one before",
-            ));
+            return Err(Error::corrupt(sequence, scan.offset as u32, "a batch does not follow from the one before"));
         }
         if last {
             self.judge_tail(&scan, sequence, stop)?;
@@ -145,31 +128,18 @@ impl Replay {
 
     fn check_header(&mut self, header: &FileHeader, sequence: u32) -> Result<(), Error> {
         if header.sequence != u64::from(sequence) {
-            return Err(Error::corrupt(
-                sequence,
-                0,
-                "the file header has another file's sequence number",
-            ));
+            return Err(Error::corrupt(sequence, 0, "the file header has another file's sequence number"));
         }
         let Some((log_id, tip)) = &self.log else {
             self.places = Places::starting_at(header.tip.next);
             return Ok(());
         };
         if header.log_id != *log_id {
-            return Err(Error::Foreign {
-                file: name_of(sequence),
-                found: header.log_id,
-                expected: *log_id,
-            });
+            return Err(Error::Foreign { file: name_of(sequence), found: header.log_id, expected: *log_id });
         }
         if header.tip != *tip {
             let (file, offset) = (name_of(sequence - 1), self.position as u64);
-            return Err(Error::Hole {
-                file,
-                offset,
-                batch: tip.batch,
-                proven_batch: header.tip.batch,
-            });
+            return Err(Error::Hole { file, offset, batch: tip.batch, proven_batch: header.tip.batch });
         }
         Ok(())
     }
@@ -198,20 +168,13 @@ impl Replay {
     }
 
     fn pass_witness(&mut self, tip: &Tip) {
-        self.witness_differs |= self
-            .witnessed
-            .is_some_and(|(batch, chain)| batch == tip.batch && chain != tip.chain);
+        self.witness_differs |= self.witnessed.is_some_and(|(batch, chain)| batch == tip.batch && chain != tip.chain);
     }
 
     fn judge_tail(&mut self, scan: &Scan<'_>, sequence: u32, stop: Stop) -> Result<(), Error> {
         if let Some(proven_batch) = scan.later_batch() {
             let (file, offset) = (name_of(sequence), scan.offset as u64);
-            return Err(Error::Hole {
-                file,
-                offset,
-                batch: scan.tip.batch,
-                proven_batch,
-            });
+            return Err(Error::Hole { file, offset, batch: scan.tip.batch, proven_batch });
         }
         if let Stop::Torn { len_bytes } = stop {
             self.cut_tail_bytes = len_bytes;
@@ -223,67 +186,34 @@ impl Replay {
 fn judge(disk: &dyn Disk, replay: Replay, witness: FoundWitness) -> Result<Recovered, Error> {
     let has_files = replay.files.count() > 0;
     let (log_id, tip) = whose(disk, replay.log, &witness)?;
-    let places = if has_files {
-        replay.places
-    } else {
-        Places::starting_at(tip.next)
-    };
+    let places = if has_files { replay.places } else { Places::starting_at(tip.next) };
     if places.first() > tip.first {
-        let sequence = replay
-            .files
-            .iter()
-            .next()
-            .map_or(0, |file| file.sequence.saturating_sub(1));
+        let sequence = replay.files.iter().next().map_or(0, |file| file.sequence.saturating_sub(1));
         return Err(Error::MissingFile { sequence });
     }
-    let lost = |seen: &Tip| {
-        seen.batch > tip.batch || replay.witness_differs || (!has_files && seen.batch > 0)
-    };
+    let lost = |seen: &Tip| seen.batch > tip.batch || replay.witness_differs || (!has_files && seen.batch > 0);
     let (health, mark) = match &witness {
-        FoundWitness::Valid { slot, .. } if lost(&slot.tip) => (
-            Health::BehindWitness {
-                witnessed_next: slot.tip.next,
-            },
-            slot.tip.mark.clone(),
-        ),
+        FoundWitness::Valid { slot, .. } if lost(&slot.tip) => {
+            (Health::BehindWitness { witnessed_next: slot.tip.next }, slot.tip.mark.clone())
+        }
         FoundWitness::Damaged => (Health::WitnessLost, tip.mark.clone()),
         FoundWitness::Missing if has_files => (Health::WitnessLost, tip.mark.clone()),
         FoundWitness::Missing | FoundWitness::Valid { .. } => (Health::Whole, tip.mark.clone()),
     };
     let (files, position, cut_tail_bytes) = (replay.files, replay.position, replay.cut_tail_bytes);
-    Ok(Recovered {
-        log_id,
-        witness,
-        tip,
-        mark,
-        places,
-        files,
-        position,
-        cut_tail_bytes,
-        health,
-    })
+    Ok(Recovered { log_id, witness, tip, mark, places, files, position, cut_tail_bytes, health })
 }
 
 /// The log's id and tip: by its files, else by its witness, else those of a new log.
-fn whose(
-    disk: &dyn Disk,
-    log: Option<(u64, Tip)>,
-    witness: &FoundWitness,
-) -> Result<(u64, Tip), Error> {
+fn whose(disk: &dyn Disk, log: Option<(u64, Tip)>, witness: &FoundWitness) -> Result<(u64, Tip), Error> {
     match (log, witness) {
         (Some((log_id, _)), FoundWitness::Valid { slot, .. }) if log_id != slot.log_id => {
-            Err(Error::Foreign {
-                file: witness::NAME.to_owned(),
-                found: slot.log_id,
-                expected: log_id,
-            })
+            Err(Error::Foreign { file: witness::NAME.to_owned(), found: slot.log_id, expected: log_id })
         }
         (Some(log), _) => Ok(log),
         (None, FoundWitness::Valid { slot, .. }) => Ok((slot.log_id, nothing_left(slot))),
         (None, FoundWitness::Missing | FoundWitness::Damaged) => {
-            let log_id = disk
-                .fresh_id()
-                .map_err(|source| Error::io("draw a log id", source))?;
+            let log_id = disk.fresh_id().map_err(|source| Error::io("draw a log id", source))?;
             Ok((log_id, Tip::new(log_id)))
         }
     }
@@ -291,8 +221,5 @@ fn whose(
 
 /// The tip of a log of which only the witness is left.
 fn nothing_left(slot: &Slot) -> Tip {
-    Tip {
-        next: slot.tip.first,
-        ..slot.tip.clone()
-    }
+    Tip { next: slot.tip.first, ..slot.tip.clone() }
 }

@@ -94,17 +94,15 @@ impl State {
 
     fn check_alive(&self) -> io::Result<()> {
         let dead = self.crash_at.is_some_and(|at| self.steps > at);
-        if dead {
-            Err(io::Error::other("crashed"))
-        } else {
-            Ok(())
-        }
+        if dead { Err(io::Error::other("crashed")) } else { Ok(()) }
     }
 }
 
 /// What becomes of writes that were not synced.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Loss {
+    /// Nothing, for only the process dies; but what was not synced is still not.
+    Process,
     All,
     None,
     SomeSectors,
@@ -136,9 +134,13 @@ impl SimDisk {
         self.lock().fatal.clone()
     }
 
-    /// The disk after the power went off and on again.
+    /// The disk after the machine, or only the process, went off and on again.
     pub(super) fn after_crash(&self, loss: Loss, rng: &mut Rng) -> SimDisk {
         let mut state = self.lock().clone();
+        (state.crash_at, state.fatal) = (None, None);
+        if matches!(loss, Loss::Process) {
+            return SimDisk(Arc::new(Mutex::new(state)));
+        }
         let kept = match loss {
             Loss::All => 0,
             Loss::None => state.pending_names.len(),
@@ -151,7 +153,6 @@ impl SimDisk {
             lose(content, loss, rng);
         }
         state.names = state.durable_names.clone();
-        (state.crash_at, state.fatal) = (None, None);
         SimDisk(Arc::new(Mutex::new(state)))
     }
 
@@ -166,10 +167,7 @@ impl SimDisk {
 
     pub(super) fn len_of(&self, name: &str) -> usize {
         let state = self.lock();
-        state
-            .names
-            .get(name)
-            .map_or(0, |id| state.contents[id].current.len())
+        state.names.get(name).map_or(0, |id| state.contents[id].current.len())
     }
 
     pub(super) fn flip(&self, name: &str, offset: usize, mask: u8) {
@@ -188,9 +186,7 @@ fn lose(content: &mut Content, loss: Loss, rng: &mut Rng) {
             let offset = offset + at * SECTOR_LEN;
             match (loss, rng.below(4)) {
                 (Loss::All, _) | (Loss::SomeSectors | Loss::SomeSectorsTorn, 0) => {}
-                (Loss::SomeSectorsTorn, 1) => {
-                    write(&mut content.durable, offset, &rng.bytes(sector.len()))
-                }
+                (Loss::SomeSectorsTorn, 1) => write(&mut content.durable, offset, &rng.bytes(sector.len())),
                 _ => write(&mut content.durable, offset, sector),
             }
         }
@@ -210,28 +206,16 @@ impl Disk for SimDisk {
         let id = state.next_id;
         state.contents.insert(id, Content::default());
         state.change_dir(DirChange::Link(name.to_owned(), id))?;
-        Ok(Arc::new(SimFile {
-            disk: self.clone(),
-            id,
-        }))
+        Ok(Arc::new(SimFile { disk: self.clone(), id }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let id = self
-            .lock()
-            .names
-            .get(name)
-            .copied()
-            .ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(SimFile {
-            disk: self.clone(),
-            id,
-        }))
+        let id = self.lock().names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(SimFile { disk: self.clone(), id }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.lock()
-            .change_dir(DirChange::Rename(from.to_owned(), to.to_owned()))
+        self.lock().change_dir(DirChange::Rename(from.to_owned(), to.to_owned()))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -41,22 +41,14 @@ impl Spares {
             let Some(number) = name.strip_prefix(PREFIX) else {
                 continue;
             };
-            state.next_number = state
-                .next_number
-                .max(number.parse().map_or(0, |number: u64| number + 1));
+            state.next_number = state.next_number.max(number.parse().map_or(0, |number: u64| number + 1));
             if state.ready.len() < wanted_count && disk.open(name)?.len()? == file_len {
                 state.ready.push(name.clone());
             } else {
                 disk.remove(name)?;
             }
         }
-        Ok(Spares {
-            disk,
-            file_len,
-            wanted_count,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        })
+        Ok(Spares { disk, file_len, wanted_count, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// A whole spare's name, which is the caller's from now on; made on the spot if none is ready.
@@ -71,9 +63,7 @@ impl Spares {
     pub(super) fn give(&self, name: &str) -> io::Result<()> {
         let spare = self.name_for_one_more();
         match &spare {
-            Some(spare) if self.disk.open(name)?.len()? == self.file_len => {
-                self.disk.rename(name, spare)?
-            }
+            Some(spare) if self.disk.open(name)?.len()? == self.file_len => self.disk.rename(name, spare)?,
             _ => self.disk.remove(name)?,
         }
         self.disk.sync_dir()?;
@@ -128,9 +118,7 @@ impl Spares {
     fn wait_until_wanted(&self) -> bool {
         let enough = |state: &mut State| !state.closing && state.ready.len() >= self.wanted_count;
         let waited = self.changed.wait_while(lock(&self.state), enough);
-        !waited
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .closing
+        !waited.unwrap_or_else(|poisoned| poisoned.into_inner()).closing
     }
 
     fn wait_for_change(&self) {

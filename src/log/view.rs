@@ -55,10 +55,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn starting_at(first: u64) -> Places {
-        Places {
-            first,
-            list: VecDeque::new(),
-        }
+        Places { first, list: VecDeque::new() }
     }
 
     pub(super) fn first(&self) -> u64 {
@@ -70,8 +67,7 @@ impl Places {
     }
 
     fn get(&self, index: u64) -> Option<&Place> {
-        self.list
-            .get(usize::try_from(index.checked_sub(self.first)?).ok()?)
+        self.list.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
     }
 
     pub(super) fn push(&mut self, place: Place) {
@@ -82,9 +78,7 @@ impl Places {
     pub(super) fn apply(&mut self, kind: Kind, index: u64) {
         match kind {
             Kind::Record | Kind::Mark => {}
-            Kind::Truncate if index >= self.first => {
-                self.list.truncate((index - self.first) as usize)
-            }
+            Kind::Truncate if index >= self.first => self.list.truncate((index - self.first) as usize),
             Kind::Purge => self.drop_before(index),
             Kind::Truncate | Kind::Reset => *self = Places::starting_at(index),
         }
@@ -168,36 +162,20 @@ impl View {
             stats: Stats::default(),
             places,
         };
-        View {
-            state: Mutex::new(state),
-            queued: Condvar::new(),
-            cache_len,
-        }
+        View { state: Mutex::new(state), queued: Condvar::new(), cache_len }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
-    pub(super) fn append(
-        &self,
-        first_index: u64,
-        records: Vec<Bytes>,
-        done: Done,
-    ) -> Result<(), Error> {
+    pub(super) fn append(&self, first_index: u64, records: Vec<Bytes>, done: Done) -> Result<(), Error> {
         let mut state = self.open_for_writing()?;
         if first_index != state.next() {
-            return Err(Error::OutOfOrder {
-                expected: state.next(),
-                got: first_index,
-            });
+            return Err(Error::OutOfOrder { expected: state.next(), got: first_index });
         }
         if first_index.checked_add(records.len() as u64).is_none() {
-            return Err(Error::OutOfRange {
-                asked: first_index..u64::MAX,
-                first: state.first(),
-                next: first_index,
-            });
+            return Err(Error::OutOfRange { asked: first_index..u64::MAX, first: state.first(), next: first_index });
         }
         state.append(records, done);
         self.queued.notify_all();
@@ -206,13 +184,7 @@ impl View {
 
     /// Queues anything but a record, after it has been applied to the view. No index means the first one. What lies past
     /// the end is truncated, and what was purged before is purged, without effect.
-    pub(super) fn change(
-        &self,
-        kind: Kind,
-        index: Option<u64>,
-        payload: Bytes,
-        done: Done,
-    ) -> Result<(), Error> {
+    pub(super) fn change(&self, kind: Kind, index: Option<u64>, payload: Bytes, done: Done) -> Result<(), Error> {
         let mut state = self.open_for_writing()?;
         let (first, next) = (state.first(), state.next());
         let index = index.unwrap_or(first);
@@ -222,11 +194,7 @@ impl View {
             Kind::Record | Kind::Reset | Kind::Mark => index,
         };
         if matches!(kind, Kind::Truncate | Kind::Purge) && !(first..=next).contains(&index) {
-            return Err(Error::OutOfRange {
-                asked: index..index,
-                first,
-                next,
-            });
+            return Err(Error::OutOfRange { asked: index..index, first, next });
         }
         state.change(kind, index, payload, done);
         self.queued.notify_all();
@@ -256,10 +224,7 @@ impl View {
                 let waited = self.queued.wait_timeout_while(self.lock(), wait, idle);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
-            None => self
-                .queued
-                .wait_while(self.lock(), idle)
-                .unwrap_or_else(PoisonError::into_inner),
+            None => self.queued.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner),
         };
         match (state.queue.is_empty(), state.access) {
             (false, _) => Work::Items(std::mem::take(&mut state.queue)),
@@ -276,18 +241,11 @@ impl View {
     /// Takes note that `items` are durable; `places` of the records among them, in order.
     pub(super) fn publish(&self, items: &VecDeque<Item>, count: usize, places: &[Place]) {
         let mut state = self.lock();
-        let records = items
-            .iter()
-            .take(count)
-            .filter(|item| item.kind == Kind::Record);
+        let records = items.iter().take(count).filter(|item| item.kind == Kind::Record);
         for (item, place) in records.zip(places) {
             state.publish(item, *place);
         }
-        let bytes: usize = items
-            .iter()
-            .take(count)
-            .map(|item| item.payload.len())
-            .sum();
+        let bytes: usize = items.iter().take(count).map(|item| item.payload.len()).sum();
         state.queued_bytes -= bytes;
         state.evict(self.cache_len);
         state.stats.records += places.len() as u64;
@@ -295,11 +253,7 @@ impl View {
     }
 
     /// The records of `range` up to about `limit_bytes`, at least one; see [`super::Log::read`].
-    pub(super) fn read(
-        &self,
-        range: Range<u64>,
-        limit_bytes: usize,
-    ) -> Result<Vec<(u64, Bytes)>, Error> {
+    pub(super) fn read(&self, range: Range<u64>, limit_bytes: usize) -> Result<Vec<(u64, Bytes)>, Error> {
         let (plan, files) = self.plan(range, limit_bytes)?;
         let mut records = Vec::with_capacity(plan.len());
         let mut rest = plan.as_slice();
@@ -311,9 +265,7 @@ impl View {
                 }
                 Source::Disk(place) => {
                     let (run, after) = rest.split_at(run_len(rest));
-                    let file = files
-                        .get(&place.file)
-                        .ok_or(Error::Purged { index: *index })?;
+                    let file = files.get(&place.file).ok_or(Error::Purged { index: *index })?;
                     let read = read_run(file.as_ref(), *place, run, &mut records);
                     read.map_err(|error| self.blame(*index, error))?;
                     rest = after;
@@ -326,22 +278,14 @@ impl View {
     /// A file may be recycled while it is read: then the record is not damaged but gone.
     fn blame(&self, index: u64, error: Error) -> Error {
         let purged = index < self.lock().places.first();
-        if purged {
-            Error::Purged { index }
-        } else {
-            error
-        }
+        if purged { Error::Purged { index } } else { error }
     }
 
     fn plan(&self, range: Range<u64>, limit_bytes: usize) -> Result<(Plan, Files), Error> {
         let state = self.lock();
         let (first, next) = (state.places.first(), state.next());
         if range.start > range.end || range.start < first || range.end > next {
-            return Err(Error::OutOfRange {
-                asked: range,
-                first,
-                next,
-            });
+            return Err(Error::OutOfRange { asked: range, first, next });
         }
         let mut left = limit_bytes;
         let mut plan = Vec::new();
@@ -365,11 +309,7 @@ impl View {
     }
 
     /// See [`super::Log::read_cached`].
-    pub(super) fn read_cached(
-        &self,
-        range: Range<u64>,
-        limit_bytes: usize,
-    ) -> Option<Vec<(u64, Bytes)>> {
+    pub(super) fn read_cached(&self, range: Range<u64>, limit_bytes: usize) -> Option<Vec<(u64, Bytes)>> {
         let state = self.lock();
         let mut left = limit_bytes;
         let mut records = Vec::new();
@@ -421,13 +361,9 @@ fn read_run(
     run: &[(u64, Source)],
     records: &mut Vec<(u64, Bytes)>,
 ) -> Result<(), Error> {
-    let len: usize = run
-        .iter()
-        .map(|(_, source)| source.payload_len() + ENTRY_HEADER_LEN)
-        .sum();
+    let len: usize = run.iter().map(|(_, source)| source.payload_len() + ENTRY_HEADER_LEN).sum();
     let mut buffer = vec![0; len];
-    file.read_at(u64::from(start.offset), &mut buffer)
-        .map_err(|source| Error::io("read a record", source))?;
+    file.read_at(u64::from(start.offset), &mut buffer).map_err(|source| Error::io("read a record", source))?;
     let buffer = Bytes::from(buffer);
     for (index, source) in run {
         let Source::Disk(place) = source else {
@@ -436,13 +372,9 @@ fn read_run(
         let at = (place.offset - start.offset) as usize;
         let entry = decode_entry(&buffer, at, at + place.len(), place.chain_before)
             .filter(|entry| {
-                entry.kind == Kind::Record
-                    && entry.index == *index
-                    && entry.payload.end == at + place.len()
+                entry.kind == Kind::Record && entry.index == *index && entry.payload.end == at + place.len()
             })
-            .ok_or_else(|| {
-                Error::corrupt(place.file, place.offset, "a record fails its checksum")
-            })?;
+            .ok_or_else(|| Error::corrupt(place.file, place.offset, "a record fails its checksum"))?;
         records.push((*index, buffer.slice(entry.payload)));
     }
     Ok(())
@@ -466,14 +398,11 @@ impl State {
     }
 
     fn recent(&self, index: u64) -> Option<&Recent> {
-        self.recent
-            .get(usize::try_from(index.checked_sub(self.recent_first)?).ok()?)
+        self.recent.get(usize::try_from(index.checked_sub(self.recent_first)?).ok()?)
     }
 
     fn source(&self, index: u64) -> Option<Source> {
-        let memory = self
-            .recent(index)
-            .map(|recent| Source::Memory(recent.payload.clone()));
+        let memory = self.recent(index).map(|recent| Source::Memory(recent.payload.clone()));
         memory.or_else(|| self.places.get(index).map(|place| Source::Disk(*place)))
     }
 
@@ -486,10 +415,7 @@ impl State {
         for payload in records {
             let index = self.next();
             self.recent_bytes += payload.len();
-            self.recent.push_back(Recent {
-                ticket,
-                payload: payload.clone(),
-            });
+            self.recent.push_back(Recent { ticket, payload: payload.clone() });
             self.enqueue(Kind::Record, index, payload, None);
         }
         if let Some(last) = self.queue.back_mut() {
@@ -513,13 +439,7 @@ impl State {
 
     fn enqueue(&mut self, kind: Kind, index: u64, payload: Bytes, done: Option<Done>) {
         self.queued_bytes += payload.len();
-        self.queue.push_back(Item {
-            kind,
-            index,
-            payload,
-            ticket: self.last_ticket,
-            done,
-        });
+        self.queue.push_back(Item { kind, index, payload, ticket: self.last_ticket, done });
     }
 
     fn truncate_recent(&mut self, next: u64) {
@@ -539,9 +459,7 @@ impl State {
     }
 
     fn publish(&mut self, item: &Item, place: Place) {
-        let current = self
-            .recent(item.index)
-            .is_some_and(|recent| recent.ticket == item.ticket);
+        let current = self.recent(item.index).is_some_and(|recent| recent.ticket == item.ticket);
         if current && item.index == self.places.next() {
             self.places.push(place);
         }

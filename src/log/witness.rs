@@ -70,20 +70,14 @@ impl Slot {
             next: u64_at(bytes, 48),
             mark: bytes[MARK_AT..MARK_AT + mark_len].to_vec(),
         };
-        Some(Slot {
-            log_id: u64_at(bytes, 16),
-            generation: u64_at(bytes, 24),
-            tip,
-        })
+        Some(Slot { log_id: u64_at(bytes, 16), generation: u64_at(bytes, 24), tip })
     }
 }
 
 /// The newest valid slot of a witness file and which one it is, if there is any.
 pub(super) fn decode(bytes: &[u8]) -> Option<(usize, Slot)> {
     let slots = bytes.chunks(BLOCK_LEN).take(2).enumerate();
-    slots
-        .filter_map(|(at, bytes)| Some((at, Slot::decode(bytes)?)))
-        .max_by_key(|(_, slot)| slot.generation)
+    slots.filter_map(|(at, bytes)| Some((at, Slot::decode(bytes)?))).max_by_key(|(_, slot)| slot.generation)
 }
 
 /// The open witness.
@@ -100,39 +94,22 @@ impl Witness {
     /// A new witness of a log that stands at `tip`: both slots written and synced. Renaming it is the caller's.
     pub(super) fn create(file: Arc<dyn DiskFile>, log_id: u64, tip: &Tip) -> io::Result<Witness> {
         file.write_at(0, &vec![0; FILE_LEN])?;
-        let mut witness = Witness {
-            file,
-            log_id,
-            generation: 0,
-            slot: 0,
-            dirty: false,
-        };
+        let mut witness = Witness { file, log_id, generation: 0, slot: 0, dirty: false };
         witness.commit(tip)?;
         Ok(witness)
     }
 
     /// Goes on from what [`decode`] found in a settled `file`.
     pub(super) fn resume(file: Arc<dyn DiskFile>, newest: usize, found: &Slot) -> Witness {
-        Witness {
-            file,
-            log_id: found.log_id,
-            generation: found.generation,
-            slot: 1 - newest,
-            dirty: false,
-        }
+        Witness { file, log_id: found.log_id, generation: found.generation, slot: 1 - newest, dirty: false }
     }
 
     /// Notes that the log is synced up to `tip`; not durable before [`Witness::sync`].
     pub(super) fn raise(&mut self, tip: &Tip) -> io::Result<()> {
         self.generation += 1;
-        let slot = Slot {
-            log_id: self.log_id,
-            generation: self.generation,
-            tip: tip.clone(),
-        };
+        let slot = Slot { log_id: self.log_id, generation: self.generation, tip: tip.clone() };
         self.dirty = true;
-        self.file
-            .write_at((self.slot * BLOCK_LEN) as u64, &slot.encode())
+        self.file.write_at((self.slot * BLOCK_LEN) as u64, &slot.encode())
     }
 
     /// Makes the last raise durable and lets the slots change roles. Free if there is nothing to do.
@@ -157,5 +134,43 @@ impl Witness {
             self.sync()?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod golden {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_slot_has_these_bytes() {
+        let tip = Tip {
+            batch: 7,
+            chain: 0x0102_0304,
+            first: 5,
+            next: 9,
+            mark: b"mark".to_vec(),
+        };
+        let slot = Slot {
+            log_id: 0xAABB,
+            generation: 2,
+            tip,
+        };
+        let bytes = slot.encode();
+        let hex: String = bytes[..72]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(
+            hex,
+            concat!(
+                "505245444157495401000000f4d6f64abbaa0000000000000200000000000000",
+                "0700000000000000050000000000000009000000000000000403020104000000",
+                "6d61726b00000000"
+            )
+        );
+        assert!(bytes[72..].iter().all(|byte| *byte == 0) && bytes.len() == SLOT_LEN);
+        assert_eq!(decode(&bytes).unwrap(), (0, slot));
     }
 }

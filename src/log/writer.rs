@@ -74,10 +74,7 @@ impl Writer {
         let result = self.write_all(&mut items);
         if result.is_err() {
             self.view.close();
-            items
-                .into_iter()
-                .filter_map(|item| item.done)
-                .for_each(|done| done(Err(Error::Closed)));
+            items.into_iter().filter_map(|item| item.done).for_each(|done| done(Err(Error::Closed)));
         }
         result
     }
@@ -99,9 +96,7 @@ impl Writer {
     }
 
     fn room(&self) -> usize {
-        self.files
-            .current()
-            .map_or(0, |file| file.len.saturating_sub(self.position))
+        self.files.current().map_or(0, |file| file.len.saturating_sub(self.position))
     }
 
     fn fits(&self, item: &Item) -> bool {
@@ -124,13 +119,7 @@ impl Writer {
             self.encode_item(item, current)?;
             count += 1;
         }
-        format::end_batch(
-            &mut self.buffer,
-            self.log_id,
-            u64::from(current),
-            &before,
-            count as u32,
-        );
+        format::end_batch(&mut self.buffer, self.log_id, u64::from(current), &before, count as u32);
         Ok(count)
     }
 
@@ -144,22 +133,12 @@ impl Writer {
             });
         }
         self.files.apply(item.kind, item.index);
-        let fits = format::encode_entry(
-            &mut self.buffer,
-            &mut self.tip,
-            item.kind,
-            item.index,
-            &item.payload,
-        );
-        fits.then_some(())
-            .ok_or_else(|| io::Error::other("an operation does not fit the log it was queued for"))
+        let fits = format::encode_entry(&mut self.buffer, &mut self.tip, item.kind, item.index, &item.payload);
+        fits.then_some(()).ok_or_else(|| io::Error::other("an operation does not fit the log it was queued for"))
     }
 
     fn write_batch(&mut self) -> io::Result<()> {
-        let file = self
-            .files
-            .current()
-            .ok_or_else(|| io::Error::other("the log has no file to write to"))?;
+        let file = self.files.current().ok_or_else(|| io::Error::other("the log has no file to write to"))?;
         let started = Instant::now();
         file.file.write_at(self.position as u64, &self.buffer)?;
         file.file.sync()?;
@@ -173,23 +152,16 @@ impl Writer {
     /// Goes on in a fresh file.
     pub(super) fn roll(&mut self) -> io::Result<()> {
         let last = self.files.current().map_or(0, |file| file.sequence);
-        let sequence = last
-            .checked_add(1)
-            .ok_or_else(|| io::Error::other("the file numbers are used up"))?;
+        let sequence = last.checked_add(1).ok_or_else(|| io::Error::other("the file numbers are used up"))?;
         let spare = self.spares.take()?;
         let file = self.disk.open(&spare)?;
-        let header = FileHeader {
-            log_id: self.log_id,
-            sequence: u64::from(sequence),
-            tip: self.tip.clone(),
-        };
+        let header = FileHeader { log_id: self.log_id, sequence: u64::from(sequence), tip: self.tip.clone() };
         file.write_at(0, &header.encode())?;
         file.sync()?;
         self.disk.rename(&spare, &name_of(sequence))?;
         self.disk.sync_dir()?;
         self.witness.sync()?;
-        self.files
-            .push(sequence, file.clone(), file.len()? as usize);
+        self.files.push(sequence, file.clone(), file.len()? as usize);
         self.position = BLOCK_LEN;
         self.view.lock().files.insert(sequence, file);
         Ok(())

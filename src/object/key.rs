@@ -108,6 +108,19 @@ impl Store {
         self.in_bucket(bucket, move |view, bucket| Ok(view.list_versions(bucket, &query)?)).await
     }
 
+    /// The place of a key's null version, object or delete marker, in the order of its versions.
+    ///
+    /// # Errors
+    /// `Refused(NoSuchBucket)`, `Unavailable`.
+    pub async fn null_version_seq(&self, bucket: &str, key: &[u8]) -> Result<Option<Seq>, Error> {
+        let key = key.to_vec();
+        self.in_bucket(bucket, move |view, bucket| match view.lookup(bucket, &key, Some(VersionId::Null))? {
+            Lookup::Found(version) | Lookup::Deleted(version) => Ok(Some(version.seq)),
+            Lookup::Missing => Ok(None),
+        })
+        .await
+    }
+
     /// A page of uploads in progress.
     ///
     /// # Errors

@@ -333,3 +333,14 @@ async fn joined<R>(task: tokio::task::JoinHandle<R>) -> Result<R, Error> {
 
 #[cfg(test)]
 mod tests;
+
+/// Compares a small body with the digests that its sender promised.
+///
+/// # Errors
+/// `BadDigest`.
+pub fn verify(bytes: &[u8], md5: Option<[u8; 16]>, promised: &[Checksum]) -> Result<(), Error> {
+    let algorithms: Vec<_> = promised.iter().map(|one| one.algorithm).collect();
+    let mut digests = digest::Digests::new(&algorithms);
+    digests.update(bytes);
+    digests.finish().check(md5, promised)
+}

@@ -16,6 +16,8 @@ mod checkpoint;
 mod current;
 mod readers;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -197,5 +199,11 @@ fn check_format(connection: &Connection) -> Result<(), Error> {
     match connection.query_row("SELECT format FROM state", [], |row| row.get(0))? {
         FORMAT => Ok(()),
         found => Err(Error::Format { found, known: FORMAT }),
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Error::Sqlite(error.to_string())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! From the top down; a module uses only what stands below it.
 //!
-//! - `node`: wires the roles of one process; the only module that knows all the others.
+//! - [`node`]: wires the roles of one process; the only module that knows all the others.
+//! - [`check`]: the complete check of a stopped store.
 //! - [`object`]: the front door. Object semantics over catalog and chunks; all that a frontend sees.
 //! - [`consensus`]: openraft on top of [`log`] and [`catalog`]: log store, ReadIndex, snapshots.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
@@ -11,10 +12,12 @@
 //! - [`env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
 
 pub mod catalog;
+pub mod check;
 pub mod consensus;
 pub mod env;
 pub mod file;
 pub mod ids;
 pub mod log;
+pub mod node;
 pub mod object;
 pub mod units;

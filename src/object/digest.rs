@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use crc_fast::CrcAlgorithm;
 use md5::{Digest as _, Md5};
 
-use crate::catalog::{Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Part};
+use crate::catalog::{Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Part, Version};
 
 use super::Error;
 
@@ -100,6 +100,19 @@ impl Digested {
             Some(checksum) if checksum.value != promise.value => Err(Error::BadDigest { what }),
             Some(_) => Ok(()),
         }
+    }
+}
+
+/// Whether `bytes` are the whole body of `version`, by a checksum that was kept with it, or by its MD5.
+pub fn is_body_of(bytes: &[u8], version: &Version) -> bool {
+    let is_full = |checksum: &&Checksum| checksum.kind == ChecksumKind::FullObject;
+    match version.attrs.checksums.iter().find(is_full) {
+        Some(kept) => {
+            let mut hasher = Hasher::new(kept.algorithm);
+            hasher.update(bytes);
+            hasher.finish(kept.algorithm) == kept.value
+        }
+        None => version.etag.part_count == 0 && Md5::digest(bytes)[..] == version.etag.md5,
     }
 }
 

@@ -43,6 +43,7 @@ use crate::file::{self, Files};
 use crate::ids::{NodeId, VersionId};
 use crate::units::{BLOCK_BYTES, MIB};
 
+pub use digest::is_body_of;
 pub use read::{Object, Reader};
 pub use room::Pressure;
 pub use sweep::SweepReport;
@@ -272,7 +273,17 @@ impl Store {
     pub async fn open(env: Env, ledger: Arc<dyn Ledger>, files: Files, config: Config) -> Result<Store, Error> {
         let session =
             Session::open(env.clone(), ledger.clone(), config.gateway.clone(), config.propose_patience).await?;
-        Ok(Store(Arc::new(Inner {
+        Ok(Store::over(session, env, ledger, files, config))
+    }
+
+    /// Opens the store over a catalog that takes no commands: whatever changes something is `Unavailable`.
+    pub fn open_read_only(env: Env, ledger: Arc<dyn Ledger>, files: Files, config: Config) -> Store {
+        let session = Session::none(env.clone(), ledger.clone(), config.gateway.clone(), config.propose_patience);
+        Store::over(session, env, ledger, files, config)
+    }
+
+    fn over(session: Arc<Session>, env: Env, ledger: Arc<dyn Ledger>, files: Files, config: Config) -> Store {
+        Store(Arc::new(Inner {
             budget: Budget::new(config.budget_bytes, config.budget_patience),
             room: Room::new(env.clone(), files.clone(), config.low_water_bytes),
             names: BucketNames::default(),
@@ -282,7 +293,7 @@ impl Store {
             files,
             config,
             session,
-        })))
+        }))
     }
 
     /// How full the store is now.

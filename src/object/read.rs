@@ -5,13 +5,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use crate::catalog::{ChecksumAlgorithm, Extent, Manifest, Refusal, Version};
+use crate::catalog::{self, ChecksumAlgorithm, Extent, Manifest, Refusal, Version, View};
 use crate::file::{self, Chunk, Files};
 use crate::ids::Ino;
 use crate::units::{MIB, SEGMENT_BYTES};
 
 use super::budget::Permit;
-use super::digest::{Digested, Digests};
+use super::digest::{Digested, Digests, is_body_of};
 use super::key::look_up;
 use super::session::ReadGuard;
 use super::{Error, Store, Target, blocking, joined};
@@ -282,7 +282,13 @@ impl Store {
             })
             .await?;
         guard.taken(applied);
-        let name = format!("{}/{}", target.bucket, String::from_utf8_lossy(&target.key));
+        let name = format!("{}/{}", target.bucket, target.key.escape_ascii());
+        if let Manifest::Inline(bytes) = &manifest
+            && !is_body_of(bytes, &version)
+        {
+            tracing::error!(object = %name, "its bytes in the catalog are damaged");
+            return Err(Error::Corrupt(format!("the bytes of node {} in the catalog", version.ino)));
+        }
         let content = Content { manifest, size_bytes: version.size_bytes, store: self.clone(), guard };
         Ok(Object { version, content, name })
     }
@@ -294,11 +300,12 @@ impl Store {
     pub(super) async fn content(&self, version: &Version) -> Result<Content, Error> {
         let mut guard = self.session.begin_read();
         let (ino, size_bytes) = (version.ino, version.size_bytes);
-        let (manifest, applied) =
-            self.snapshot(move |view| Ok((view.manifest(ino, 0..size_bytes)?, view.applied_index()?))).await?;
-        if size_bytes > 0 && manifest == Manifest::Empty {
-            return Err(Refusal::SourceGone.into());
-        }
+        let query = move |view: &View<'_>| match view.manifest(ino, 0..size_bytes) {
+            // Its node is no more: nothing is inconsistent, it was looked up in an earlier snapshot.
+            Err(catalog::Error::Inconsistent(_)) => Err(Refusal::SourceGone.into()),
+            manifest => Ok((manifest?, view.applied_index()?)),
+        };
+        let (manifest, applied) = self.snapshot(query).await?;
         guard.taken(applied);
         Ok(Content { manifest, size_bytes, store: self.clone(), guard })
     }

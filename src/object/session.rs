@@ -98,7 +98,16 @@ impl Session {
         patience: Duration,
     ) -> Result<Arc<Self>, Error> {
         let id = open_session(&env, &*ledger, &gateway, patience).await?;
-        Ok(Arc::new(Session {
+        Ok(Self::under(id, env, ledger, gateway, patience))
+    }
+
+    /// No session, for who only reads.
+    pub(super) fn none(env: Env, ledger: Arc<dyn Ledger>, gateway: String, patience: Duration) -> Arc<Self> {
+        Self::under(SessionId(0), env, ledger, gateway, patience)
+    }
+
+    fn under(id: SessionId, env: Env, ledger: Arc<dyn Ledger>, gateway: String, patience: Duration) -> Arc<Self> {
+        Arc::new(Session {
             env,
             ledger,
             gateway,
@@ -106,7 +115,7 @@ impl Session {
             live: Mutex::new(Arc::new(Live::new(id))),
             opening: tokio::sync::Mutex::default(),
             reads: Mutex::default(),
-        }))
+        })
     }
 
     /// Proposes a command that names no leased id, under whatever session is there.

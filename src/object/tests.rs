@@ -449,11 +449,11 @@ async fn memory_is_bounded_and_asked_for_once() {
             Vec::new()
         }
     }
-    let stored = bed.store.put(put_of("zeros"), Incoming::default(), &mut Zeros(2049)).await.unwrap();
-    assert_eq!(stored.size_bytes, 128 * MIB);
+    let stored = bed.store.put(put_of("zeros"), Incoming::default(), &mut Zeros(513)).await.unwrap();
+    assert_eq!(stored.size_bytes, 32 * MIB);
     let mut readers = Vec::new();
     let refusal = loop {
-        let mut reader = bed.store.get(&target("zeros")).await.unwrap().read(0..128 * MIB);
+        let mut reader = bed.store.get(&target("zeros")).await.unwrap().read(0..32 * MIB);
         match reader.next().await.unwrap() {
             Ok(_) => readers.push(reader),
             Err(error) => break error,

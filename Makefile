@@ -14,7 +14,7 @@ DATA ?= data
 .PHONY: run build dev test test-deps preflight bench soak fuzz clean
 
 build:
-	$(CARGO) build --release -p predastore-appliance
+	@$(CARGO) build --release -p predastore-appliance
 	mkdir -p bin
 	install -m 755 $(TARGET)/release/s3d bin/s3d.new
 	mv bin/s3d.new bin/s3d
@@ -39,7 +39,7 @@ test-deps:
 
 # Ends with the sum of all suites; the log stays in target/test.log.
 test: test-deps build
-	status=0
+	@status=0
 	mkdir -p $(TARGET)
 	S3D_BIN=$(abspath bin/s3d) $(CARGO) test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test.log || status=$$?
 	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \

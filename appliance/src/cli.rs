@@ -36,6 +36,11 @@ enum Commands {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Let a stopped store whose log lost acknowledged writes take writes again, without them
+    Recover {
+        #[command(flatten)]
+        settings: Flags,
+    },
     /// Measure any S3 endpoint, or two against each other
     Bench(Box<BenchArgs>),
 }
@@ -70,6 +75,8 @@ pub(crate) enum Action {
     Credentials(Form, Flags),
     /// Verify a stopped store.
     Check(Flags),
+    /// Accept that acknowledged writes are lost.
+    Recover(Flags),
     /// Measure an endpoint.
     Bench(Box<BenchArgs>),
 }
@@ -104,6 +111,7 @@ impl Cli {
                 Action::Credentials(form, self.settings.then(settings))
             }
             Some(Commands::Check { settings }) => Action::Check(self.settings.then(settings)),
+            Some(Commands::Recover { settings }) => Action::Recover(self.settings.then(settings)),
             Some(Commands::Bench(bench)) => Action::Bench(bench),
         }
     }
@@ -183,7 +191,9 @@ mod tests {
     fn flags(args: &[&str]) -> Vec<(&'static str, String)> {
         let cli = Cli::try_parse_from(normal(args)).unwrap();
         let flags = match cli.action() {
-            Action::Serve(flags) | Action::Check(flags) | Action::Credentials(_, flags) => flags,
+            Action::Serve(flags) | Action::Check(flags) | Action::Recover(flags) | Action::Credentials(_, flags) => {
+                flags
+            }
             Action::Bench(_) => Flags::default(),
         };
         let mut pairs: Vec<_> = flags.0.into_iter().map(|(setting, value)| (setting.key, value)).collect();

@@ -115,7 +115,7 @@ mod tests {
         let script =
             format!("{lines}printf '%s|%s|%s' \"$AWS_SECRET_ACCESS_KEY\" \"$AWS_ENDPOINT_URL\" \"$AWS_CA_BUNDLE\"");
         let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-        let ca_file = dir.path().join("identity/ca.pem");
+        let ca_file = dir.path().join("keys/ca.pem");
         let expected = format!("it's $HOME \"q\" \\ `x`|https://localhost:9|{}", ca_file.display());
         assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     }

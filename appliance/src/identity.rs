@@ -1,6 +1,6 @@
 //! Who this store is: a certificate authority, a server certificate it signed, and root credentials.
 //!
-//! All of it is made at the first start and kept in `<data_dir>/identity/`, readable by the owner alone:
+//! All of it is made at the first start and kept in `<data_dir>/keys/`, readable by the owner alone:
 //!
 //! ```text
 //! ca.pem            the authority's certificate: what clients trust (10 years)
@@ -64,7 +64,7 @@ struct StoredCredentials {
 impl Identity {
     /// That of the store in `data_dir`; nothing is read or made yet.
     pub(crate) fn of(data_dir: &Path) -> Self {
-        Identity { dir: data_dir.join("identity") }
+        Identity { dir: data_dir.join("keys") }
     }
 
     /// The authority's certificate, which clients must trust.

@@ -44,6 +44,11 @@ fn main() -> ExitCode {
             logging::start(&config.log);
             check(&config)
         }),
+        Action::Recover(flags) => with_config(flags, |config| {
+            logging::start(&config.log);
+            print(&format!("{}\n", block_on(store::recover(&config))?))?;
+            Ok(ExitCode::SUCCESS)
+        }),
         Action::Bench(args) => exit(bench::run(*args).map(|()| ExitCode::SUCCESS)),
     }
 }

@@ -142,7 +142,7 @@ mod tests {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let paths = dirs.each_ref().map(|dir| {
             Certificate::load(&server(&[]), &Identity::of(dir.path())).unwrap();
-            dir.path().join("identity/server.pem").display().to_string()
+            dir.path().join("keys/server.pem").display().to_string()
         });
         let load = |cert: &str, key: &str| {
             let server = server(&[("server.tls.cert_file", cert), ("server.tls.key_file", key)]);

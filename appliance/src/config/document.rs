@@ -69,8 +69,8 @@ pub(crate) struct Storage {
     pub(crate) sweep_grace: Span,
     #[serde(deserialize_with = "scalar")]
     pub(crate) sweep_interval: Span,
-    #[serde(deserialize_with = "scalar")]
-    pub(crate) low_water: Size,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) low_water: Option<Size>,
 }
 
 #[derive(Deserialize, Default)]

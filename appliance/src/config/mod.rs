@@ -128,7 +128,8 @@ pub(crate) struct Storage {
     pub(crate) inline_max_bytes: u64,
     pub(crate) sweep_grace: Duration,
     pub(crate) sweep_interval: Duration,
-    pub(crate) low_water_bytes: u64,
+    /// None: the store decides by the size of the disk.
+    pub(crate) low_water_bytes: Option<u64>,
 }
 
 /// Who may sign requests.
@@ -288,7 +289,7 @@ fn storage(storage: document::Storage) -> Result<Storage, Error> {
         inline_max_bytes: storage.inline_size.0,
         sweep_grace: storage.sweep_grace.0,
         sweep_interval: positive("storage.sweep_interval", storage.sweep_interval.0)?,
-        low_water_bytes: storage.low_water.0,
+        low_water_bytes: storage.low_water.map(|size| size.0),
     })
 }
 

@@ -71,10 +71,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .short_env("BACKEND"),
     Setting::new("storage.data_dir", "data", "Directory that holds everything stored").flag("data-dir", "DIR"),
     Setting::new("storage.memory_budget", "256MiB", "Most bytes of bodies held in memory at once"),
-    Setting::new("storage.inline_size", "4KiB", "Objects up to this size live in the catalog; 8KiB at most"),
-    Setting::new("storage.sweep_grace", "24h", "Age after which a file that nothing names may be swept away"),
+    Setting::new("storage.inline_size", "8KiB", "Objects up to this size live in the catalog; 8KiB at most"),
+    Setting::new(
+        "storage.sweep_grace",
+        "1h",
+        "Age at which a file that nothing names goes to quarantine, and time it stays there",
+    ),
     Setting::new("storage.sweep_interval", "1h", "Time between sweeps for files that nothing names"),
-    Setting::new("storage.low_water", "64MiB", "With less free disk than this, new bytes are refused (507)"),
+    Setting::new(
+        "storage.low_water",
+        "",
+        "With less free disk than this, new bytes are refused (507); unset: 64MiB, or 1% of the disk if that is more",
+    ),
     Setting::new("auth.access_key", "", "Access key of the root account; without one the first start makes it"),
     Setting::new("auth.secret_key", "", "Secret key of the root account"),
     Setting::new("admin.host", "127.0.0.1", "Address of the admin endpoint; it has no authentication")

@@ -134,7 +134,7 @@ auth: {access_key: AKIAONE, secret_key: 'a long secret'}
     assert_eq!(config.server.domains, ["s3.example.com"]);
     assert_eq!(config.server.tls, Tls::Files { cert: "/c.pem".into(), key: "/k.pem".into() });
     assert_eq!(config.storage.data_dir, PathBuf::from("/srv/data"));
-    assert_eq!(config.storage.low_water_bytes, 1 << 30);
+    assert_eq!(config.storage.low_water_bytes, Some(1 << 30));
     assert_eq!(config.root.unwrap().secret.reveal(), "a long secret");
 }
 

@@ -29,7 +29,7 @@ use state::{Cache, State};
 
 /// The one writer.
 pub struct Catalog {
-    store: Store,
+    pub(super) store: Store,
     state: State,
     applied: Applied,
     cache: Cache,

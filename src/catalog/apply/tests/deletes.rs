@@ -121,7 +121,7 @@ fn locks_hold_until_catalog_time_passes_them() {
     let bucket = world.bucket("b", Versioning::Enabled);
     let until = Timestamp(1000);
     let retained = |mode| Attrs { retention: Some(Retention { mode, until }), ..Attrs::default() };
-    let mut put = |world: &mut World, with: Attrs| {
+    let put = |world: &mut World, with: Attrs| {
         let mut command = world.put_command(bucket, "k", Body::Empty, 0);
         if let Command::Put { attrs, .. } = &mut command {
             *attrs = with;

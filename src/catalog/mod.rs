@@ -14,6 +14,8 @@ mod apply;
 mod check;
 mod command;
 mod list;
+#[cfg(test)]
+mod model;
 pub mod path;
 mod query;
 mod store;

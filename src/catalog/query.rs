@@ -246,13 +246,7 @@ impl View<'_> {
     /// The current version under a key, or the named one.
     pub fn lookup(&self, bucket: BucketId, key: &[u8], version: Option<VersionId>) -> Result<Lookup, Error> {
         let (directories, name) = path::split(key);
-        let mut parent = bucket.root();
-        for directory in directories {
-            match self.directory(parent, directory)? {
-                Some(ino) => parent = ino,
-                None => return Ok(Lookup::Missing),
-            }
-        }
+        let Some(parent) = self.descend(bucket, &directories)? else { return Ok(Lookup::Missing) };
         let current = self.visible(parent, name)?.filter(|entry| entry.kind != kind::DIRECTORY);
         match (current, version) {
             (Some(entry), None) => Ok(Lookup::Found(self.version(&entry, true)?)),
@@ -261,6 +255,18 @@ impl View<'_> {
             (None, Some(id)) => self.lookup_hidden(parent, name, id, true),
             (None, None) => self.lookup_marker(parent, name),
         }
+    }
+
+    /// The last of the directories on a path, if all are there.
+    fn descend(&self, bucket: BucketId, directories: &[&[u8]]) -> Result<Option<Ino>, Error> {
+        let mut parent = bucket.root();
+        for name in directories {
+            match self.directory(parent, name)? {
+                Some(ino) => parent = ino,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(parent))
     }
 
     /// A directory, whether it shows something or holds only versions.
@@ -275,6 +281,15 @@ impl View<'_> {
     fn visible(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Error> {
         let sql = "SELECT kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM dentry WHERE parent=?1 AND name=?2";
         self.one(sql, params![signed(parent.0), name], |row| Entry::read(row, 0))
+    }
+
+    /// The sequence of the newest version of a key, delete markers too.
+    pub(super) fn newest(&self, bucket: BucketId, key: &[u8]) -> Result<Option<Seq>, Error> {
+        let (directories, name) = path::split(key);
+        let Some(parent) = self.descend(bucket, &directories)? else { return Ok(None) };
+        let visible = self.visible(parent, name)?.filter(|entry| entry.kind != kind::DIRECTORY);
+        let newest = if visible.is_some() { visible } else { self.newest_hidden(parent, name)? };
+        Ok(newest.map(|entry| entry.seq))
     }
 
     /// The newest row of `version` under a name.

@@ -5,7 +5,7 @@
 //! - A page that is cut short has an entry, so that following `next` comes to an end.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod walk;
 
 use super::query::{read_upload, signed};
@@ -91,14 +91,14 @@ pub struct UploadPage {
 }
 
 /// The part of a query that says which keys are one entry.
-struct Groups<'q> {
-    prefix: &'q [u8],
-    delimiter: &'q [u8],
+pub(super) struct Groups<'q> {
+    pub(super) prefix: &'q [u8],
+    pub(super) delimiter: &'q [u8],
 }
 
 impl Groups<'_> {
     /// The common prefix that `key`, which begins with the prefix, is grouped under.
-    fn group<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+    pub(super) fn group<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
         if self.delimiter.is_empty() {
             return None;
         }
@@ -193,7 +193,8 @@ impl View<'_> {
             // Only where the listing would go on right behind the key `after` does it have versions left to list.
             Some(seq) if start.strip_suffix(&[0]) == Some(&query.after) => {
                 walker.seek(&query.after, signed(seq.0))?;
-                passed = Some(query.after.clone());
+                passed =
+                    self.newest(bucket, &query.after)?.filter(|newest| *newest >= seq).map(|_| query.after.clone());
             }
             _ => walker.seek(&start, NEWEST)?,
         }
@@ -211,7 +212,7 @@ impl View<'_> {
             }
             match group {
                 None => {
-                    let is_latest = row.is_visible || passed.as_deref() != Some(walker.path());
+                    let is_latest = passed.as_deref() != Some(walker.path());
                     let version = self.bare_version(&row.entry, is_latest, None)?;
                     page.entries.push((walker.path().to_vec(), Some(version)));
                     passed = Some(walker.path().to_vec());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 
+pub(in crate::catalog) use super::Groups;
 use super::*;
 use crate::catalog::query::kind;
 
@@ -70,10 +71,10 @@ impl Tree {
 }
 
 /// SplitMix64: a seed makes a test.
-pub(crate) struct Random(pub(crate) u64);
+pub(in crate::catalog) struct Random(pub(in crate::catalog) u64);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
+    pub(in crate::catalog) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -81,23 +82,23 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    pub(in crate::catalog) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 
-    pub(crate) fn pick<'t, T: ?Sized>(&mut self, from: &[&'t T]) -> &'t T {
+    pub(in crate::catalog) fn pick<'t, T: ?Sized>(&mut self, from: &[&'t T]) -> &'t T {
         from[self.below(from.len())]
     }
 
     /// Up to `len` symbols that trees trip over.
-    pub(crate) fn text(&mut self, len: usize) -> Vec<u8> {
+    pub(in crate::catalog) fn text(&mut self, len: usize) -> Vec<u8> {
         let symbols = ["a", "a", "b", "/", "/", "//", "-", "0", ".", "é", "\u{10ffff}", "\0", "a/"];
         (0..self.below(len + 1)).flat_map(|_| self.pick(&symbols).as_bytes()).copied().collect()
     }
 }
 
 /// What one page must be, from the sorted keys.
-fn expect(keys: &BTreeSet<Vec<u8>>, query: &ListQuery) -> (Vec<Vec<u8>>, bool) {
+pub(in crate::catalog) fn expect(keys: &BTreeSet<Vec<u8>>, query: &ListQuery) -> (Vec<Vec<u8>>, bool) {
     let groups = Groups { prefix: &query.prefix, delimiter: &query.delimiter };
     let mut names: Vec<Vec<u8>> = Vec::new();
     for key in keys.iter().filter(|key| key.starts_with(&query.prefix)) {
@@ -113,7 +114,7 @@ fn expect(keys: &BTreeSet<Vec<u8>>, query: &ListQuery) -> (Vec<Vec<u8>>, bool) {
     (names, has_more)
 }
 
-fn random_query(random: &mut Random) -> ListQuery {
+pub(in crate::catalog) fn random_query(random: &mut Random) -> ListQuery {
     let delimiters: [&[u8]; 9] = [b"", b"/", b"/", b"-", b"//", b"a", b"/a", "é".as_bytes(), &[0xff]];
     let after = if random.below(2) == 0 { random.text(4) } else { Vec::new() };
     let prefix = random.text(2);

@@ -32,15 +32,15 @@ const SCAN_COST: u64 = 4;
 /// What one walk may cost, in rows: some tens of milliseconds.
 const COST_MAX: u64 = 100_000;
 
-pub(super) const VISIBLE: &str = "SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag,1 FROM dentry
+pub(super) const VISIBLE: &str = "SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM dentry
     WHERE parent=?1 AND name>=?2 ORDER BY name LIMIT ?3";
-pub(super) const VERSIONS: &str = "SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag,1 FROM dentry
+pub(super) const VERSIONS: &str = "SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM dentry
         WHERE parent=?1 AND name=?2 AND seq<?4
-    UNION ALL SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag,0 FROM version
+    UNION ALL SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM version
         WHERE parent=?1 AND name=?2 AND seq<?4
-    UNION ALL SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag,1 FROM dentry
+    UNION ALL SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM dentry
         WHERE parent=?1 AND name>?2
-    UNION ALL SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag,0 FROM version
+    UNION ALL SELECT name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM version
         WHERE parent=?1 AND name>?2
     ORDER BY 1,4 DESC LIMIT ?3";
 
@@ -48,8 +48,6 @@ pub(super) const VERSIONS: &str = "SELECT name,kind,ino,seq,flags,size_bytes,mti
 pub(super) struct Row {
     name: Vec<u8>,
     pub(super) entry: Entry,
-    /// Whether it is a row of `dentry`.
-    pub(super) is_visible: bool,
 }
 
 impl Row {
@@ -207,5 +205,5 @@ fn directory_name(rest: &[u8], depth: usize) -> Option<&[u8]> {
 }
 
 fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, Error> {
-    Ok(Row { name: row.get(0)?, entry: Entry::read(row, 1)?, is_visible: row.get(8)? })
+    Ok(Row { name: row.get(0)?, entry: Entry::read(row, 1)? })
 }

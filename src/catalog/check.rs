@@ -87,7 +87,7 @@ const NODES: &[Check] = &[
         WHERE kind IN (0,2) AND ino NOT IN (SELECT id FROM node)",
     ),
     (
-        "a node counts its names, and its uses, and those lost that were not drained yet",
+        "a node counts its names and its uses, and those lost that were not drained yet; without uses it is being drained",
         "WITH name(id,count) AS MATERIALIZED (SELECT ino,count(*) FROM
                 (SELECT ino,kind FROM dentry UNION ALL SELECT ino,kind FROM version)
                 WHERE kind IN (0,2) GROUP BY ino),
@@ -100,9 +100,11 @@ const NODES: &[Check] = &[
             ', lost uses '||coalesce(lost.bodies,0)
         FROM node n LEFT JOIN name ON name.id=n.id LEFT JOIN share ON share.id=n.id
             LEFT JOIN piece ON piece.id=n.id LEFT JOIN lost ON lost.id=n.id
-        WHERE n.nlink<>coalesce(name.count,0)+coalesce(lost.names,0)
-            OR n.refs<>(n.nlink>0 OR n.id IN (SELECT ino FROM opened))+coalesce(share.count,0)
-                +coalesce(piece.count,0)+coalesce(lost.bodies,0)",
+        WHERE CASE n.refs WHEN 0
+            THEN lost.id IS NULL OR n.nlink<>0 OR coalesce(name.count,share.count,piece.count,0)<>0
+            ELSE n.nlink<>coalesce(name.count,0)+coalesce(lost.names,0)
+                OR n.refs<>(n.nlink>0 OR n.id IN (SELECT ino FROM opened))+coalesce(share.count,0)
+                    +coalesce(piece.count,0)+coalesce(lost.bodies,0) END",
     ),
     ("what was lost has a node", "SELECT id FROM dead WHERE id NOT IN (SELECT id FROM node)"),
     (
@@ -143,8 +145,9 @@ const NODES: &[Check] = &[
             (SELECT ino,off>>40,sum(len_bytes) FROM extent
                 WHERE ino IN (SELECT id FROM upload UNION ALL SELECT id FROM node WHERE form=4) GROUP BY 1,2)
         SELECT p.upload||' '||p.num FROM part p LEFT JOIN run USING(upload,num) WHERE coalesce(run.len,0)<>p.size_bytes
+            AND p.upload NOT IN (SELECT id FROM node WHERE refs=0)
         UNION ALL SELECT upload||' '||num||' without a row' FROM run LEFT JOIN part p USING(upload,num)
-            WHERE p.upload IS NULL AND upload NOT IN (SELECT id FROM dead)",
+            WHERE p.upload IS NULL AND upload NOT IN (SELECT id FROM node WHERE refs=0)",
     ),
     (
         "a multipart object is as long as its parts",
@@ -223,8 +226,12 @@ impl View<'_> {
         type Decode = fn(&[u8]) -> Result<(), Error>;
         let attrs: Decode = |bytes| Attrs::decode(bytes).map(drop);
         let place: Decode = |bytes| Place::decode(bytes).map(drop);
-        let checksums: Decode = |bytes| super::query::decode_checksums(bytes).map(drop);
+        let checksums: Decode = |bytes| Checksum::decode_all(bytes).map(drop);
+        let outcome: Decode = |bytes| Outcome::decode(bytes).map(drop);
+        let written: Decode = |bytes| Written::decode(bytes).map(drop);
         let columns = [
+            ("outcome", "seq", "value", outcome),
+            ("completed", "id", "outcome", written),
             ("node", "id", "attrs", attrs),
             ("node", "id", "place", place),
             ("upload", "id", "attrs", attrs),

@@ -453,3 +453,6 @@ impl Written {
         types::decode("written", bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,6 +86,7 @@ pub struct Position {
 
 /// What one log entry asks of the catalog.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every entry is the large one")]
 pub enum Entry {
     /// Nothing: Raft's own.
     Blank,

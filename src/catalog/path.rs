@@ -28,7 +28,8 @@ mod tests {
 
     #[test]
     fn keys_split_as_the_namespace_says() {
-        let cases: [(&[u8], &[&[u8]], &[u8]); 6] = [
+        type Case = (&'static [u8], &'static [&'static [u8]], &'static [u8]);
+        let cases: [Case; 6] = [
             (b"a", &[], b"a"),
             (b"a/", &[b"a/"], b""),
             (b"a//b", &[b"a/", b"/"], b"b"),

@@ -498,8 +498,7 @@ impl View<'_> {
     pub fn completed(&self, bucket: BucketId, key: &[u8], id: Ino) -> Result<Option<(Vec<u8>, Written)>, Error> {
         let sql = "SELECT digest,outcome FROM completed WHERE id=?1 AND bucket=?2 AND key=?3";
         self.one(sql, params![signed(id.0), signed(bucket.0), key], |row| {
-            let written = postcard::from_bytes(row.get_ref(1)?.as_blob()?);
-            Ok((row.get(0)?, written.map_err(|_| Error::Undecodable { what: "outcome" })?))
+            Ok((row.get(0)?, Written::decode(row.get_ref(1)?.as_blob()?)?))
         })
     }
 
@@ -695,12 +694,8 @@ pub(super) fn read_upload(row: &rusqlite::Row<'_>) -> Result<Upload, Error> {
     })
 }
 
-pub(super) fn decode_checksums(bytes: &[u8]) -> Result<Vec<Checksum>, Error> {
-    postcard::from_bytes(bytes).map_err(|_| Error::Undecodable { what: "checksums" })
-}
-
 fn read_part(row: &rusqlite::Row<'_>) -> Result<Part, Error> {
-    let checksums = row.get_ref(4)?.as_blob_or_null()?.map(decode_checksums).transpose()?;
+    let checksums = row.get_ref(4)?.as_blob_or_null()?.map(Checksum::decode_all).transpose()?;
     Ok(Part {
         number: row.get(0)?,
         size_bytes: unsigned(row, 1)?,
@@ -708,12 +703,6 @@ fn read_part(row: &rusqlite::Row<'_>) -> Result<Part, Error> {
         etag: decode_etag(row.get_ref(3)?.as_blob()?)?,
         checksums: checksums.unwrap_or_default(),
     })
-}
-
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        Error::Sqlite(error.to_string())
-    }
 }
 
 impl From<rusqlite::types::FromSqlError> for Error {

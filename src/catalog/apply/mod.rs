@@ -29,7 +29,7 @@ use state::{Cache, State};
 
 /// The one writer.
 pub struct Catalog {
-    store: Store,
+    pub(super) store: Store,
     state: State,
     applied: Applied,
     cache: Cache,
@@ -120,6 +120,12 @@ impl Catalog {
     /// Handles for queries; cheap to clone.
     pub fn readers(&self) -> Readers {
         self.store.readers()
+    }
+
+    /// What stands after the last batch, on the writer's own connection.
+    #[cfg(test)]
+    pub(super) fn view(&self) -> super::View<'_> {
+        super::View::new(self.store.connection())
     }
 
     /// Replaces the whole state by the snapshot in `file` (made by [`Readers::snapshot`]); readers see it at once.

@@ -82,8 +82,9 @@ impl Step<'_> {
                 Ok(0)
             }
             Form::Extents | Form::Multipart => {
-                let extent_count = self.tear_extents(node.id, budget)?;
-                Ok(extent_count + self.tear_parts(node.id, budget - extent_count)?)
+                // A part never lacks its extents: it goes first.
+                let part_count = self.tear_parts(node.id, budget)?;
+                Ok(part_count + self.tear_extents(node.id, budget - part_count)?)
             }
         }
     }

@@ -71,7 +71,7 @@ fn run(connection: &Connection, woken: &Receiver<()>, failed: &AtomicBool) {
 }
 
 /// Pages in the WAL that are not in the database yet.
-fn wal_pages(connection: &Connection) -> Result<i64, Error> {
+pub(super) fn wal_pages(connection: &Connection) -> Result<i64, Error> {
     let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
     let (pages, moved) = statement.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
     Ok(pages - moved)

@@ -16,6 +16,8 @@ mod checkpoint;
 mod current;
 mod readers;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -105,17 +105,14 @@ fn retired_ids_split_leases() {
     let mut world = World::new();
     let Outcome::Ids { start, end } = world.send(Command::LeaseIds { count: 100 }) else { panic!() };
     let at = |offset: u64| Ino(start.0 + offset);
-    let leases = |world: &World| -> Vec<String> {
-        let text = world.rows(&format!("SELECT start-{0}, end-{0} FROM lease WHERE start>={0}", start.0));
-        text
-    };
+    let query = format!("SELECT start-{start}, end-{start} FROM lease WHERE start>={start}");
     for (retired, left) in [
         (vec![(at(10), at(20))], vec!["0|10", "20|100"]),
         (vec![(at(5), at(30)), (at(99), end)], vec!["0|5", "30|99"]),
         (vec![(at(0), end)], vec![]),
     ] {
         assert_eq!(world.send(Command::RenewSession { watermark: 0, retired }), Outcome::Done);
-        assert_eq!(leases(&world), left);
+        assert_eq!(world.rows(&query), left);
     }
     assert!(matches!(world.refusal(Command::LeaseIds { count: 0 }), Refusal::OutOfBounds(_)));
 }

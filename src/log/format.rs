@@ -457,3 +457,98 @@ pub fn decode_records(bytes: &[u8]) -> Result<Decoded, &'static str> {
         }
     }
 }
+
+#[cfg(test)]
+mod golden {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn tip() -> Tip {
+        Tip {
+            batch: 7,
+            chain: 0x0102_0304,
+            first: 5,
+            next: 9,
+            mark: b"mark".to_vec(),
+        }
+    }
+
+    /// CRC-32/ISCSI of "123456789", from the catalogue of CRCs.
+    #[test]
+    fn the_checksum_is_crc32c() {
+        assert_eq!(crc32c(!0, &[b"12345", b"6789"]), 0xE306_9283);
+    }
+
+    #[test]
+    fn a_file_header_has_these_bytes() {
+        let header = FileHeader {
+            log_id: 0xAABB,
+            sequence: 3,
+            tip: tip(),
+        };
+        let bytes = header.encode();
+        assert_eq!(
+            hex(&bytes[..72]),
+            concat!(
+                "50524544414c4f4701000000a9753976bbaa0000000000000300000000000000",
+                "0700000000000000050000000000000009000000000000000403020104000000",
+                "6d61726b00000000"
+            )
+        );
+        assert!(bytes[72..].iter().all(|byte| *byte == 0) && bytes.len() == BLOCK_LEN);
+        assert_eq!(FileHeader::decode(&bytes).unwrap(), header);
+    }
+
+    #[test]
+    fn a_batch_has_these_bytes() {
+        let (mut buffer, mut after) = (Vec::new(), tip());
+        begin_batch(&mut buffer);
+        assert!(encode_entry(
+            &mut buffer,
+            &mut after,
+            Kind::Record,
+            9,
+            b"record"
+        ));
+        assert!(encode_entry(
+            &mut buffer,
+            &mut after,
+            Kind::Truncate,
+            8,
+            b""
+        ));
+        assert!(!encode_entry(
+            &mut buffer,
+            &mut after,
+            Kind::Record,
+            9,
+            b"a gap"
+        ));
+        end_batch(&mut buffer, 0xAABB, 3, &tip(), 2);
+        assert_eq!(
+            hex(&buffer[..94]),
+            concat!(
+                "50644231dcf56461030000000000000007000000000000002e00000002000000",
+                "09000000000000000403020100000000f036dce4010000000600000009000000",
+                "000000007265636f7264c737dbdc02000000000000000800000000000000"
+            )
+        );
+        assert!(buffer[94..].iter().all(|byte| *byte == 0) && buffer.len() == BLOCK_LEN);
+
+        let mut file = FileHeader {
+            log_id: 0xAABB,
+            sequence: 3,
+            tip: tip(),
+        }
+        .encode();
+        file.extend_from_slice(&buffer);
+        let decoded = decode_records(&file).unwrap();
+        assert_eq!(decoded.records, [(9, BLOCK_LEN + 68..BLOCK_LEN + 74)]);
+        assert_eq!((decoded.end_offset, decoded.stop), (file.len(), Stop::End));
+    }
+}

@@ -552,6 +552,8 @@ fn resume(
     names: &[String],
     found: Recovered,
 ) -> std::io::Result<Writer> {
+    // A process that died may have left a rename that is seen but not durable; nothing may be built on that.
+    disk.sync_dir()?;
     let spares = Arc::new(Spares::adopt(
         disk.clone(),
         options.file_len(),

@@ -105,6 +105,8 @@ impl State {
 /// What becomes of writes that were not synced.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Loss {
+    /// Nothing, for only the process dies; but what was not synced is still not.
+    Process,
     All,
     None,
     SomeSectors,
@@ -136,9 +138,13 @@ impl SimDisk {
         self.lock().fatal.clone()
     }
 
-    /// The disk after the power went off and on again.
+    /// The disk after the machine, or only the process, went off and on again.
     pub(super) fn after_crash(&self, loss: Loss, rng: &mut Rng) -> SimDisk {
         let mut state = self.lock().clone();
+        (state.crash_at, state.fatal) = (None, None);
+        if matches!(loss, Loss::Process) {
+            return SimDisk(Arc::new(Mutex::new(state)));
+        }
         let kept = match loss {
             Loss::All => 0,
             Loss::None => state.pending_names.len(),
@@ -151,7 +157,6 @@ impl SimDisk {
             lose(content, loss, rng);
         }
         state.names = state.durable_names.clone();
-        (state.crash_at, state.fatal) = (None, None);
         SimDisk(Arc::new(Mutex::new(state)))
     }
 

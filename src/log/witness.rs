@@ -159,3 +159,41 @@ impl Witness {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod golden {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_slot_has_these_bytes() {
+        let tip = Tip {
+            batch: 7,
+            chain: 0x0102_0304,
+            first: 5,
+            next: 9,
+            mark: b"mark".to_vec(),
+        };
+        let slot = Slot {
+            log_id: 0xAABB,
+            generation: 2,
+            tip,
+        };
+        let bytes = slot.encode();
+        let hex: String = bytes[..72]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(
+            hex,
+            concat!(
+                "505245444157495401000000f4d6f64abbaa0000000000000200000000000000",
+                "0700000000000000050000000000000009000000000000000403020104000000",
+                "6d61726b00000000"
+            )
+        );
+        assert!(bytes[72..].iter().all(|byte| *byte == 0) && bytes.len() == SLOT_LEN);
+        assert_eq!(decode(&bytes).unwrap(), (0, slot));
+    }
+}

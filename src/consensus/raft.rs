@@ -51,10 +51,11 @@ struct Active {
     barrier: Barrier,
 }
 
-/// openraft's handle, and how long it may take.
+/// openraft's handle, what is behind it, and how long it may take.
 #[derive(Clone)]
 pub(super) struct Core {
     pub(super) raft: openraft::Raft<TypeConfig, StateMachine>,
+    applier: Applier,
     pub(super) timeout: Duration,
 }
 
@@ -153,6 +154,7 @@ impl Raft {
             // It fails only for a core that has stopped already.
             let _ = active.core.raft.shutdown().await;
         }
+        self.inner.applier.close().await;
         let inner = self.inner.clone();
         let closing = tokio::task::spawn_blocking(move || inner.close());
         if let Err(error) = closing.await {
@@ -174,16 +176,16 @@ async fn activate(
     raise_vote(&mut store, applied).await?;
     let config = Arc::new(raft_config().validate().map_err(|error| refused(&error))?);
     let opened = openraft::Raft::new(options.node.0, config, network, store, machine).await;
-    let core = Core { raft: opened.map_err(|error| refused(&error))?, timeout: options.timeout };
+    let raft = opened.map_err(|error| refused(&error))?;
+    let core = Core { raft, applier: inner.applier.clone(), timeout: options.timeout };
     core.begin(options).await.map_err(|error| refused(&error))?;
     tokio::spawn(trim::run(core.clone(), inner.log.clone(), options.limits()));
     Ok(Active { barrier: Barrier::spawn(core.clone()), core })
 }
 
 impl Inner {
-    /// Blocking.
+    /// Waits for the threads. Blocking.
     fn close(&self) {
-        self.applier.close();
         let thread = self.apply_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A thread that panicked has called the fatal hook.
         let _ = thread.map(JoinHandle::join);
@@ -270,11 +272,17 @@ impl Core {
     /// A ReadIndex round: how far this node has applied once it may serve linearizable reads.
     pub(super) async fn read_index(&self) -> Result<LogIndex, LedgerError> {
         let deadline = Instant::now() + self.timeout;
+        let index = self.confirmed_index(deadline).await?;
+        let applied = timeout_at(deadline, self.applier.reaches(index)).await.map_err(|_| too_slow())?;
+        applied.map(LogIndex).map_err(|error| LedgerError::Unavailable(error.to_string()))
+    }
+
+    /// The last entry that may have been acknowledged anywhere, once a quorum confirms this node's lead.
+    async fn confirmed_index(&self, deadline: Instant) -> Result<u64, LedgerError> {
         loop {
             let round = timeout_at(deadline, self.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
-            let round = round.map_err(|_| LedgerError::Unavailable("no quorum in time".into()))?;
-            match round {
-                Ok(_) => return Ok(LogIndex(self.applied_index())),
+            match round.map_err(|_| too_slow())? {
+                Ok(read_log_id) => return Ok(read_log_id.index()),
                 Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                     await_leader(forward, deadline).await?;
                 }
@@ -282,10 +290,10 @@ impl Core {
             }
         }
     }
+}
 
-    fn applied_index(&self) -> u64 {
-        self.raft.data_metrics().borrow_watched().last_applied.map_or(0, |applied| applied.index)
-    }
+fn too_slow() -> LedgerError {
+    LedgerError::Unavailable("no confirmation in time".into())
 }
 
 /// Pauses while there is no leader yet.

@@ -1,6 +1,9 @@
-//! Raft's state machine: gathers entries into batches for the [`Applier`], and passes the catalog off as its snapshot.
+//! Raft's state machine: hands entries in batches to the [`Applier`], and passes the catalog off as its snapshot.
 //!
 //! The catalog on disk is the state, so "building" a snapshot is syncing it; a file is written only when a peer needs one.
+//!
+//! `apply` hands batches over and does not wait, so that the next are gathered meanwhile. openraft then takes them for
+//! applied a little early; what depends on it (barriers, snapshots, the purge of the log) asks the applier instead.
 //!
 //! Invariants
 //! - An entry is applied only once the local log holds it durably: no node's catalog is ahead of its own log.
@@ -13,15 +16,11 @@ use futures::{Stream, TryStreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
-use super::applier::{Applier, Proposal};
+use super::applier::{Applier, Batch};
 use super::encoding::decode_membership;
 use super::log_store::Durable;
-use super::types::{LeaderId, LogId, Member, Payload, SnapshotMeta, StoredMembership, TypeConfig, log_id};
+use super::types::{LeaderId, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig, log_id};
 use crate::catalog::{Applied, Readers};
-
-/// A batch, hence a transaction, holds no more entries and no more bytes of commands.
-const BATCH_MAX_ENTRIES: usize = 512;
-const BATCH_MAX_BYTES: usize = 1 << 20;
 
 /// The state of a catalog, for a peer that needs all of it.
 #[derive(Clone)]
@@ -65,38 +64,17 @@ pub(super) struct StateMachine {
     scratch: PathBuf,
 }
 
-#[derive(Default)]
-struct Batch {
-    proposals: Vec<Proposal>,
-    bytes: usize,
-    last_index: u64,
-}
-
-impl Batch {
-    fn push(&mut self, proposal: Proposal) {
-        let (entry, _) = &proposal;
-        self.last_index = entry.log_id.index;
-        if let Payload::Normal(command) = &entry.payload {
-            self.bytes += command.0.len();
-        }
-        self.proposals.push(proposal);
-    }
-
-    fn is_full(&self) -> bool {
-        self.proposals.len() >= BATCH_MAX_ENTRIES || self.bytes >= BATCH_MAX_BYTES
-    }
-}
-
 impl StateMachine {
     pub(super) fn new(applier: Applier, durable: Option<Durable>, scratch: PathBuf) -> StateMachine {
         StateMachine { applier, durable, scratch }
     }
 
-    async fn apply_batch(&mut self, batch: Batch) -> io::Result<()> {
+    async fn hand_over(&mut self, batch: Batch) -> io::Result<()> {
+        let Some(last_index) = batch.last_index() else { return Ok(()) };
         if let Some(durable) = &mut self.durable {
-            durable.reaches(batch.last_index).await?;
+            durable.reaches(last_index).await?;
         }
-        self.applier.apply(batch.proposals).await
+        self.applier.apply(batch).await
     }
 
     /// A live snapshot becomes a file first: only openraft's suite installs one within a process.
@@ -117,7 +95,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let applied = self.applier.applied();
+        let applied = self.applier.flush().await?;
         Ok((applied.position.map(log_id), membership_of(&applied)?))
     }
 
@@ -129,10 +107,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(proposal) = entries.try_next().await? {
             batch.push(proposal);
             if batch.is_full() {
-                self.apply_batch(std::mem::take(&mut batch)).await?;
+                self.hand_over(std::mem::take(&mut batch)).await?;
             }
         }
-        if batch.proposals.is_empty() { Ok(()) } else { self.apply_batch(batch).await }
+        self.hand_over(batch).await
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -151,7 +129,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
-        let applied = self.applier.applied();
+        let applied = self.applier.flush().await?;
         if applied.position.is_none() {
             return Ok(None);
         }

@@ -13,21 +13,9 @@ use crate::log::{self, Log};
 
 struct Builder;
 
-/// Removes the directory once the test is over, and ends the threads first.
-struct Guard {
-    applier: Applier,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.applier.close();
-    }
-}
-
 /// The suite applies entries that it never logged, and purges some that it never applied: so here nothing ties the two.
-impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
-    async fn build(&self) -> Result<(Guard, LogStore, StateMachine), StorageError<TypeConfig>> {
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Builder {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let options = options(dir.path());
         let catalog = Catalog::open(&dir.path().join("catalog"), options.catalog.clone()).unwrap();
@@ -36,8 +24,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
         let (log, recovery) = Log::open(log_options).unwrap();
         let store = LogStore::open(log, &recovery.mark, None).await.unwrap();
         let scratch = dir.path().to_owned();
-        let machine = StateMachine::new(applier.clone(), None, scratch);
-        Ok((Guard { applier, _dir: dir }, store, machine))
+        Ok((dir, store, StateMachine::new(applier, None, scratch)))
     }
 }
 

@@ -3,14 +3,14 @@
 //! Invariant: no secret is ever logged. Types that hold one have no `Display`, and a `Debug` that hides it; request
 //! headers and query strings, which hold signatures, are never fields of an event.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt;
 
 use crate::config::{Config, Log};
 
 /// Starts logging. `log` was judged by [`Config::load`]; called once.
 pub(crate) fn start(log: &Log) {
-    let filter = EnvFilter::builder().parse_lossy(&log.directives);
+    let filter = EnvFilter::builder().parse_lossy(directives(&log.directives));
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if log.json {
         lines.json().flatten_event(true).init();
@@ -19,9 +19,30 @@ pub(crate) fn start(log: &Log) {
     }
 }
 
+/// A level alone is meant for this program: Raft tells its inner life at `info`, and only who names it wants that.
+fn directives(asked: &str) -> String {
+    match asked.parse::<LevelFilter>() {
+        Ok(level) if level > LevelFilter::WARN => format!("{asked},openraft=warn"),
+        _ => asked.to_owned(),
+    }
+}
+
 /// Says once what the configuration asks for and will not get.
 pub(crate) fn warn_of_unserved(config: &Config) {
     for bucket in config.buckets.iter().filter(|bucket| bucket.public) {
         tracing::warn!(bucket = bucket.name, "anonymous reads are not available yet: the bucket is served private");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raft_is_quiet_unless_it_is_named() {
+        let cases = [("info", "info,openraft=warn"), ("trace", "trace,openraft=warn"), ("error", "error")];
+        for (asked, used) in cases.into_iter().chain([("info,openraft=debug", "info,openraft=debug")]) {
+            assert_eq!(directives(asked), used);
+        }
     }
 }

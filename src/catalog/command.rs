@@ -12,6 +12,7 @@ use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, SessionId, VersionId};
 
 use super::Error;
+use super::types;
 use super::types::{Attrs, Checksum, ETag, Place, Setting, Versioning};
 
 /// A command as it stands in Raft's log.
@@ -408,12 +409,10 @@ pub enum Refusal {
     OutOfBounds(String),
 }
 
-const FORMAT: u8 = 1;
-
 impl Envelope {
     /// One version byte, then postcard.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
+        types::encode(self)
     }
 
     /// The inverse of [`Envelope::encode`].
@@ -421,10 +420,39 @@ impl Envelope {
     /// # Errors
     /// `Undecodable`: not these bytes, or of a later version.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let what = "command";
-        match bytes.split_first() {
-            Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| Error::Undecodable { what }),
-            _ => Err(Error::Undecodable { what }),
-        }
+        types::decode("command", bytes)
     }
 }
+
+impl Outcome {
+    /// One version byte, then postcard.
+    pub fn encode(&self) -> Vec<u8> {
+        types::encode(self)
+    }
+
+    /// The inverse of [`Outcome::encode`].
+    ///
+    /// # Errors
+    /// `Undecodable`: not these bytes, or of a later version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        types::decode("outcome", bytes)
+    }
+}
+
+impl Written {
+    /// One version byte, then postcard.
+    pub fn encode(&self) -> Vec<u8> {
+        types::encode(self)
+    }
+
+    /// The inverse of [`Written::encode`].
+    ///
+    /// # Errors
+    /// `Undecodable`: not these bytes, or of a later version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        types::decode("written", bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

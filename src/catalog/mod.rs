@@ -11,6 +11,7 @@
 //! - The applied position commits with the data it describes.
 
 mod apply;
+mod check;
 mod command;
 mod list;
 pub mod path;

@@ -1,14 +1,22 @@
-//! stub
+//! Queries on one snapshot: what stands under a key, where its bytes are, what the store holds.
+//!
+//! Invariants
+//! - A query reads only; what it answers is true of one snapshot, whole.
+//! - Rows that contradict each other are an error (`Inconsistent`), never a guess.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use bytes::Bytes;
+use rusqlite::{Connection, Params, params};
+
 use super::*;
 use crate::env::Timestamp;
-use crate::ids::{BucketId, Ino, SessionId, VersionId};
-use bytes::Bytes;
-use std::marker::PhantomData;
-use std::ops::Range;
+use crate::ids::{BucketId, Ino, Seq, SessionId, VersionId};
 
 /// One snapshot of the catalog.
 pub struct View<'a> {
-    _x: PhantomData<&'a ()>,
+    pub(super) connection: &'a Connection,
 }
 
 /// What stands under a key.
@@ -61,91 +69,644 @@ pub struct Usage {
     pub version_bytes: u64,
 }
 
-impl View<'_> {
-    /// The log index up to which this snapshot has applied.
-    pub fn applied_index(&self) -> Result<LogIndex, Error> {
-        todo!()
+/// Kinds of `dentry` and `version` rows.
+pub(super) mod kind {
+    pub(in crate::catalog) const OBJECT: i64 = 0;
+    pub(in crate::catalog) const DIRECTORY: i64 = 1;
+    pub(in crate::catalog) const LINKED: i64 = 2;
+    pub(in crate::catalog) const MARKER: i64 = 3;
+}
+
+/// Forms of `node` rows.
+pub(super) mod form {
+    pub(in crate::catalog) const EMPTY: i64 = 0;
+    pub(in crate::catalog) const CHUNK: i64 = 1;
+    pub(in crate::catalog) const EXTENTS: i64 = 2;
+    pub(in crate::catalog) const INLINE: i64 = 3;
+    pub(in crate::catalog) const MULTIPART: i64 = 4;
+}
+
+/// Bits of an extent's key below its part number.
+pub(super) const PART_SHIFT: u32 = 40;
+
+/// The tag of what has no bytes to tag.
+const NO_ETAG: ETag = ETag { md5: [0; 16], part_count: 0 };
+
+/// The columns that [`Entry::read`] takes, in its order.
+pub(super) const ENTRY_COLUMNS: &str = "kind,ino,seq,flags,size_bytes,mtime_ns,etag";
+
+/// A row of `dentry` or `version`, without its place.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) kind: i64,
+    pub(super) ino: Ino,
+    pub(super) seq: Seq,
+    pub(super) is_null: bool,
+    size_bytes: Option<i64>,
+    modified: Option<i64>,
+    etag: Option<ETag>,
+}
+
+impl Entry {
+    /// Reads [`ENTRY_COLUMNS`], the first of which is column `first`.
+    pub(super) fn read(row: &rusqlite::Row<'_>, first: usize) -> Result<Entry, Error> {
+        Ok(Entry {
+            kind: row.get(first)?,
+            ino: Ino(unsigned(row, first + 1)?),
+            seq: Seq(unsigned(row, first + 2)?),
+            is_null: row.get::<_, i64>(first + 3)? & 1 != 0,
+            size_bytes: row.get(first + 4)?,
+            modified: row.get(first + 5)?,
+            etag: row.get_ref(first + 6)?.as_blob_or_null()?.map(decode_etag).transpose()?,
+        })
     }
+
+    /// What clients name it by.
+    pub(super) fn version_id(&self) -> VersionId {
+        match self.is_null {
+            true => VersionId::Null,
+            false => VersionId::Seq(self.seq),
+        }
+    }
+}
+
+/// Length, time and tag as a listing shows them.
+pub(super) struct Shown {
+    pub(super) size_bytes: u64,
+    pub(super) modified: Timestamp,
+    pub(super) etag: ETag,
+}
+
+/// A node's row, but for its attributes and place.
+struct Body {
+    ino: Ino,
+    form: i64,
+}
+
+/// SQLite's integer for an id, a sequence or a bound; what exceeds it can be in no row, so the largest serves.
+pub(super) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The inverse of [`signed`].
+pub(super) fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> Result<u64, Error> {
+    u64::try_from(row.get::<_, i64>(column)?).map_err(|_| Error::Undecodable { what: "integer" })
+}
+
+fn decode_etag(bytes: &[u8]) -> Result<ETag, Error> {
+    ETag::from_bytes(bytes).ok_or(Error::Undecodable { what: "entity tag" })
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(connection: &'a Connection) -> View<'a> {
+        View { connection }
+    }
+
+    /// The first row of a query, if it has one.
+    pub(super) fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&rusqlite::Row<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        rows.next()?.map(read).transpose()
+    }
+
+    /// Every row of a query.
+    pub(super) fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(read(row)?);
+        }
+        Ok(all)
+    }
+
+    /// A column of the one row of `state`.
+    fn state(&self, sql: &str) -> Result<i64, Error> {
+        self.one(sql, [], |row| Ok(row.get(0)?))?.ok_or_else(|| Error::Inconsistent("no state row".into()))
+    }
+}
+
+impl View<'_> {
+    /// The log index up to which this snapshot has applied; 0 also where nothing was.
+    pub fn applied_index(&self) -> Result<LogIndex, Error> {
+        // The column holds the index + 1, so that 0 is "nothing".
+        let next = self.state("SELECT applied_index FROM state")?;
+        Ok(LogIndex(u64::try_from(next).unwrap_or(0).saturating_sub(1)))
+    }
+
     /// Catalog time.
     pub fn time(&self) -> Result<Timestamp, Error> {
-        todo!()
+        Ok(Timestamp(self.state("SELECT time_ns FROM state")?))
     }
+
     /// A bucket by name.
-    pub fn bucket(&self, _name: &str) -> Result<Option<Bucket>, Error> {
-        todo!()
+    pub fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
+        let sql = "SELECT id,name,owner,region,created_ns,versioning,ever_versioned,lock FROM bucket WHERE name=?1";
+        self.one(sql, params![name.as_bytes()], read_bucket)
     }
+
     /// Buckets in order of their names, after `after`.
-    pub fn buckets(&self, _after: Option<&str>, _limit: usize) -> Result<Vec<Bucket>, Error> {
-        todo!()
+    pub fn buckets(&self, after: Option<&str>, limit: usize) -> Result<Vec<Bucket>, Error> {
+        // Every blob is above the empty one, and no bucket has that name.
+        let sql = "SELECT id,name,owner,region,created_ns,versioning,ever_versioned,lock FROM bucket
+            WHERE name>?1 ORDER BY name LIMIT ?2";
+        self.all(sql, params![after.unwrap_or_default().as_bytes(), signed(limit as u64)], read_bucket)
     }
+
     /// A setting of a bucket, as it was stored.
-    pub fn setting(&self, _bucket: BucketId, _setting: Setting) -> Result<Option<Bytes>, Error> {
-        todo!()
+    pub fn setting(&self, bucket: BucketId, setting: Setting) -> Result<Option<Bytes>, Error> {
+        let sql = "SELECT value FROM bucket_setting WHERE bucket=?1 AND kind=?2";
+        self.one(sql, params![signed(bucket.0), setting as i64], |row| Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?)))
     }
+
     /// What a bucket holds.
-    pub fn usage(&self, _bucket: BucketId) -> Result<Usage, Error> {
-        todo!()
+    pub fn usage(&self, bucket: BucketId) -> Result<Usage, Error> {
+        let sql = "SELECT object_count,size_bytes,version_count,version_bytes FROM usage WHERE bucket=?1";
+        let usage = self.one(sql, [signed(bucket.0)], |row| {
+            Ok(Usage {
+                object_count: unsigned(row, 0)?,
+                size_bytes: unsigned(row, 1)?,
+                version_count: unsigned(row, 2)?,
+                version_bytes: unsigned(row, 3)?,
+            })
+        })?;
+        Ok(usage.unwrap_or_default())
     }
+
     /// The current version under a key, or the named one.
-    pub fn lookup(&self, _bucket: BucketId, _key: &[u8], _version: Option<VersionId>) -> Result<Lookup, Error> {
-        todo!()
+    pub fn lookup(&self, bucket: BucketId, key: &[u8], version: Option<VersionId>) -> Result<Lookup, Error> {
+        let (directories, name) = path::split(key);
+        let mut parent = bucket.root();
+        for directory in directories {
+            match self.directory(parent, directory)? {
+                Some(ino) => parent = ino,
+                None => return Ok(Lookup::Missing),
+            }
+        }
+        let current = self.visible(parent, name)?.filter(|entry| entry.kind != kind::DIRECTORY);
+        match (current, version) {
+            (Some(entry), None) => Ok(Lookup::Found(self.version(&entry, true)?)),
+            (Some(entry), Some(id)) if entry.version_id() == id => Ok(Lookup::Found(self.version(&entry, true)?)),
+            (Some(_), Some(id)) => self.lookup_hidden(parent, name, id, false),
+            (None, Some(id)) => self.lookup_hidden(parent, name, id, true),
+            (None, None) => self.lookup_marker(parent, name),
+        }
     }
+
+    /// A directory, whether it shows something or holds only versions.
+    fn directory(&self, parent: Ino, name: &[u8]) -> Result<Option<Ino>, Error> {
+        if let Some(entry) = self.visible(parent, name)? {
+            return Ok((entry.kind == kind::DIRECTORY).then_some(entry.ino));
+        }
+        let sql = "SELECT ino FROM version WHERE parent=?1 AND name=?2 AND seq=0 AND kind=1";
+        self.one(sql, params![signed(parent.0), name], |row| Ok(Ino(unsigned(row, 0)?)))
+    }
+
+    fn visible(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Error> {
+        let sql = "SELECT kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM dentry WHERE parent=?1 AND name=?2";
+        self.one(sql, params![signed(parent.0), name], |row| Entry::read(row, 0))
+    }
+
+    /// The newest row of `version` under a name.
+    fn newest_hidden(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Error> {
+        let sql = "SELECT kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM version
+            WHERE parent=?1 AND name=?2 AND kind<>1 ORDER BY seq DESC LIMIT 1";
+        self.one(sql, params![signed(parent.0), name], |row| Entry::read(row, 0))
+    }
+
+    /// What a name without a visible version has: nothing, or a delete marker on top.
+    fn lookup_marker(&self, parent: Ino, name: &[u8]) -> Result<Lookup, Error> {
+        match self.newest_hidden(parent, name)? {
+            None => Ok(Lookup::Missing),
+            Some(entry) if entry.kind == kind::MARKER => Ok(Lookup::Deleted(self.version(&entry, true)?)),
+            Some(entry) => Err(Error::Inconsistent(format!("version {} is the newest and not visible", entry.seq))),
+        }
+    }
+
+    /// A named version that is not visible. `may_be_latest`: nothing is visible under the name.
+    fn lookup_hidden(&self, parent: Ino, name: &[u8], id: VersionId, may_be_latest: bool) -> Result<Lookup, Error> {
+        let (predicate, seq) = match id {
+            VersionId::Null => ("seq>=?3 AND flags & 1", 0),
+            VersionId::Seq(seq) => ("seq=?3 AND NOT flags & 1", signed(seq.0)),
+        };
+        let sql = format!(
+            "SELECT {ENTRY_COLUMNS} FROM version WHERE parent=?1 AND name=?2 AND kind<>1 AND {predicate}
+            ORDER BY seq DESC LIMIT 1"
+        );
+        let found = self.one(&sql, params![signed(parent.0), name, seq], |row| Entry::read(row, 0))?;
+        let Some(entry) = found else { return Ok(Lookup::Missing) };
+        let is_latest =
+            may_be_latest && self.newest_hidden(parent, name)?.is_some_and(|newest| newest.seq == entry.seq);
+        Ok(Lookup::Found(self.version(&entry, is_latest)?))
+    }
+
+    /// A row as a version, with its node's attributes.
+    fn version(&self, entry: &Entry, is_latest: bool) -> Result<Version, Error> {
+        let attrs = match entry.kind {
+            kind::MARKER => Attrs::default(),
+            _ => self.attrs(entry.ino)?,
+        };
+        let linked = attrs.linked;
+        let mut version = self.bare_version(entry, is_latest, linked)?;
+        version.attrs = attrs;
+        Ok(version)
+    }
+
+    /// A row as a version, without attributes. `linked`: what its node shows, if that is known already.
+    pub(super) fn bare_version(
+        &self,
+        entry: &Entry,
+        is_latest: bool,
+        linked: Option<Linked>,
+    ) -> Result<Version, Error> {
+        let shown = self.shown(entry, linked)?;
+        Ok(Version {
+            ino: entry.ino,
+            seq: entry.seq,
+            id: entry.version_id(),
+            is_latest,
+            is_delete_marker: entry.kind == kind::MARKER,
+            size_bytes: shown.size_bytes,
+            modified: shown.modified,
+            etag: shown.etag,
+            attrs: Attrs::default(),
+        })
+    }
+
+    /// Length, time and tag of a row: its own columns, or its node's where more than one name shows it.
+    pub(super) fn shown(&self, entry: &Entry, linked: Option<Linked>) -> Result<Shown, Error> {
+        if entry.kind == kind::LINKED {
+            let linked = match linked {
+                Some(linked) => Some(linked),
+                None => self.attrs(entry.ino)?.linked,
+            };
+            let missing = || Error::Inconsistent(format!("node {} shows neither length nor time", entry.ino));
+            let Linked { size_bytes, modified, etag } = linked.ok_or_else(missing)?;
+            return Ok(Shown { size_bytes, modified, etag });
+        }
+        let size_bytes = u64::try_from(entry.size_bytes.unwrap_or(0));
+        Ok(Shown {
+            size_bytes: size_bytes.map_err(|_| Error::Undecodable { what: "length" })?,
+            modified: Timestamp(entry.modified.unwrap_or(0)),
+            etag: entry.etag.unwrap_or(NO_ETAG),
+        })
+    }
+
+    pub(super) fn attrs(&self, ino: Ino) -> Result<Attrs, Error> {
+        let read = |row: &rusqlite::Row<'_>| match row.get_ref(0)?.as_blob_or_null()? {
+            Some(bytes) => Attrs::decode(bytes),
+            None => Ok(Attrs::default()),
+        };
+        let attrs = self.one("SELECT attrs FROM node WHERE id=?1", [signed(ino.0)], read)?;
+        attrs.ok_or_else(|| Error::Inconsistent(format!("no node {ino}")))
+    }
+
     /// Where the bytes of `range` of a content are: every extent that overlaps it, whole.
-    pub fn manifest(&self, _ino: Ino, _range: Range<u64>) -> Result<Manifest, Error> {
-        todo!()
+    ///
+    /// `range`: half-open, bytes; what lies past the content's end names nothing. An inline content comes whole.
+    ///
+    /// # Errors
+    /// `Inconsistent`: no such node, or a chunk without a place.
+    pub fn manifest(&self, ino: Ino, range: Range<u64>) -> Result<Manifest, Error> {
+        let body = self.body(ino)?;
+        let extents = match body.form {
+            form::EMPTY => return Ok(Manifest::Empty),
+            form::INLINE => return self.inline(body.ino),
+            form::CHUNK => vec![self.whole_chunk(body.ino)?],
+            form::EXTENTS => self.extents(body.ino, [0, range.start, range.end])?,
+            form::MULTIPART => self.part_extents(body.ino, &range)?,
+            other => return Err(Error::Inconsistent(format!("node {ino} has form {other}"))),
+        };
+        Ok(Manifest::Extents(extents.into_iter().filter(|extent| overlaps(extent, &range)).collect()))
     }
+
+    /// The node that holds the bytes of `ino`: itself, or the one whose body it shares.
+    fn body(&self, ino: Ino) -> Result<Body, Error> {
+        let sql = "SELECT b.id,b.form FROM node n JOIN node b ON b.id=CASE n.body WHEN 0 THEN n.id ELSE n.body END
+            WHERE n.id=?1 AND b.body=0";
+        let read = |row: &rusqlite::Row<'_>| Ok(Body { ino: Ino(unsigned(row, 0)?), form: row.get(1)? });
+        let body = self.one(sql, [signed(ino.0)], read)?;
+        body.ok_or_else(|| Error::Inconsistent(format!("node {ino} has no body")))
+    }
+
+    fn inline(&self, ino: Ino) -> Result<Manifest, Error> {
+        let read = |row: &rusqlite::Row<'_>| Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?));
+        let data = self.one("SELECT data FROM inline WHERE ino=?1", [signed(ino.0)], read)?;
+        data.map(Manifest::Inline).ok_or_else(|| Error::Inconsistent(format!("node {ino} has no inline bytes")))
+    }
+
+    /// The one extent of a node that is a chunk itself.
+    fn whole_chunk(&self, ino: Ino) -> Result<Extent, Error> {
+        let read = |row: &rusqlite::Row<'_>| read_place(row, 0, ino);
+        let place = self.one("SELECT place FROM node WHERE id=?1", [signed(ino.0)], read)?;
+        let place = place.ok_or_else(|| Error::Inconsistent(format!("no node {ino}")))?;
+        Ok(Extent { start_bytes: 0, chunk: ino, chunk_start_bytes: 0, len_bytes: place.len_bytes, place })
+    }
+
+    /// Where the parts of a multipart content begin, up to the one that `end` lies in.
+    fn spans(&self, ino: Ino, end: u64) -> Result<Vec<PartSpan>, Error> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT num,size_bytes FROM part WHERE upload=?1 ORDER BY num")?;
+        let mut rows = statement.query([signed(ino.0)])?;
+        let mut spans = Vec::new();
+        let mut start = 0;
+        while start < end
+            && let Some(row) = rows.next()?
+        {
+            let len = unsigned(row, 1)?;
+            spans.push(PartSpan { number: unsigned(row, 0)?, start, len });
+            start += len;
+        }
+        Ok(spans)
+    }
+
+    /// The extents of a multipart content from the one that covers the start of `range` to the one that covers its
+    /// end, at their places in the content.
+    fn part_extents(&self, ino: Ino, range: &Range<u64>) -> Result<Vec<Extent>, Error> {
+        let spans = self.spans(ino, range.end)?;
+        let first = spans.partition_point(|span| span.end() <= range.start);
+        let (Some(low), Some(high)) = (spans.get(first), spans.last()) else { return Ok(Vec::new()) };
+        let mut extents = self.extents(ino, [low.key(0), low.key(range.start), high.key(range.end)])?;
+        let mut spans = spans[first..].iter().peekable();
+        for extent in &mut extents {
+            let (number, offset) = (extent.start_bytes >> PART_SHIFT, extent.start_bytes & OFFSET_MASK);
+            while spans.next_if(|span| span.number < number).is_some() {}
+            let span = spans.peek().filter(|span| span.number == number);
+            let missing = || Error::Inconsistent(format!("node {ino} has bytes of part {number}, which is not there"));
+            extent.start_bytes = span.ok_or_else(missing)?.start + offset;
+        }
+        Ok(extents)
+    }
+
+    /// The extents of `ino` with keys from `low` up to `end`, without those that lie before the one that covers `start`.
+    /// Their keys stand for their places.
+    fn extents(&self, ino: Ino, [low, start, end]: [u64; 3]) -> Result<Vec<Extent>, Error> {
+        let sql = "SELECT e.off,e.chunk,e.chunk_off,e.len_bytes,n.place FROM extent e LEFT JOIN node n ON n.id=e.chunk
+            WHERE e.ino=?1 AND e.off<?4 AND e.off>=coalesce(
+                (SELECT max(off) FROM extent WHERE ino=?1 AND off>=?2 AND off<=?3), ?2) ORDER BY e.off";
+        self.all(sql, params![signed(ino.0), signed(low), signed(start), signed(end)], |row| {
+            let chunk = Ino(unsigned(row, 1)?);
+            Ok(Extent {
+                start_bytes: unsigned(row, 0)?,
+                chunk,
+                chunk_start_bytes: unsigned(row, 2)?,
+                len_bytes: unsigned(row, 3)?,
+                place: read_place(row, 4, chunk)?,
+            })
+        })
+    }
+
     /// The parts of a completed multipart object with numbers above `after`, ascending; empty for any other.
-    pub fn object_parts(&self, _ino: Ino, _after: u32, _limit: usize) -> Result<Vec<Part>, Error> {
-        todo!()
+    /// An object that shares the bytes of a multipart object has its parts.
+    pub fn object_parts(&self, ino: Ino, after: u32, limit: usize) -> Result<Vec<Part>, Error> {
+        let body = self.body(ino)?;
+        match body.form {
+            form::MULTIPART => self.parts(body.ino, after, limit),
+            _ => Ok(Vec::new()),
+        }
     }
+
     /// How many parts a multipart object has, and (start, length in bytes) of its `index`-th (from 0) part.
-    pub fn object_part(&self, _ino: Ino, _index: u32) -> Result<Option<(u32, u64, u64)>, Error> {
-        todo!()
+    /// None where it has no such part, or is not multipart.
+    pub fn object_part(&self, ino: Ino, index: u32) -> Result<Option<(u32, u64, u64)>, Error> {
+        let body = self.body(ino)?;
+        if body.form != form::MULTIPART {
+            return Ok(None);
+        }
+        let spans = self.spans(body.ino, u64::MAX)?;
+        let span = usize::try_from(index).ok().and_then(|index| spans.get(index));
+        Ok(span.map(|span| (u32::try_from(spans.len()).unwrap_or(u32::MAX), span.start, span.len)))
     }
+
     /// An upload in progress.
-    pub fn upload(&self, _bucket: BucketId, _key: &[u8], _id: Ino) -> Result<Option<Upload>, Error> {
-        todo!()
+    pub fn upload(&self, bucket: BucketId, key: &[u8], id: Ino) -> Result<Option<Upload>, Error> {
+        let sql = "SELECT key,id,created_ns,attrs FROM upload WHERE bucket=?1 AND key=?2 AND id=?3";
+        self.one(sql, params![signed(bucket.0), key, signed(id.0)], read_upload)
     }
+
     /// The result of an upload completed lately: digest of its part list, and its outcome.
-    pub fn completed(&self, _bucket: BucketId, _key: &[u8], _id: Ino) -> Result<Option<(Vec<u8>, Written)>, Error> {
-        todo!()
+    pub fn completed(&self, bucket: BucketId, key: &[u8], id: Ino) -> Result<Option<(Vec<u8>, Written)>, Error> {
+        let sql = "SELECT digest,outcome FROM completed WHERE id=?1 AND bucket=?2 AND key=?3";
+        self.one(sql, params![signed(id.0), signed(bucket.0), key], |row| {
+            Ok((row.get(0)?, Written::decode(row.get_ref(1)?.as_blob()?)?))
+        })
     }
+
     /// Parts of an upload in progress with numbers above `after`, ascending.
-    pub fn parts(&self, _upload: Ino, _after: u32, _limit: usize) -> Result<Vec<Part>, Error> {
-        todo!()
+    pub fn parts(&self, upload: Ino, after: u32, limit: usize) -> Result<Vec<Part>, Error> {
+        let sql = "SELECT num,size_bytes,mtime_ns,etag,checksums FROM part WHERE upload=?1 AND num>?2
+            ORDER BY num LIMIT ?3";
+        self.all(sql, params![signed(upload.0), after, signed(limit as u64)], read_part)
     }
+
     /// An access key: its account and its encoded attributes.
-    pub fn credential(&self, _access_key: &str) -> Result<Option<(String, Bytes)>, Error> {
-        todo!()
+    pub fn credential(&self, access_key: &str) -> Result<Option<(String, Bytes)>, Error> {
+        let sql = "SELECT account,attrs FROM credential WHERE access_key=?1";
+        self.one(sql, [access_key], |row| Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?))))
     }
+
     /// Live sessions.
     pub fn sessions(&self) -> Result<Vec<SessionState>, Error> {
-        todo!()
+        self.all("SELECT id,gateway,renewals,watermark FROM session ORDER BY id", [], |row| {
+            Ok(SessionState {
+                id: SessionId(unsigned(row, 0)?),
+                gateway: row.get(1)?,
+                renewals: unsigned(row, 2)?,
+                watermark: LogIndex(unsigned(row, 3)?),
+            })
+        })
     }
+
     /// Chunks that died before `before`, oldest first.
-    pub fn reclaimable(&self, _before: LogIndex, _limit: usize) -> Result<Vec<Reclaimable>, Error> {
-        todo!()
+    pub fn reclaimable(&self, before: LogIndex, limit: usize) -> Result<Vec<Reclaimable>, Error> {
+        // Rows are appended in the order of the log, so those that died earlier come first.
+        let sql = "SELECT seq,chunk,died,place FROM reclaim ORDER BY seq LIMIT ?1";
+        let rows = self.all(sql, [signed(limit as u64)], |row| {
+            let chunk = Ino(unsigned(row, 1)?);
+            Ok(Reclaimable {
+                row: unsigned(row, 0)?,
+                chunk,
+                died: LogIndex(unsigned(row, 2)?),
+                place: read_place(row, 3, chunk)?,
+            })
+        })?;
+        Ok(rows.into_iter().take_while(|row| row.died < before).collect())
     }
+
     /// Whether the dead list has rows.
     pub fn has_dead(&self) -> Result<bool, Error> {
-        todo!()
+        Ok(self.one("SELECT 1 FROM dead LIMIT 1", [], |_| Ok(()))?.is_some())
     }
-    /// Of `chunks`, those that nothing accounts for: no node, no reclaim row, no live session's lease.
+
+    /// Of `chunks`, those that nothing accounts for: no node, no reclaim row, no live session's lease. Ascending.
+    ///
     /// # Errors
     /// `Inconsistent`: an id above the high-water mark (a restored catalog): the sweep must stop.
-    pub fn orphans(&self, _chunks: &[Ino]) -> Result<Vec<Ino>, Error> {
-        todo!()
+    pub fn orphans(&self, chunks: &[Ino]) -> Result<Vec<Ino>, Error> {
+        let read = |row: &rusqlite::Row<'_>| Ok((unsigned(row, 0)?, unsigned(row, 1)?));
+        let state = self.one("SELECT incarnation,next_id FROM state", [], read)?;
+        let (incarnation, next) = state.ok_or_else(|| Error::Inconsistent("no state row".into()))?;
+        let mark = Ino(incarnation << crate::ids::ID_COUNTER_BITS | next);
+        if let Some(above) = chunks.iter().find(|chunk| **chunk >= mark) {
+            return Err(Error::Inconsistent(format!("chunk {above} is above every id given out (below {mark})")));
+        }
+        let mut orphans = BTreeSet::new();
+        for chunk in chunks {
+            if !self.is_node(*chunk)? && !self.is_leased(*chunk)? {
+                orphans.insert(*chunk);
+            }
+        }
+        if !orphans.is_empty() {
+            self.all("SELECT chunk FROM reclaim", [], |row| Ok(orphans.remove(&Ino(unsigned(row, 0)?))))?;
+        }
+        Ok(orphans.into_iter().collect())
     }
+
+    fn is_node(&self, id: Ino) -> Result<bool, Error> {
+        Ok(self.one("SELECT 1 FROM node WHERE id=?1", [signed(id.0)], |_| Ok(()))?.is_some())
+    }
+
+    /// Whether a live session may still name this id.
+    fn is_leased(&self, id: Ino) -> Result<bool, Error> {
+        // Leases do not overlap: only the last one that begins at or before the id can hold it.
+        let sql = "SELECT end FROM lease WHERE start<=?1 AND session IN (SELECT id FROM session)
+            ORDER BY start DESC LIMIT 1";
+        let end = self.one(sql, [signed(id.0)], |row| unsigned(row, 0))?;
+        Ok(end.is_some_and(|end| id.0 < end))
+    }
+
     /// Chunks with ids above `after`, ascending: (id, place). For a complete check.
-    pub fn chunks(&self, _after: Ino, _limit: usize) -> Result<Vec<(Ino, Place)>, Error> {
-        todo!()
+    pub fn chunks(&self, after: Ino, limit: usize) -> Result<Vec<(Ino, Place)>, Error> {
+        let sql = "SELECT id,place FROM node WHERE id>?1 AND place IS NOT NULL ORDER BY id LIMIT ?2";
+        self.all(sql, params![signed(after.0), signed(limit as u64)], |row| {
+            let chunk = Ino(unsigned(row, 0)?);
+            Ok((chunk, read_place(row, 1, chunk)?))
+        })
     }
+
     /// A few names (bucket, key, version) of objects whose bytes are in `chunk`. A scan; for a complete check only.
-    pub fn names_of(&self, _chunk: Ino, _limit: usize) -> Result<Vec<(String, Vec<u8>, VersionId)>, Error> {
-        todo!()
+    pub fn names_of(&self, chunk: Ino, limit: usize) -> Result<Vec<(String, Vec<u8>, VersionId)>, Error> {
+        let sql = "WITH holder(id) AS (SELECT ?1 UNION SELECT ino FROM extent WHERE chunk=?1),
+            user(id) AS (SELECT id FROM holder UNION SELECT id FROM node WHERE body IN (SELECT id FROM holder))
+            SELECT parent,name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM dentry
+                WHERE kind<>1 AND ino IN (SELECT id FROM user)
+            UNION ALL SELECT parent,name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM version
+                WHERE kind<>1 AND ino IN (SELECT id FROM user)
+            ORDER BY 1,2,5 LIMIT ?2";
+        self.all(sql, params![signed(chunk.0), signed(limit as u64)], |row| {
+            let (bucket, key) = self.full_name(Ino(unsigned(row, 0)?), row.get(1)?)?;
+            Ok((bucket, key, Entry::read(row, 2)?.version_id()))
+        })
     }
-    /// Every contradiction between rows (counts, links, orders, encodings), as text; empty: sound. A full scan.
-    pub fn contradictions(&self, _limit: usize) -> Result<Vec<String>, Error> {
-        todo!()
+
+    /// The bucket and the key of a name, climbing from its directory to the root.
+    pub(super) fn full_name(&self, parent: Ino, name: Vec<u8>) -> Result<(String, Vec<u8>), Error> {
+        let mut names = vec![name];
+        let mut directory = parent;
+        while names.len() <= path::DEPTH_MAX + 1 {
+            let bucket = self.one("SELECT name FROM bucket WHERE id=?1", [signed(directory.0)], read_text)?;
+            if let Some(bucket) = bucket {
+                return Ok((bucket, names.into_iter().rev().flatten().collect()));
+            }
+            let read = |row: &rusqlite::Row<'_>| Ok((Ino(unsigned(row, 0)?), row.get::<_, Vec<u8>>(1)?));
+            let Some((above, name)) =
+                self.one("SELECT parent,name FROM dir WHERE ino=?1", [signed(directory.0)], read)?
+            else {
+                break;
+            };
+            names.push(name);
+            directory = above;
+        }
+        Err(Error::Inconsistent(format!("directory {parent} is in no bucket")))
+    }
+}
+
+/// The run of a multipart content that is one part.
+struct PartSpan {
+    number: u64,
+    start: u64,
+    len: u64,
+}
+
+const OFFSET_MASK: u64 = (1 << PART_SHIFT) - 1;
+
+impl PartSpan {
+    fn end(&self) -> u64 {
+        self.start + self.len
+    }
+
+    /// The key of an extent that begins at `position` of the content, or at the nearest one of this part.
+    fn key(&self, position: u64) -> u64 {
+        self.number << PART_SHIFT | position.saturating_sub(self.start).min(self.len)
+    }
+}
+
+fn overlaps(extent: &Extent, range: &Range<u64>) -> bool {
+    extent.start_bytes < range.end && range.start < extent.start_bytes.saturating_add(extent.len_bytes)
+}
+
+fn read_place(row: &rusqlite::Row<'_>, column: usize, chunk: Ino) -> Result<Place, Error> {
+    match row.get_ref(column)?.as_blob_or_null()? {
+        Some(bytes) => Place::decode(bytes),
+        None => Err(Error::Inconsistent(format!("chunk {chunk} has no place"))),
+    }
+}
+
+fn read_text(row: &rusqlite::Row<'_>) -> Result<String, Error> {
+    String::from_utf8(row.get(0)?).map_err(|_| Error::Undecodable { what: "bucket name" })
+}
+
+fn read_bucket(row: &rusqlite::Row<'_>) -> Result<Bucket, Error> {
+    let name = String::from_utf8(row.get(1)?).map_err(|_| Error::Undecodable { what: "bucket name" })?;
+    Ok(Bucket {
+        id: BucketId(unsigned(row, 0)?),
+        name,
+        owner: row.get(2)?,
+        region: row.get(3)?,
+        created: Timestamp(row.get(4)?),
+        versioning: match row.get::<_, i64>(5)? {
+            0 => Versioning::Never,
+            1 => Versioning::Enabled,
+            2 => Versioning::Suspended,
+            _ => return Err(Error::Undecodable { what: "versioning" }),
+        },
+        ever_versioned: row.get(6)?,
+        lock: row.get(7)?,
+    })
+}
+
+pub(super) fn read_upload(row: &rusqlite::Row<'_>) -> Result<Upload, Error> {
+    Ok(Upload {
+        id: Ino(unsigned(row, 1)?),
+        key: row.get(0)?,
+        created: Timestamp(row.get(2)?),
+        attrs: Attrs::decode(row.get_ref(3)?.as_blob()?)?,
+    })
+}
+
+fn read_part(row: &rusqlite::Row<'_>) -> Result<Part, Error> {
+    let checksums = row.get_ref(4)?.as_blob_or_null()?.map(Checksum::decode_all).transpose()?;
+    Ok(Part {
+        number: row.get(0)?,
+        size_bytes: unsigned(row, 1)?,
+        modified: Timestamp(row.get(2)?),
+        etag: decode_etag(row.get_ref(3)?.as_blob()?)?,
+        checksums: checksums.unwrap_or_default(),
+    })
+}
+
+impl From<rusqlite::types::FromSqlError> for Error {
+    fn from(_: rusqlite::types::FromSqlError) -> Self {
+        Error::Undecodable { what: "column" }
     }
 }

@@ -13,6 +13,7 @@ CREATE TABLE version(                -- noncurrent versions, delete markers (3),
   kind INTEGER NOT NULL, ino INTEGER NOT NULL, flags INTEGER NOT NULL,
   size_bytes INTEGER, mtime_ns INTEGER, etag BLOB, vid BLOB,
   PRIMARY KEY(parent,name,seq DESC)) WITHOUT ROWID;
+CREATE INDEX version_null ON version(parent,name) WHERE flags & 1;     -- the few null versions that are not visible
 CREATE TABLE dir(ino INTEGER PRIMARY KEY, parent INTEGER NOT NULL, name BLOB NOT NULL, attrs BLOB);
 CREATE TABLE node(                   -- inode, content and chunk in one; a one-chunk object's id is its chunk's
   id INTEGER PRIMARY KEY,
@@ -30,7 +31,8 @@ CREATE TABLE part(upload INTEGER NOT NULL, num INTEGER NOT NULL, size_bytes INTE
   mtime_ns INTEGER NOT NULL, etag BLOB NOT NULL, checksums BLOB, PRIMARY KEY(upload,num)) WITHOUT ROWID;
 CREATE TABLE completed(id INTEGER PRIMARY KEY, bucket INTEGER NOT NULL, key BLOB NOT NULL,
   at_ns INTEGER NOT NULL, digest BLOB NOT NULL, outcome BLOB NOT NULL); -- so that a retried Complete gets the first answer
-CREATE TABLE dead(seq INTEGER PRIMARY KEY, id INTEGER NOT NULL);     -- each row: node `id` lost one use; drained later
+CREATE TABLE dead(seq INTEGER PRIMARY KEY, id INTEGER NOT NULL,      -- each row: node `id` lost one use; drained later
+  named INTEGER NOT NULL);           -- 1: the use was a name; 0: a share of its body, an extent in it, or an upload
 CREATE TABLE reclaim(seq INTEGER PRIMARY KEY, chunk INTEGER NOT NULL, died INTEGER NOT NULL, place BLOB NOT NULL);
 CREATE TABLE repair(chunk INTEGER PRIMARY KEY, missing BLOB NOT NULL);
 CREATE TABLE opened(ino INTEGER NOT NULL, session INTEGER NOT NULL, parent INTEGER NOT NULL,

@@ -249,12 +249,14 @@ pub struct Place {
 
 const FORMAT: u8 = 1;
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+/// One version byte, then postcard.
+pub(super) fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     // Serialising plain values into a growing vector has no way to fail.
     postcard::to_extend(value, vec![FORMAT]).unwrap_or_default()
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
+/// The inverse of [`encode`].
+pub(super) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
     match bytes.split_first() {
         Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| Error::Undecodable { what }),
         _ => Err(Error::Undecodable { what }),
@@ -273,6 +275,21 @@ impl Attrs {
     /// `Undecodable`: not these bytes, or of a later version.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         decode("attributes", bytes)
+    }
+}
+
+impl Checksum {
+    /// The checksums of a part: one version byte, then postcard.
+    pub fn encode_all(checksums: &[Checksum]) -> Vec<u8> {
+        encode(checksums)
+    }
+
+    /// The inverse of [`Checksum::encode_all`].
+    ///
+    /// # Errors
+    /// `Undecodable`: not these bytes, or of a later version.
+    pub fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, Error> {
+        decode("checksums", bytes)
     }
 }
 

@@ -1,0 +1,135 @@
+//! Nodes and the counting of their uses.
+//!
+//! Invariants
+//! - `refs` counts the uses of a node's body: 1 while it is named or open, 1 per node that shares the body, 1 per
+//!   extent in it, 1 of an upload that was given up. `nlink` counts names.
+//! - A use is taken at once and given back late: losing one appends to `dead`, and only the drain lowers the counts.
+//!   So a row's counts are what they should be plus its rows in `dead`.
+//! - `refs` of 0 stands only in a node that is being torn down: nobody may take a use of it any more.
+
+use rusqlite::params;
+
+use crate::catalog::{Attrs, Error, Refusal};
+use crate::ids::Ino;
+
+use super::{Decision, Step, sql, unsql};
+
+/// How a node's content is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Form {
+    Empty,
+    Chunk,
+    Extents,
+    Inline,
+    Multipart,
+}
+
+impl Form {
+    fn from_sql(form: i64) -> Result<Form, Error> {
+        Ok(match form {
+            0 => Form::Empty,
+            1 => Form::Chunk,
+            2 => Form::Extents,
+            3 => Form::Inline,
+            4 => Form::Multipart,
+            _ => return Err(Error::Undecodable { what: "node's form" }),
+        })
+    }
+}
+
+/// What a node loses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Use {
+    /// A share of its body, an extent in it, or an upload.
+    Body,
+    /// A name.
+    Name,
+}
+
+/// A node's counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Node {
+    pub(super) id: Ino,
+    pub(super) nlink: u64,
+    pub(super) refs: u64,
+    /// The node whose body it shares.
+    pub(super) owner: Option<Ino>,
+    pub(super) form: Form,
+}
+
+/// A node to insert, with one use.
+pub(super) struct NewNode<'a> {
+    pub(super) id: Ino,
+    pub(super) nlink: u64,
+    pub(super) owner: Option<Ino>,
+    pub(super) form: Form,
+    pub(super) attrs: Option<&'a [u8]>,
+    pub(super) place: Option<&'a [u8]>,
+}
+
+impl Step<'_> {
+    pub(super) fn node(&self, id: Ino) -> Result<Option<Node>, Error> {
+        let query = "SELECT nlink, refs, body, form FROM node WHERE id=?";
+        let found = self.find(query, [sql(id.0)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        let Some((nlink, refs, body, form)) = found else { return Ok(None) };
+        let owner = (body != 0).then_some(Ino(unsql(body)));
+        Ok(Some(Node { id, nlink: unsql(nlink), refs: unsql(refs), owner, form: Form::from_sql(form)? }))
+    }
+
+    /// The node whose body `id` shows, if one may still take a use of it.
+    pub(super) fn body_owner(&self, id: Ino) -> Decision<Node> {
+        let mut node = self.node(id)?.ok_or(Refusal::SourceGone)?;
+        while node.refs > 0
+            && let Some(owner) = node.owner
+        {
+            node = self.node(owner)?.ok_or(Refusal::SourceGone)?;
+        }
+        if node.refs == 0 { Err(Refusal::SourceGone.into()) } else { Ok(node) }
+    }
+
+    pub(super) fn add_use(&self, id: Ino) -> Result<(), Error> {
+        self.run("UPDATE node SET refs=refs+1 WHERE id=?", [sql(id.0)])?;
+        Ok(())
+    }
+
+    /// Notes that a node has lost a use.
+    pub(super) fn lose(&mut self, id: Ino, lost: Use) -> Result<(), Error> {
+        let seq = self.state.take_dead();
+        self.run("INSERT INTO dead(seq, id, named) VALUES(?, ?, ?)", [sql(seq), sql(id.0), lost as i64])?;
+        Ok(())
+    }
+
+    /// Refuses an id that is not leased to the session, or has a node.
+    pub(super) fn check_fresh(&mut self, id: Ino) -> Decision<()> {
+        self.check_leased(id)?;
+        match self.exists("SELECT 1 FROM node WHERE id=?", [sql(id.0)])? {
+            true => Err(Refusal::NotLeased(id).into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Inserts a node with one use. A command's first write: it refuses an id that has a node.
+    pub(super) fn insert_fresh(&self, node: &NewNode<'_>) -> Decision<()> {
+        let insert =
+            "INSERT OR IGNORE INTO node(id, nlink, refs, body, form, attrs, place) VALUES(?, ?, 1, ?, ?, ?, ?)";
+        let body = node.owner.map_or(0, |owner| sql(owner.0));
+        let inserted =
+            self.run(insert, params![sql(node.id.0), sql(node.nlink), body, node.form as i64, node.attrs, node.place])?;
+        if inserted == 0 { Err(Refusal::NotLeased(node.id).into()) } else { Ok(()) }
+    }
+
+    pub(super) fn attrs(&self, id: Ino) -> Result<Attrs, Error> {
+        let found =
+            self.find("SELECT attrs FROM node WHERE id=?", [sql(id.0)], |row| row.get::<_, Option<Vec<u8>>>(0))?;
+        match found {
+            Some(Some(bytes)) => Attrs::decode(&bytes),
+            Some(None) => Ok(Attrs::default()),
+            None => Err(Error::Inconsistent(format!("node {id} is named and missing"))),
+        }
+    }
+
+    pub(super) fn set_attrs(&self, id: Ino, attrs: &Attrs) -> Result<(), Error> {
+        self.run("UPDATE node SET attrs=?2 WHERE id=?1", params![sql(id.0), attrs.encode()])?;
+        Ok(())
+    }
+}

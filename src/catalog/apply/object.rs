@@ -1,0 +1,279 @@
+//! Versions under keys: PUT, DELETE, change; and the one function of preconditions.
+
+use rusqlite::params;
+
+use crate::catalog::{
+    Attrs, Body, Bucket, Change, DeleteKey, Deleted, ETag, Error, Outcome, Place, Precondition, Refusal, RetentionMode,
+    Versioning, Written,
+};
+use crate::ids::{BucketId, Ino, VersionId};
+use crate::units::{BLOCK_BYTES, KEY_MAX_BYTES};
+
+use super::node::{Form, NewNode};
+use super::tree::{Entry, Kind, Spot};
+use super::{Decision, Step, bound, settle, sql};
+
+/// The most keys that one command deletes.
+const DELETE_COUNT_MAX: usize = 250;
+
+/// A PUT's arguments.
+pub(super) struct Put<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) ino: Ino,
+    pub(super) size_bytes: u64,
+    pub(super) etag: ETag,
+    pub(super) attrs: &'a Attrs,
+    pub(super) body: &'a Body,
+}
+
+/// What stands under a key before it changes.
+pub(super) struct Found<'k> {
+    spot: Option<Spot<'k>>,
+    current: Option<Entry>,
+}
+
+pub(super) fn check_key(key: &[u8]) -> Result<(), Refusal> {
+    bound((1..=KEY_MAX_BYTES).contains(&key.len()), "a key has 1 to 1,024 bytes")
+}
+
+/// Whether what is current meets all demands.
+fn check_precondition(demands: &Precondition, current: Option<&Entry>) -> Result<(), Refusal> {
+    let is_any_of = |tags: &[Option<ETag>], entry: &Entry| tags.iter().any(|tag| tag.is_none() || *tag == entry.etag);
+    let failed = |name: &str| Refusal::PreconditionFailed(name.to_owned());
+    let demands_one =
+        demands.if_match.is_some() || demands.if_match_size_bytes.is_some() || demands.if_match_modified_s.is_some();
+    let Some(current) = current else {
+        return if demands_one { Err(Refusal::NoSuchKey) } else { Ok(()) };
+    };
+    if demands.if_match.as_ref().is_some_and(|tags| !is_any_of(tags, current)) {
+        return Err(failed("If-Match"));
+    }
+    if demands.if_none_match.as_ref().is_some_and(|tags| is_any_of(tags, current)) {
+        return Err(failed("If-None-Match"));
+    }
+    if demands.if_match_size_bytes.is_some_and(|size_bytes| size_bytes != current.size_bytes) {
+        return Err(failed("x-amz-if-match-size"));
+    }
+    if demands.if_match_modified_s.is_some_and(|seconds| seconds != current.modified.seconds()) {
+        return Err(failed("x-amz-if-match-last-modified-time"));
+    }
+    Ok(())
+}
+
+impl Step<'_> {
+    pub(super) fn put(&mut self, bucket: BucketId, put: &Put<'_>, precondition: &Precondition) -> Decision<Outcome> {
+        check_key(put.key)?;
+        let bucket = self.bucket(bucket)?;
+        self.check_leased(put.ino)?;
+        let found = self.find_current(&bucket, put.key, precondition)?;
+        self.insert_body(put)?;
+        let written = self.publish(&bucket, put.key, found, put.ino, put.size_bytes, put.etag)?;
+        Ok(Outcome::Written(written))
+    }
+
+    /// What stands under `key`, if it meets the precondition.
+    pub(super) fn find_current<'k>(
+        &mut self,
+        bucket: &Bucket,
+        key: &'k [u8],
+        precondition: &Precondition,
+    ) -> Decision<Found<'k>> {
+        let spot = self.find_spot(bucket, key)?;
+        let current = match &spot {
+            Some(spot) => self.current(spot)?,
+            None => None,
+        };
+        check_precondition(precondition, current.as_ref())?;
+        Ok(Found { spot, current })
+    }
+
+    /// Inserts the node with its body: the last that refuses, the first that writes.
+    fn insert_body(&mut self, put: &Put<'_>) -> Decision<()> {
+        let attrs = put.attrs.encode();
+        let node = |form, owner, place| NewNode { id: put.ino, nlink: 1, owner, form, attrs: Some(&attrs), place };
+        match put.body {
+            Body::Empty => {
+                bound(put.size_bytes == 0, "an empty body has no bytes")?;
+                self.insert_fresh(&node(Form::Empty, None, None))
+            }
+            Body::Inline(bytes) => {
+                let fits = bytes.len() as u64 == put.size_bytes && (1..=BLOCK_BYTES).contains(&put.size_bytes);
+                bound(fits, "an inline body has 1 to 8,192 bytes, as many as announced")?;
+                self.insert_fresh(&node(Form::Inline, None, None))?;
+                self.run("INSERT INTO inline(ino, data) VALUES(?, ?)", params![sql(put.ino.0), &bytes[..]])?;
+                Ok(())
+            }
+            Body::Chunk(place) => {
+                check_place(place, put.size_bytes)?;
+                self.insert_fresh(&node(Form::Chunk, None, Some(&place.encode())))
+            }
+            Body::Share(source) => {
+                let owner = self.body_owner(*source)?;
+                if owner.form == Form::Empty {
+                    return self.insert_fresh(&node(Form::Empty, None, None));
+                }
+                self.insert_fresh(&node(owner.form, Some(owner.id), None))?;
+                Ok(self.add_use(owner.id)?)
+            }
+        }
+    }
+
+    /// Makes node `ino` the current version under `key`; what was there becomes history or loses its name, as the
+    /// bucket's versioning says.
+    pub(super) fn publish(
+        &mut self,
+        bucket: &Bucket,
+        key: &[u8],
+        found: Found<'_>,
+        ino: Ino,
+        size_bytes: u64,
+        etag: ETag,
+    ) -> Result<Written, Error> {
+        let spot = self.make_spot(bucket, key, found.spot, true)?;
+        let entry = Entry {
+            kind: Kind::Object,
+            ino,
+            seq: self.take_seq(),
+            is_null: bucket.versioning != Versioning::Enabled,
+            size_bytes,
+            modified: self.now,
+            etag: Some(etag),
+        };
+        match &found.current {
+            Some(former) => {
+                self.replace_dentry(&spot, former, &entry)?;
+                self.supersede(bucket, &spot, former)?;
+            }
+            None => self.insert_dentry(&spot, &entry)?,
+        }
+        let former_is_null = found.current.is_some_and(|former| former.is_null);
+        if bucket.versioning == Versioning::Suspended && !former_is_null {
+            self.drop_null_from_history(&spot)?;
+        }
+        Ok(Written { version: entry.version(), ever_versioned: bucket.ever_versioned, modified: self.now, etag })
+    }
+
+    /// What becomes of the version that a new null or numbered version took the place of.
+    fn supersede(&mut self, bucket: &Bucket, spot: &Spot<'_>, former: &Entry) -> Result<(), Error> {
+        match bucket.versioning {
+            Versioning::Never => self.lose_name(former),
+            Versioning::Suspended if former.is_null => self.lose_name(former),
+            Versioning::Suspended | Versioning::Enabled => self.insert_history(spot, former),
+        }
+    }
+
+    pub(super) fn delete(&mut self, bucket: BucketId, keys: &[DeleteKey]) -> Decision<Outcome> {
+        bound(keys.len() <= DELETE_COUNT_MAX, "at most 250 keys a command")?;
+        let bucket = self.bucket(bucket)?;
+        let mut outcomes = Vec::with_capacity(keys.len());
+        for key in keys {
+            outcomes.push(settle(self.delete_key(&bucket, key))?);
+        }
+        Ok(Outcome::Deleted(outcomes))
+    }
+
+    fn delete_key(&mut self, bucket: &Bucket, target: &DeleteKey) -> Decision<Deleted> {
+        check_key(&target.key)?;
+        let found = self.find_current(bucket, &target.key, &target.precondition)?;
+        match (target.version, bucket.versioning) {
+            (Some(version), _) => self.delete_version(found, version, target.bypass_governance),
+            (None, Versioning::Never) => Ok(self.delete_current(found)?),
+            (None, Versioning::Enabled | Versioning::Suspended) => {
+                Ok(self.insert_delete_marker(bucket, &target.key, found)?)
+            }
+        }
+    }
+
+    fn delete_current(&mut self, found: Found<'_>) -> Result<Deleted, Error> {
+        if let (Some(spot), Some(current)) = (found.spot, found.current) {
+            self.delete_dentry(&spot, &current)?;
+            self.lose_name(&current)?;
+            self.prune(spot.root, spot.parent)?;
+        }
+        Ok(Deleted { version: None, delete_marker: false })
+    }
+
+    fn insert_delete_marker(&mut self, bucket: &Bucket, key: &[u8], found: Found<'_>) -> Result<Deleted, Error> {
+        let spot = self.make_spot(bucket, key, found.spot, false)?;
+        if let Some(current) = &found.current {
+            self.delete_dentry(&spot, current)?;
+            self.supersede(bucket, &spot, current)?;
+        }
+        if bucket.versioning == Versioning::Suspended {
+            self.drop_null_from_history(&spot)?;
+        }
+        let marker = Entry {
+            kind: Kind::DeleteMarker,
+            ino: Ino(0),
+            seq: self.take_seq(),
+            is_null: bucket.versioning != Versioning::Enabled,
+            size_bytes: 0,
+            modified: self.now,
+            etag: None,
+        };
+        self.insert_history(&spot, &marker)?;
+        self.prune(spot.root, spot.parent)?;
+        Ok(Deleted { version: Some(marker.version()), delete_marker: true })
+    }
+
+    fn delete_version(&mut self, found: Found<'_>, version: VersionId, bypass: bool) -> Decision<Deleted> {
+        let nothing = Deleted { version: None, delete_marker: false };
+        let Some(spot) = found.spot else { return Ok(nothing) };
+        let Some((entry, is_current)) = self.find_version(&spot, version)? else { return Ok(nothing) };
+        self.check_unlocked(&entry, bypass)?;
+        match is_current {
+            true => self.delete_dentry(&spot, &entry)?,
+            false => self.delete_history(&spot, &entry)?,
+        }
+        self.lose_name(&entry)?;
+        if is_current || found.current.is_none() {
+            self.promote(&spot)?;
+        }
+        self.prune(spot.root, spot.parent)?;
+        Ok(Deleted { version: Some(version), delete_marker: !entry.has_node() })
+    }
+
+    /// Refuses a version under legal hold or retention; time is the catalog's.
+    fn check_unlocked(&self, entry: &Entry, bypass: bool) -> Decision<()> {
+        if !entry.has_node() {
+            return Ok(());
+        }
+        let attrs = self.attrs(entry.ino)?;
+        let retained = attrs.retention.is_some_and(|retention| {
+            retention.until > self.state.time && !(bypass && retention.mode == RetentionMode::Governance)
+        });
+        if attrs.hold || retained { Err(Refusal::Locked.into()) } else { Ok(()) }
+    }
+
+    pub(super) fn change(
+        &mut self,
+        bucket: BucketId,
+        key: &[u8],
+        version: Option<VersionId>,
+        change: &Change,
+    ) -> Decision<Outcome> {
+        let bucket = self.bucket(bucket)?;
+        let absent = if version.is_some() { Refusal::NoSuchVersion } else { Refusal::NoSuchKey };
+        let Some(spot) = self.find_spot(&bucket, key)? else { return Err(absent.into()) };
+        let found = match version {
+            Some(version) => self.find_version(&spot, version)?.map(|(entry, _)| entry),
+            None => self.current(&spot)?,
+        };
+        let entry = found.ok_or(absent)?;
+        if !entry.has_node() {
+            return Err(Refusal::IsDeleteMarker.into());
+        }
+        let mut attrs = self.attrs(entry.ino)?;
+        match change {
+            Change::Tags(tags) => attrs.tags.clone_from(tags),
+            Change::Acl(acl) => attrs.acl.clone_from(acl),
+        }
+        self.set_attrs(entry.ino, &attrs)?;
+        Ok(Outcome::Changed { version: entry.version() })
+    }
+}
+
+/// A chunk that is new holds exactly the announced bytes, and at least one.
+pub(super) fn check_place(place: &Place, size_bytes: u64) -> Result<(), Refusal> {
+    bound(size_bytes > 0 && place.len_bytes == size_bytes, "a chunk has bytes, as many as announced")
+}

@@ -1,0 +1,347 @@
+//! The complete check of the catalog: every invariant between rows, as a query for what breaks it.
+//!
+//! Each table of invariants below is what the comments of `schema.sql` and of `apply` promise, said in SQL.
+
+use std::collections::BTreeMap;
+
+use super::query::{kind, unsigned};
+use super::*;
+
+/// What must hold, and a query whose rows (one text column) break it.
+type Check = (&'static str, &'static str);
+
+/// The tree of names.
+const TREE: &[Check] = &[
+    (
+        "every directory of a name has a row",
+        "SELECT parent||' '||hex(name) FROM dentry WHERE parent NOT IN (SELECT ino FROM dir)
+        UNION ALL SELECT parent||' '||hex(name) FROM version WHERE parent NOT IN (SELECT ino FROM dir)",
+    ),
+    (
+        "a bucket's root is a directory without a name",
+        "SELECT b.id FROM bucket b LEFT JOIN dir d ON d.ino=b.id WHERE d.parent IS NOT 0 OR d.name IS NOT x''",
+    ),
+    (
+        "a directory has one entry, under its parent and its name",
+        "SELECT d.ino FROM dir d WHERE d.ino NOT IN (SELECT id FROM bucket) AND 1<>
+        (SELECT count(*) FROM dentry e WHERE e.parent=d.parent AND e.name=d.name AND e.kind=1 AND e.ino=d.ino)+
+        (SELECT count(*) FROM version e WHERE e.parent=d.parent AND e.name=d.name AND e.kind=1 AND e.ino=d.ino)",
+    ),
+    (
+        "a directory's entry is the directory's",
+        "SELECT hex(e.name) FROM (SELECT parent,name,ino FROM dentry WHERE kind=1
+            UNION ALL SELECT parent,name,ino FROM version WHERE kind=1) e
+        LEFT JOIN dir d ON d.ino=e.ino WHERE d.parent IS NOT e.parent OR d.name IS NOT e.name",
+    ),
+    (
+        "a directory's name ends in its only slash",
+        "SELECT hex(name) FROM (SELECT name,kind FROM dentry UNION ALL SELECT name,kind FROM version)
+        WHERE kind=1 AND instr(name,x'2f')<>length(name)",
+    ),
+    (
+        "a visible directory holds something visible",
+        "SELECT ino FROM dentry d WHERE kind=1 AND NOT EXISTS (SELECT 1 FROM dentry e WHERE e.parent=d.ino)",
+    ),
+    (
+        "a directory of versions holds versions, and nothing visible",
+        "SELECT ino FROM version d WHERE kind=1 AND (seq<>0 OR EXISTS (SELECT 1 FROM dentry e WHERE e.parent=d.ino)
+            OR NOT EXISTS (SELECT 1 FROM version e WHERE e.parent=d.ino))",
+    ),
+    (
+        "an entry has a kind",
+        "SELECT kind FROM dentry WHERE kind NOT IN (0,1,2) UNION ALL
+        SELECT kind FROM version WHERE kind NOT IN (0,1,2,3)",
+    ),
+    (
+        "what is visible is newer than every other version",
+        "SELECT hex(d.name) FROM dentry d WHERE kind<>1 AND d.seq<=
+        (SELECT max(v.seq) FROM version v WHERE v.parent=d.parent AND v.name=d.name)",
+    ),
+    (
+        "where nothing is visible, the newest version is a delete marker",
+        "SELECT hex(v.name) FROM version v WHERE v.kind IN (0,2)
+        AND NOT EXISTS (SELECT 1 FROM dentry d WHERE d.parent=v.parent AND d.name=v.name)
+        AND NOT EXISTS (SELECT 1 FROM version w WHERE w.parent=v.parent AND w.name=v.name AND w.seq>v.seq)",
+    ),
+    ("a delete marker names no node", "SELECT hex(name) FROM version WHERE kind=3 AND ino<>0"),
+    (
+        "a key has at most one null version",
+        "SELECT hex(name) FROM (SELECT parent,name,flags FROM dentry WHERE kind<>1
+            UNION ALL SELECT parent,name,flags FROM version WHERE kind<>1)
+        WHERE flags&1 GROUP BY parent,name HAVING count(*)>1",
+    ),
+    (
+        "a version of a key has a sequence, a time and, unless linked, a length and a tag",
+        "SELECT hex(name) FROM (SELECT * FROM dentry UNION ALL
+            SELECT parent,name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM version)
+        WHERE kind IN (0,2,3) AND seq<=0 OR kind IN (0,3) AND mtime_ns IS NULL
+            OR kind=0 AND (size_bytes IS NULL OR etag IS NULL OR length(etag) NOT IN (16,20))",
+    ),
+];
+
+/// Nodes, their counts and their contents.
+const NODES: &[Check] = &[
+    (
+        "what a name shows has a node",
+        "SELECT ino FROM (SELECT ino,kind FROM dentry UNION ALL SELECT ino,kind FROM version)
+        WHERE kind IN (0,2) AND ino NOT IN (SELECT id FROM node)",
+    ),
+    (
+        "a node counts its names and its uses, and those lost that were not drained yet; without uses it is being drained",
+        "WITH name(id,count) AS MATERIALIZED (SELECT ino,count(*) FROM
+                (SELECT ino,kind FROM dentry UNION ALL SELECT ino,kind FROM version)
+                WHERE kind IN (0,2) GROUP BY ino),
+            share(id,count) AS MATERIALIZED (SELECT body,count(*) FROM node WHERE body<>0 GROUP BY body),
+            piece(id,count) AS MATERIALIZED (SELECT chunk,count(*) FROM extent GROUP BY chunk),
+            lost(id,names,bodies) AS MATERIALIZED
+                (SELECT id,sum(named),sum(1-named) FROM dead GROUP BY id)
+        SELECT n.id||': nlink '||n.nlink||', refs '||n.refs||', names '||coalesce(name.count,0)||', shares '||
+            coalesce(share.count,0)||', extents '||coalesce(piece.count,0)||', lost names '||coalesce(lost.names,0)||
+            ', lost uses '||coalesce(lost.bodies,0)
+        FROM node n LEFT JOIN name ON name.id=n.id LEFT JOIN share ON share.id=n.id
+            LEFT JOIN piece ON piece.id=n.id LEFT JOIN lost ON lost.id=n.id
+        WHERE CASE n.refs WHEN 0
+            THEN lost.id IS NULL OR n.nlink<>0 OR coalesce(name.count,share.count,piece.count,0)<>0
+            ELSE n.nlink<>coalesce(name.count,0)+coalesce(lost.names,0)
+                OR n.refs<>(n.nlink>0 OR n.id IN (SELECT ino FROM opened))+coalesce(share.count,0)
+                    +coalesce(piece.count,0)+coalesce(lost.bodies,0) END",
+    ),
+    ("what was lost has a node", "SELECT id FROM dead WHERE id NOT IN (SELECT id FROM node)"),
+    (
+        "a shared body is another node's own",
+        "SELECT n.id FROM node n LEFT JOIN node b ON b.id=n.body WHERE n.body<>0 AND (b.body IS NOT 0 OR b.id=n.id)",
+    ),
+    (
+        "a node's form says where its bytes are",
+        "SELECT id||' of form '||form FROM node n WHERE body=0 AND (form NOT BETWEEN 0 AND 4
+            OR (form=1)<>(place IS NOT NULL)
+            OR (form=3)<>EXISTS (SELECT 1 FROM inline WHERE ino=id)
+            OR form IN (0,1,3) AND EXISTS (SELECT 1 FROM extent WHERE ino=id)
+            OR form<>4 AND EXISTS (SELECT 1 FROM part WHERE upload=id))
+        UNION ALL SELECT id||' that shares a body' FROM node WHERE body<>0 AND (place IS NOT NULL
+            OR EXISTS (SELECT 1 FROM inline WHERE ino=id) OR EXISTS (SELECT 1 FROM extent WHERE ino=id))",
+    ),
+    ("inline bytes are a node's", "SELECT ino FROM inline WHERE ino NOT IN (SELECT id FROM node)"),
+    (
+        "an extent is a node's or an upload's, and lies in a chunk",
+        "SELECT e.ino||' at '||e.off FROM extent e LEFT JOIN node n ON n.id=e.chunk
+        WHERE e.len_bytes<=0 OR e.chunk_off<0 OR n.place IS NULL
+            OR e.ino NOT IN (SELECT id FROM node UNION ALL SELECT id FROM upload)",
+    ),
+    (
+        "the extents of a content do not overlap",
+        "SELECT ino||' at '||off FROM
+            (SELECT ino,off,off+len_bytes AS end,lead(off) OVER (PARTITION BY ino ORDER BY off) AS next FROM extent)
+        WHERE end>next",
+    ),
+    (
+        "a part belongs to an upload or to a multipart content, and has a number and a tag",
+        "SELECT upload||' '||num FROM part WHERE num NOT BETWEEN 1 AND 10000 OR length(etag)<>16
+            OR upload NOT IN (SELECT id FROM upload UNION ALL SELECT id FROM node WHERE form=4)",
+    ),
+    (
+        "the extents of a part are as long as the part",
+        "WITH run(upload,num,len) AS MATERIALIZED
+            (SELECT ino,off>>40,sum(len_bytes) FROM extent
+                WHERE ino IN (SELECT id FROM upload UNION ALL SELECT id FROM node WHERE form=4) GROUP BY 1,2)
+        SELECT p.upload||' '||p.num FROM part p LEFT JOIN run USING(upload,num) WHERE coalesce(run.len,0)<>p.size_bytes
+            AND p.upload NOT IN (SELECT id FROM node WHERE refs=0)
+        UNION ALL SELECT upload||' '||num||' without a row' FROM run LEFT JOIN part p USING(upload,num)
+            WHERE p.upload IS NULL AND upload NOT IN (SELECT id FROM node WHERE refs=0)",
+    ),
+    (
+        "a multipart object is as long as its parts",
+        "SELECT e.ino FROM dentry e JOIN node n ON n.id=e.ino WHERE e.kind=0 AND n.form=4 AND n.body=0
+            AND e.size_bytes<>(SELECT coalesce(sum(size_bytes),0) FROM part WHERE upload=n.id)",
+    ),
+    (
+        "an upload is in a bucket, has a key, and is no node yet",
+        "SELECT id FROM upload WHERE bucket NOT IN (SELECT id FROM bucket) OR length(key) NOT BETWEEN 1 AND 1024
+            OR id IN (SELECT id FROM node)",
+    ),
+    ("a dead chunk is no node", "SELECT chunk FROM reclaim WHERE chunk IN (SELECT id FROM node)"),
+    ("a chunk dies once", "SELECT chunk FROM reclaim GROUP BY chunk HAVING count(*)>1"),
+    (
+        "chunks are listed in the order of their deaths",
+        "SELECT seq FROM (SELECT seq,died,lead(died) OVER (ORDER BY seq) AS next FROM reclaim) WHERE died>next",
+    ),
+];
+
+/// Sessions, leases and counters.
+const SESSIONS: &[Check] = &[
+    ("there is one row of state", "SELECT count(*) FROM state HAVING count(*)<>1"),
+    (
+        "a lease is a range of its own, of a live session",
+        "SELECT start FROM (SELECT start,end,session,lead(start) OVER (ORDER BY start) AS next FROM lease)
+        WHERE end<=start OR end>next OR session NOT IN (SELECT id FROM session)",
+    ),
+    (
+        "an outcome is a live session's",
+        "SELECT session||' '||seq FROM outcome WHERE session NOT IN (SELECT id FROM session)",
+    ),
+    ("a gateway has one session", "SELECT gateway FROM session GROUP BY gateway HAVING count(*)>1"),
+    (
+        "an open file or a lock is a live session's",
+        "SELECT ino FROM (SELECT ino,session FROM opened UNION ALL SELECT ino,session FROM lock UNION ALL
+            SELECT ino,session FROM hold) WHERE session NOT IN (SELECT id FROM session)",
+    ),
+    (
+        "no id is above those given out",
+        "SELECT id FROM (SELECT max(id) AS id FROM node UNION ALL SELECT max(ino) FROM dir UNION ALL
+            SELECT max(id) FROM bucket UNION ALL SELECT max(id) FROM session UNION ALL SELECT max(id) FROM upload
+            UNION ALL SELECT max(end)-1 FROM lease UNION ALL SELECT max(chunk) FROM reclaim)
+        WHERE id>=(SELECT incarnation<<48|next_id FROM state)",
+    ),
+    (
+        "no row is above its counter",
+        "SELECT 'dead '||seq FROM dead WHERE seq>=(SELECT next_dead FROM state) UNION ALL
+        SELECT 'reclaim '||seq FROM reclaim WHERE seq>=(SELECT next_reclaim FROM state)",
+    ),
+    (
+        "a setting, and usage, are a bucket's, and a bucket has its usage",
+        "SELECT bucket FROM bucket_setting WHERE bucket NOT IN (SELECT id FROM bucket) UNION ALL
+        SELECT bucket FROM usage WHERE bucket NOT IN (SELECT id FROM bucket) UNION ALL
+        SELECT id FROM bucket WHERE id NOT IN (SELECT bucket FROM usage)",
+    ),
+];
+
+impl View<'_> {
+    /// Every contradiction between rows (counts, links, orders, encodings), as text; empty: sound. A full scan.
+    ///
+    /// `limit`: about how many of each kind to tell.
+    pub fn contradictions(&self, limit: usize) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        for (what, sql) in [TREE, NODES, SESSIONS].concat() {
+            let sql = format!("SELECT * FROM ({sql}) LIMIT {limit}");
+            found.extend(self.all(&sql, [], |row| Ok(format!("{what}: not so of {}", detail(row)?)))?);
+        }
+        found.extend(self.undecodable(limit)?);
+        found.extend(self.contradictions_of_lengths(limit)?);
+        found.extend(self.contradictions_of_buckets(limit)?);
+        Ok(found)
+    }
+
+    /// Values that do not decode.
+    fn undecodable(&self, limit: usize) -> Result<Vec<String>, Error> {
+        type Decode = fn(&[u8]) -> Result<(), Error>;
+        let attrs: Decode = |bytes| Attrs::decode(bytes).map(drop);
+        let place: Decode = |bytes| Place::decode(bytes).map(drop);
+        let checksums: Decode = |bytes| Checksum::decode_all(bytes).map(drop);
+        let outcome: Decode = |bytes| Outcome::decode(bytes).map(drop);
+        let written: Decode = |bytes| Written::decode(bytes).map(drop);
+        let columns = [
+            ("outcome", "seq", "value", outcome),
+            ("completed", "id", "outcome", written),
+            ("node", "id", "attrs", attrs),
+            ("node", "id", "place", place),
+            ("upload", "id", "attrs", attrs),
+            ("reclaim", "seq", "place", place),
+            ("part", "upload", "checksums", checksums),
+        ];
+        let mut found = Vec::new();
+        for (table, id, column, decode) in columns {
+            let sql = format!("SELECT {id},{column} FROM {table} WHERE {column} IS NOT NULL");
+            let mut broken = 0;
+            self.all(&sql, [], |row| {
+                let bytes = row.get_ref(1)?.as_blob()?;
+                if broken < limit
+                    && let Err(error) = decode(bytes)
+                {
+                    broken += 1;
+                    found.push(format!("{table} {}: {error}", row.get::<_, i64>(0)?));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Extents beyond their chunk, and objects of another length than their chunk.
+    fn contradictions_of_lengths(&self, limit: usize) -> Result<Vec<String>, Error> {
+        let extents = "SELECT e.ino,e.chunk_off+e.len_bytes,n.place FROM extent e JOIN node n ON n.id=e.chunk
+            WHERE n.place IS NOT NULL";
+        let objects = "SELECT e.ino,e.size_bytes,b.place FROM dentry e JOIN node n ON n.id=e.ino
+            JOIN node b ON b.id=CASE n.body WHEN 0 THEN n.id ELSE n.body END WHERE e.kind=0 AND b.place IS NOT NULL";
+        let mut found = Vec::new();
+        for (sql, is_whole) in [(extents, false), (objects, true)] {
+            self.all(sql, [], |row| {
+                let (ino, end) = (unsigned(row, 0)?, unsigned(row, 1)?);
+                let Ok(place) = Place::decode(row.get_ref(2)?.as_blob()?) else { return Ok(()) };
+                if found.len() < limit && (end > place.len_bytes || is_whole && end < place.len_bytes) {
+                    found.push(format!("{ino} reaches to {end} in a chunk of {} bytes", place.len_bytes));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Usage that is not what the rows add up to, versions where there can be none, directories in no bucket.
+    fn contradictions_of_buckets(&self, limit: usize) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        let buckets = self.bucket_of_directories(&mut found)?;
+        let mut usages: BTreeMap<u64, Usage> = BTreeMap::new();
+        let dentries = "SELECT d.parent,1,coalesce(d.size_bytes,0),0,0,d.kind,d.ino FROM dentry d WHERE kind<>1";
+        let versions = "SELECT v.parent,0,0,1,coalesce(v.size_bytes,0),v.kind,v.ino FROM version v WHERE kind<>1";
+        for sql in [dentries, versions] {
+            self.all(sql, [], |row| {
+                let Some(bucket) = buckets.get(&unsigned(row, 0)?) else { return Ok(()) };
+                let linked = match row.get::<_, i64>(5)? {
+                    kind::LINKED => self.linked_size(unsigned(row, 6)?),
+                    _ => 0,
+                };
+                let usage = usages.entry(*bucket).or_default();
+                let (objects, versions) = (unsigned(row, 1)?, unsigned(row, 3)?);
+                usage.object_count += objects;
+                usage.size_bytes += unsigned(row, 2)? + linked * objects;
+                usage.version_count += versions;
+                usage.version_bytes += unsigned(row, 4)? + linked * versions;
+                Ok(())
+            })?;
+        }
+        for bucket in self.buckets(None, usize::MAX)? {
+            let (counted, kept) = (usages.remove(&bucket.id.0).unwrap_or_default(), self.usage(bucket.id)?);
+            if counted != kept {
+                found.push(format!("bucket {} holds {counted:?}, its usage says {kept:?}", bucket.name));
+            }
+            if counted.version_count > 0 && !bucket.ever_versioned {
+                found.push(format!("bucket {} was never versioned and has versions", bucket.name));
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// 0 where the node is missing or does not decode, which other checks tell.
+    fn linked_size(&self, ino: u64) -> u64 {
+        let linked = self.attrs(crate::ids::Ino(ino)).ok().and_then(|attrs| attrs.linked);
+        linked.map(|linked| linked.size_bytes).unwrap_or_default()
+    }
+
+    /// The bucket of each directory that is in one.
+    fn bucket_of_directories(&self, found: &mut Vec<String>) -> Result<BTreeMap<u64, u64>, Error> {
+        let sql = "WITH RECURSIVE under(ino,bucket) AS (SELECT id,id FROM bucket UNION ALL
+                SELECT e.ino,u.bucket FROM under u JOIN
+                    (SELECT parent,ino FROM dentry WHERE kind=1 UNION ALL SELECT parent,ino FROM version WHERE kind=1) e
+                    ON e.parent=u.ino)
+            SELECT ino,bucket FROM under";
+        let rows = self.all(sql, [], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?;
+        let buckets: BTreeMap<u64, u64> = rows.into_iter().collect();
+        for directory in self.all("SELECT ino FROM dir", [], |row| unsigned(row, 0))? {
+            if !buckets.contains_key(&directory) {
+                found.push(format!("directory {directory} is in no bucket"));
+            }
+        }
+        Ok(buckets)
+    }
+}
+
+/// The offender, as the check tells it.
+fn detail(row: &rusqlite::Row<'_>) -> Result<String, Error> {
+    use rusqlite::types::ValueRef;
+    Ok(match row.get_ref(0)? {
+        ValueRef::Integer(value) => value.to_string(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        other => format!("{other:?}"),
+    })
+}

@@ -1,0 +1,174 @@
+//! Readers: threads with a connection each, and one queue of queries.
+//!
+//! Invariants
+//! - A query's snapshot begins after the query was queued, so it sees all that was applied before: queries that share
+//!   a transaction were all queued before it began.
+//! - After [`Readers::reopen`] returns, a query that is queued sees the new database.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
+
+use crate::catalog::apply::read_applied;
+use crate::catalog::{Applied, Error, View};
+
+use super::snapshot;
+
+/// The most queries that share one transaction.
+const SHARE_MAX: usize = 16;
+/// Page cache of one reader.
+const CACHE_KIB: i64 = 4096;
+
+type Query = Box<dyn FnOnce(Result<&View<'_>, &Error>) + Send>;
+
+/// Handles for queries; cheap to clone. The threads end with the last of them.
+#[derive(Clone)]
+pub struct Readers {
+    pool: Arc<Pool>,
+}
+
+struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    reader_count: usize,
+}
+
+struct Queue {
+    queries: VecDeque<Query>,
+    database: PathBuf,
+    generation: u64,
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it holds the queue; and a queue is whole at every step.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for queries. Returns some of them with the database they want; none: the pool is closed.
+    fn take(&self) -> Option<(Vec<Query>, PathBuf, u64)> {
+        let mut queue = self.lock();
+        while queue.queries.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let count = queue.queries.len().div_ceil(self.reader_count).min(SHARE_MAX);
+        let queries = queue.queries.drain(..count).collect();
+        Some((queries, queue.database.clone(), queue.generation))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.filled.notify_all();
+    }
+}
+
+impl Readers {
+    pub(super) fn start(database: PathBuf, reader_count: usize) -> Result<Readers, Error> {
+        let reader_count = reader_count.max(1);
+        let queue = Queue { queries: VecDeque::new(), database, generation: 0, closed: false };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Condvar::new(), reader_count });
+        for index in 0..reader_count {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("catalog-read-{index}")).spawn(move || serve(&shared))?;
+        }
+        Ok(Readers { pool: Arc::new(Pool { shared }) })
+    }
+
+    pub(super) fn reopen(&self, database: PathBuf) {
+        let mut queue = self.pool.shared.lock();
+        queue.database = database;
+        queue.generation += 1;
+    }
+
+    /// Runs `query` on a reader thread, in one read transaction (one snapshot), which it may share with others.
+    ///
+    /// # Errors
+    /// The query's own; `Sqlite`: no snapshot could be taken; `Closed`: the query panicked.
+    pub async fn read<R: Send + 'static>(
+        &self,
+        query: impl FnOnce(&View<'_>) -> Result<R, Error> + Send + 'static,
+    ) -> Result<R, Error> {
+        let (answer, answered) = oneshot::channel();
+        let run = move |view: Result<&View<'_>, &Error>| {
+            let result = view.map_err(|error| Error::Sqlite(error.to_string())).and_then(query);
+            // Whoever asked may have gone away.
+            let _ = answer.send(result);
+        };
+        self.pool.shared.lock().queries.push_back(Box::new(run));
+        self.pool.shared.filled.notify_one();
+        answered.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Writes the whole state, as of one snapshot, to `file` (blocking; fsynced). Returns how far it had applied.
+    ///
+    /// # Errors
+    /// `Sqlite`, `Io`: nothing usable is in `file`.
+    pub fn snapshot(&self, file: &Path) -> Result<Applied, Error> {
+        let database = self.pool.shared.lock().database.clone();
+        snapshot::write(&open_reader(&database)?, file)?;
+        read_applied(&open_reader(file)?)
+    }
+}
+
+fn open_reader(database: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(database, flags)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}
+
+fn serve(shared: &Shared) {
+    let mut open: Option<(u64, Connection)> = None;
+    while let Some((queries, database, generation)) = shared.take() {
+        if open.as_ref().is_some_and(|(of, _)| *of != generation) {
+            open = None;
+        }
+        let connection = match open.take() {
+            Some((_, connection)) => Ok(connection),
+            None => open_reader(&database),
+        };
+        match connection {
+            Ok(connection) => {
+                answer(&connection, queries);
+                open = Some((generation, connection));
+            }
+            Err(error) => refuse(queries, &error),
+        }
+    }
+}
+
+fn refuse(queries: Vec<Query>, error: &Error) {
+    for query in queries {
+        query(Err(error));
+    }
+}
+
+/// Runs queries in one read transaction.
+fn answer(connection: &Connection, queries: Vec<Query>) {
+    match connection.unchecked_transaction() {
+        Ok(transaction) => {
+            let view = View::new(&transaction);
+            for query in queries {
+                if catch_unwind(AssertUnwindSafe(|| query(Ok(&view)))).is_err() {
+                    tracing::error!("a query of the catalog panicked");
+                }
+            }
+        }
+        Err(error) => refuse(queries, &error.into()),
+    }
+}

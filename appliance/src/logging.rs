@@ -6,7 +6,7 @@
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt;
 
-use crate::config::{Config, Log};
+use crate::config::Log;
 
 /// Starts logging. `log` was judged by [`Config::load`]; called once.
 pub(crate) fn start(log: &Log) {
@@ -24,13 +24,6 @@ fn directives(asked: &str) -> String {
     match asked.parse::<LevelFilter>() {
         Ok(level) if level > LevelFilter::WARN => format!("{asked},openraft=warn"),
         _ => asked.to_owned(),
-    }
-}
-
-/// Says once what the configuration asks for and will not get.
-pub(crate) fn warn_of_unserved(config: &Config) {
-    for bucket in config.buckets.iter().filter(|bucket| bucket.public) {
-        tracing::warn!(bucket = bucket.name, "anonymous reads are not available yet: the bucket is served private");
     }
 }
 

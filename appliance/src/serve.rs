@@ -14,7 +14,6 @@ use crate::admin::{self, Shown};
 use crate::config::{Account, Config, Tls};
 use crate::credentials::endpoint;
 use crate::identity::Identity;
-use crate::logging::warn_of_unserved;
 use crate::store::{Frontend, Store};
 use crate::tls::{Certificate, server_config};
 
@@ -27,13 +26,12 @@ const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 3600);
 /// Whatever kept it from starting, or made it stop.
 pub(crate) async fn run(config: Config) -> Result<()> {
     let signals = Signals::listen()?;
-    warn_of_unserved(&config);
     // First of all the store, because it locks the directory that all else is kept in.
     let store = Store::open(&config).await?;
     let served = serve(&config, &store, signals).await;
-    let closed = store.shutdown().await;
+    store.shutdown().await;
     tracing::info!("stopped");
-    served.and(closed)
+    served
 }
 
 async fn serve(config: &Config, store: &Store, mut signals: Signals) -> Result<()> {
@@ -44,7 +42,7 @@ async fn serve(config: &Config, store: &Store, mut signals: Signals) -> Result<(
         Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(&config.server, &identity)?)),
     };
     let tls = certificate.clone().map(server_config).transpose()?;
-    store.seed(&config.buckets, config).await?;
+    store.seed(config).await?;
 
     let listener = bind(config.server.address, "the S3 endpoint").await?;
     let address = listener.local_addr()?;
@@ -56,7 +54,7 @@ async fn serve(config: &Config, store: &Store, mut signals: Signals) -> Result<(
         let listener = bind(address, "the admin endpoint (admin.port 0 turns it off)").await?;
         tokio::spawn(admin::serve(listener, shown.clone()));
     }
-    let mut frontend = tokio::spawn(frontend.serve(listener, tls, stop.clone(), config.server.drain_timeout));
+    let mut frontend = tokio::spawn(frontend.serve(listener, tls, stop.clone()));
     tracing::info!(%address, endpoint = endpoint(config, address.port()), data_dir = %config.storage.data_dir.display(), "serving");
     let ended = loop {
         tokio::select! {

@@ -40,8 +40,6 @@ pub(crate) struct Server {
     #[serde(deserialize_with = "scalar")]
     pub(crate) body_timeout: Span,
     #[serde(deserialize_with = "scalar")]
-    pub(crate) idle_timeout: Span,
-    #[serde(deserialize_with = "scalar")]
     pub(crate) drain_timeout: Span,
 }
 

@@ -97,14 +97,12 @@ pub(crate) struct Config {
 
 /// The S3 endpoint.
 #[derive(Debug)]
-#[expect(dead_code, reason = "read where the store is wired in")]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) domains: Vec<String>,
     pub(crate) tls: Tls,
     pub(crate) header_timeout: Duration,
     pub(crate) body_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
     pub(crate) drain_timeout: Duration,
 }
 
@@ -121,7 +119,6 @@ pub(crate) enum Tls {
 
 /// The store.
 #[derive(Debug)]
-#[expect(dead_code, reason = "read where the store is wired in")]
 pub(crate) struct Storage {
     pub(crate) data_dir: PathBuf,
     pub(crate) memory_budget_bytes: u64,
@@ -134,7 +131,6 @@ pub(crate) struct Storage {
 
 /// Who may sign requests.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "read where the store is wired in"))]
 pub(crate) struct Account {
     pub(crate) access_key: String,
     pub(crate) secret: Secret,
@@ -244,7 +240,6 @@ fn server(server: document::Server) -> Result<Server, Error> {
         tls: tls(server.tls)?,
         header_timeout: positive("server.header_timeout", server.header_timeout.0)?,
         body_timeout: positive("server.body_timeout", server.body_timeout.0)?,
-        idle_timeout: positive("server.idle_timeout", server.idle_timeout.0)?,
         drain_timeout: server.drain_timeout.0,
     })
 }

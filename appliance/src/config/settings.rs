@@ -62,9 +62,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("server.tls.cert_file", "", "Certificate chain, PEM; without one the store's own authority signs one")
         .flag("tls-cert", "FILE"),
     Setting::new("server.tls.key_file", "", "Private key of that certificate, PEM").flag("tls-key", "FILE"),
-    Setting::new("server.header_timeout", "10s", "A request's header must be complete after this time"),
+    Setting::new(
+        "server.header_timeout",
+        "60s",
+        "From a connection's start, or the end of an answer, to the end of the next request's head",
+    ),
     Setting::new("server.body_timeout", "30s", "Longest silence in the middle of a request or a response"),
-    Setting::new("server.idle_timeout", "90s", "A connection without a request is closed after this time"),
     Setting::new("server.drain_timeout", "30s", "At shutdown, how long running requests may go on"),
     Setting::new("storage.backend", "file", "`file`: one box, plain files; `distributed`: several boxes")
         .flag("backend", "NAME")

@@ -215,7 +215,7 @@ fn values_that_do_not_go_together_are_refused() {
         (&[("storage.inline_size", "1MiB")], "above 8KiB"),
         (&[("storage.memory_budget", "1KiB")], "below 16MiB"),
         (&[("server.domains", "s3.example.com,no_host")], "`no_host` is no host name"),
-        (&[("server.idle_timeout", "0s")], "zero"),
+        (&[("server.header_timeout", "0s")], "zero"),
         (&[("log.level", "loud")], "`log.level`"),
         (&[("log.format", "xml")], "`log.format`"),
         (&[("version", "2.0")], "`version` is 2.0"),

@@ -127,13 +127,22 @@ impl World {
     }
 
     fn check(&self, random: &mut Random) {
-        let view = self.catalog.view();
-        check_queries(&view, &self.model, &self.keys, random);
-        assert_eq!(view.applied_index().unwrap(), LogIndex(self.index));
+        self.read(|view| {
+            check_queries(view, &self.model, &self.keys, random);
+            assert_eq!(view.applied_index().unwrap(), LogIndex(self.index));
+        });
     }
 
     fn check_sound(&self) {
-        assert_eq!(self.catalog.view().contradictions(5).unwrap(), Vec::<String>::new());
+        self.read(|view| assert_eq!(view.contradictions(5).unwrap(), Vec::<String>::new()));
+    }
+
+    /// Queries in one transaction, which saves the locks of each.
+    fn read(&self, queries: impl FnOnce(&View<'_>)) {
+        let view = self.catalog.view();
+        view.connection.execute_batch("BEGIN").unwrap();
+        queries(&view);
+        view.connection.execute_batch("COMMIT").unwrap();
     }
 
     /// Deletes everything, and sees that nothing is left.

@@ -189,6 +189,11 @@ impl Applier {
     }
 }
 
+/// Whoever no longer waits misses nothing.
+fn tell(done: oneshot::Sender<()>) {
+    let _ = done.send(());
+}
+
 fn stopped() -> io::Error {
     io::Error::other("the catalog has stopped")
 }
@@ -211,12 +216,14 @@ impl Worker {
     fn run(mut self, fatal: &Fatal) {
         let _guard = FatalOnPanic(fatal.clone());
         while let Some(job) = self.held.take().or_else(|| self.queue.blocking_recv()) {
-            // A caller that no longer waits misses nothing.
             let result = match job {
                 Job::Apply(batch) => self.apply_with_waiting(batch),
-                Job::Flush(done) => Ok(done.send(()).unwrap_or_default()),
-                Job::Sync(done) => self.sync().map(|()| done.send(()).unwrap_or_default()),
-                Job::Install(file, done) => self.install(&file).map(|()| done.send(()).unwrap_or_default()),
+                Job::Flush(done) => {
+                    tell(done);
+                    Ok(())
+                }
+                Job::Sync(done) => self.sync().map(|()| tell(done)),
+                Job::Install(file, done) => self.install(&file).map(|()| tell(done)),
                 Job::Close => return,
             };
             if let Err(error) = result {

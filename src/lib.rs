@@ -2,17 +2,22 @@
 //!
 //! From the top down; a module uses only what stands below it.
 //!
-//! - `node`: wires the roles of one process; the only module that knows all the others.
+//! - [`node`]: wires the roles of one process; the only module that knows all the others.
+//! - [`check`]: the complete check of a stopped store.
 //! - [`object`]: the front door. Object semantics over catalog and chunks; all that a frontend sees.
-//! - `consensus`: openraft on top of `log` and [`catalog`]: log store, ReadIndex, snapshots.
+//! - [`consensus`]: openraft on top of [`log`] and [`catalog`]: log store, ReadIndex, snapshots.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
 //! - [`file`]: the `plain` layout: one file per chunk on one node.
-//! - `log`: append-only log files: records, group commit, recovery.
+//! - [`log`]: append-only log files: records, group commit, recovery.
 //! - [`env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
 
 pub mod catalog;
+pub mod check;
+pub mod consensus;
 pub mod env;
 pub mod file;
 pub mod ids;
+pub mod log;
+pub mod node;
 pub mod object;
 pub mod units;

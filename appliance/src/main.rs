@@ -1,1 +1,107 @@
-fn main() {}
+//! `s3d`: the Predastore daemon and its command line.
+//!
+//! - `cli`: flags and commands; `config`: every setting, judged before anything is touched.
+//! - `serve`: the daemon's life; `store`: the one place where it meets the core and the S3 frontend.
+//! - `identity`, `tls`, `durable`: certificates and root credentials; `credentials`: printing them.
+//! - `admin`, `logging`: what an operator sees.
+//! - `bench`: measures any S3 endpoint.
+
+mod admin;
+mod bench;
+mod cli;
+mod config;
+mod credentials;
+mod durable;
+mod identity;
+mod logging;
+mod serve;
+mod store;
+mod tls;
+
+use std::future::Future;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use cli::{Action, Cli, Flags};
+use config::Config;
+
+/// Exit code when the command line or the configuration is wrong; as clap's.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match Cli::from_process() {
+        Action::Serve(flags) => with_config(flags, |config| {
+            logging::start(&config.log);
+            Ok(serve(config))
+        }),
+        Action::Credentials(form, flags) => with_config(flags, |config| {
+            print(&credentials::print(&config, form)?)?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Action::Check(flags) => with_config(flags, |config| {
+            logging::start(&config.log);
+            check(&config)
+        }),
+        Action::Recover(flags) => with_config(flags, |config| {
+            logging::start(&config.log);
+            print(&format!("{}\n", block_on(store::recover(&config))?))?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Action::Bench(args) => exit(bench::run(*args).map(|()| ExitCode::SUCCESS)),
+    }
+}
+
+fn with_config(flags: Flags, run: impl FnOnce(Config) -> Result<ExitCode>) -> ExitCode {
+    let env: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    match Config::load(&flags.0, &env) {
+        Ok(config) => exit(run(config)),
+        Err(error) => {
+            eprintln!("s3d: {error}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn exit(result: Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("s3d: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Logs its end, too: whoever reads the log as JSON is to find the reason there.
+fn serve(config: Config) -> ExitCode {
+    match block_on(serve::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
+            tracing::error!(error = format!("{error:#}"), "s3d ends");
+            ExitCode::FAILURE
+        }
+        Err(error) => exit(Err(error)),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Runtime::new().context("no threads for the runtime")?.block_on(work)
+}
+
+fn check(config: &Config) -> Result<ExitCode> {
+    let findings = block_on(store::check(config))?;
+    for line in &findings.damage {
+        print(&format!("{line}\n"))?;
+    }
+    print(&format!("{}\n", findings.summary))?;
+    Ok(if findings.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// To stdout; a reader that went away is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

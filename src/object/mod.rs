@@ -1,15 +1,58 @@
-//! stub of the front door: signatures that frontends code against.
-#![allow(unused_variables)]
-use crate::catalog::{
-    self, Attrs, Bucket, Change, Checksum, ChecksumAlgorithm, CompletePart, DeleteKey, Deleted, ListPage, ListQuery,
-    Part, Precondition, Refusal, Setting, Upload, UploadPage, Usage, Version, VersionPage, VersionQuery, Versioning,
-    Written,
-};
-use crate::env::Timestamp;
-use crate::ids::{Ino, VersionId};
-use bytes::Bytes;
+//! The front door: object semantics over the catalog and the chunk files. All that a frontend sees.
+//!
+//! - `put`: bytes in: received, digested, stored; then named by one command. `upload`: the same by parts.
+//! - `read`: bytes out: version and manifest from one snapshot, every byte verified. `copy`: both, moving nothing.
+//! - `bucket`, `key`: buckets; deleting, changing and listing keys.
+//! - `session`: at-most-once proposals, leased ids, the read watermark. `budget`, `room`: memory and disk.
+//! - `reclaim`, `sweep`, `worker`: giving back what nothing names.
+//!
+//! Invariants
+//! - Bytes first, names second: a chunk is durable before the command that names it is proposed.
+//! - A chunk's file is removed by its writer only if no command that names it was proposed, or after a definite
+//!   refusal. What is unknown is left to the sweep.
+//! - A version and its manifest come from one snapshot, and what that snapshot names is kept until the read ends.
+//! - No call holds more bytes than it took from the budget at its entrance.
+
+mod bucket;
+mod budget;
+mod copy;
+mod digest;
+mod key;
+mod put;
+mod read;
+mod reclaim;
+mod room;
+mod session;
+mod sweep;
+mod upload;
+mod worker;
+
 use std::future::Future;
-use std::ops::Range;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::catalog::{
+    self, Attrs, Checksum, ChecksumAlgorithm, Ledger, LedgerError, Precondition, Refusal, View, Written,
+};
+use crate::env::{Env, Timestamp};
+use crate::file::{self, Files};
+use crate::ids::{NodeId, VersionId};
+use crate::units::{BLOCK_BYTES, MIB};
+
+pub use digest::is_body_of;
+pub use read::{Object, Reader};
+pub use room::Pressure;
+pub use sweep::SweepReport;
+pub use worker::Workers;
+
+use bucket::BucketNames;
+use budget::Budget;
+use room::Room;
+use session::Session;
 
 /// What goes wrong with objects. A frontend maps each variant once.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +115,24 @@ pub enum Error {
     Io(#[from] std::io::Error),
     /// The catalog failed.
     #[error(transparent)]
-    Catalog(catalog::Error),
+    Catalog(#[from] catalog::Error),
+}
+
+impl From<file::Error> for Error {
+    fn from(error: file::Error) -> Self {
+        match error {
+            file::Error::NotFound(chunk) => Error::Corrupt(format!("chunk {chunk} is missing")),
+            file::Error::Corrupt { .. } => Error::Corrupt(error.to_string()),
+            file::Error::Full => Error::Full,
+            file::Error::Io(error) => Error::Io(error),
+        }
+    }
+}
+
+impl From<LedgerError> for Error {
+    fn from(error: LedgerError) -> Self {
+        Error::Unavailable(error.to_string())
+    }
 }
 
 /// Where the bytes of a PUT come from.
@@ -101,7 +161,7 @@ pub struct Target {
 pub struct Incoming {
     /// Length, where announced.
     pub len_bytes: Option<u64>,
-    /// Which checksums to compute and keep; MD5 is always computed.
+    /// Which checksums to compute and keep; MD5 is always computed. None: CRC-64/NVME.
     pub algorithms: Vec<ChecksumAlgorithm>,
     /// `Content-MD5`.
     pub md5: Option<[u8; 16]>,
@@ -131,199 +191,156 @@ pub struct Stored {
     pub checksums: Vec<Checksum>,
 }
 
-/// How full the store is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Pressure {
-    /// Room enough.
-    None,
-    /// Nearly full: writes still succeed.
-    NearFull,
-    /// New bytes are refused.
-    Full,
+/// How a store behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This gateway's name, unique in the cluster and the same after a restart.
+    pub gateway: String,
+    /// The node whose files [`Store::open`] is given.
+    pub node: NodeId,
+    /// Bodies up to this length are kept in the catalog; at most [`BLOCK_BYTES`].
+    pub inline_bytes: u64,
+    /// Memory for bytes in flight, of all requests together.
+    pub budget_bytes: u64,
+    /// How long a request waits for its share of the budget.
+    pub budget_patience: Duration,
+    /// How long a command is repeated before its outcome is reported as unknown.
+    pub propose_patience: Duration,
+    /// New bytes are refused when less than this is left on the disk; none: the larger of 64 MiB and 1%.
+    pub low_water_bytes: Option<u64>,
+    /// Between renewals of the session.
+    pub renew_interval: Duration,
+    /// Between ticks of catalog time.
+    pub tick_interval: Duration,
+    /// Between sweeps.
+    pub sweep_interval: Duration,
+    /// How old a chunk that nothing names must be to go to quarantine, and how long it stays there.
+    pub sweep_grace: Duration,
+    /// How long a completed upload's answer is kept for retries.
+    pub completed_keep: Duration,
 }
 
-/// An object opened for reading: its version and its manifest come from one snapshot.
-pub struct Object {
-    /// The version.
-    pub version: Version,
-}
-
-impl Object {
-    /// Streams `range` (half-open, within the version's length) in runs of a bounded size, every byte verified.
-    pub fn read(self, range: Range<u64>) -> Reader {
-        todo!()
-    }
-}
-
-/// A stream of an object's bytes. `next` gives `None` at the end.
-pub struct Reader {}
-
-impl Reader {
-    /// The next run of bytes.
-    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
-        todo!()
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            gateway: "gateway".to_owned(),
+            node: NodeId(1),
+            inline_bytes: BLOCK_BYTES,
+            budget_bytes: 256 * MIB,
+            budget_patience: Duration::from_secs(5),
+            propose_patience: Duration::from_secs(30),
+            low_water_bytes: None,
+            renew_interval: Duration::from_secs(5),
+            tick_interval: Duration::from_secs(60),
+            sweep_interval: Duration::from_secs(3600),
+            sweep_grace: Duration::from_secs(3600),
+            completed_keep: Duration::from_secs(24 * 3600),
+        }
     }
 }
 
 /// The store. Cheap to clone.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store(Arc<Inner>);
+
+/// What all clones share.
+pub struct Inner {
+    env: Env,
+    ledger: Arc<dyn Ledger>,
+    files: Files,
+    config: Config,
+    session: Arc<Session>,
+    budget: Budget,
+    room: Room,
+    names: BucketNames,
+    /// Something may have died.
+    died: Notify,
+}
+
+impl Deref for Store {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
 
 impl Store {
-    /// Makes a bucket.
-    pub async fn create_bucket(&self, name: &str, owner: &str, region: &str, lock: bool) -> Result<Bucket, Error> {
-        todo!()
-    }
-    /// Deletes an empty bucket.
-    pub async fn delete_bucket(&self, name: &str) -> Result<(), Error> {
-        todo!()
-    }
-    /// A bucket by its name.
-    pub async fn bucket(&self, name: &str) -> Result<Bucket, Error> {
-        todo!()
-    }
-    /// Buckets after `after`, by name.
-    pub async fn buckets(&self, after: Option<&str>, limit: usize) -> Result<Vec<Bucket>, Error> {
-        todo!()
-    }
-    /// What a bucket holds.
-    pub async fn usage(&self, bucket: &str) -> Result<Usage, Error> {
-        todo!()
-    }
-    /// Sets versioning.
-    pub async fn set_versioning(&self, bucket: &str, versioning: Versioning) -> Result<(), Error> {
-        todo!()
-    }
-    /// A setting as it was stored.
-    pub async fn setting(&self, bucket: &str, setting: Setting) -> Result<Option<Bytes>, Error> {
-        todo!()
-    }
-    /// Replaces or removes a setting.
-    pub async fn set_setting(&self, bucket: &str, setting: Setting, value: Option<Bytes>) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// A version without its bytes.
+    /// Opens the store over a running catalog: begins a session, which ends every earlier one of the same gateway.
+    ///
     /// # Errors
-    /// `Refused(NoSuchBucket | NoSuchKey | NoSuchVersion)`, `Deleted`, `Refused(IsDeleteMarker)` where a marker was named.
-    pub async fn head(&self, target: &Target) -> Result<Version, Error> {
-        todo!()
-    }
-    /// A version, opened for reading.
-    pub async fn get(&self, target: &Target) -> Result<Object, Error> {
-        todo!()
-    }
-    /// (part count, start, length) of the part with `number` (1 the first) of a version; an object that was no multipart upload has one part.
-    pub async fn part_range(&self, version: &Version, number: u32) -> Result<(u32, Range<u64>), Error> {
-        todo!()
-    }
-    /// The parts of a version that was a multipart upload; empty for any other.
-    pub async fn object_parts(&self, version: &Version, after: u32, limit: usize) -> Result<Vec<Part>, Error> {
-        todo!()
-    }
-    /// Stores an object: durable, and named, when it returns.
-    pub async fn put(&self, put: Put, incoming: Incoming, source: &mut impl Source) -> Result<Stored, Error> {
-        todo!()
-    }
-    /// Puts the content of `source` under another key, moving no data. `incoming.algorithms` that `source` lacks are computed by reading it.
-    pub async fn copy(&self, source: &Version, put: Put, algorithms: Vec<ChecksumAlgorithm>) -> Result<Stored, Error> {
-        todo!()
-    }
-    /// Deletes keys; an answer for each, in order.
-    pub async fn delete(&self, bucket: &str, keys: Vec<DeleteKey>) -> Result<Vec<Result<Deleted, Refusal>>, Error> {
-        todo!()
-    }
-    /// Changes a version in place. Returns which.
-    pub async fn change(&self, target: &Target, change: Change) -> Result<VersionId, Error> {
-        todo!()
+    /// `Unavailable`: the catalog. `Io`: the disk.
+    pub async fn open(env: Env, ledger: Arc<dyn Ledger>, files: Files, config: Config) -> Result<Store, Error> {
+        let session =
+            Session::open(env.clone(), ledger.clone(), config.gateway.clone(), config.propose_patience).await?;
+        Ok(Store::over(session, env, ledger, files, config))
     }
 
-    /// A page of current versions.
-    pub async fn list(&self, bucket: &str, query: ListQuery) -> Result<ListPage, Error> {
-        todo!()
-    }
-    /// A page of all versions.
-    pub async fn list_versions(&self, bucket: &str, query: VersionQuery) -> Result<VersionPage, Error> {
-        todo!()
-    }
-    /// A page of uploads in progress.
-    pub async fn list_uploads(
-        &self,
-        bucket: &str,
-        query: ListQuery,
-        after_id: Option<Ino>,
-    ) -> Result<UploadPage, Error> {
-        todo!()
+    /// Opens the store over a catalog that takes no commands: whatever changes something is `Unavailable`.
+    pub fn open_read_only(env: Env, ledger: Arc<dyn Ledger>, files: Files, config: Config) -> Store {
+        let session = Session::none(env.clone(), ledger.clone(), config.gateway.clone(), config.propose_patience);
+        Store::over(session, env, ledger, files, config)
     }
 
-    /// Begins an upload. `attrs.upload_checksum` says how its parts will be checked.
-    pub async fn create_upload(&self, bucket: &str, key: &[u8], attrs: Attrs) -> Result<Ino, Error> {
-        todo!()
-    }
-    /// An upload in progress.
-    pub async fn upload(&self, bucket: &str, key: &[u8], upload: Ino) -> Result<Upload, Error> {
-        todo!()
-    }
-    /// Stores a part.
-    pub async fn put_part(
-        &self,
-        bucket: &str,
-        key: &[u8],
-        upload: Ino,
-        number: u32,
-        incoming: Incoming,
-        source: &mut impl Source,
-    ) -> Result<Part, Error> {
-        todo!()
-    }
-    /// Makes `range` of `source` (or all of it) a part, moving no data (it is read where its digest is not known).
-    pub async fn copy_part(
-        &self,
-        bucket: &str,
-        key: &[u8],
-        upload: Ino,
-        number: u32,
-        source: &Version,
-        range: Option<Range<u64>>,
-    ) -> Result<Part, Error> {
-        todo!()
-    }
-    /// Parts of an upload in progress.
-    pub async fn parts(
-        &self,
-        bucket: &str,
-        key: &[u8],
-        upload: Ino,
-        after: u32,
-        limit: usize,
-    ) -> Result<(Upload, Vec<Part>), Error> {
-        todo!()
-    }
-    /// Names the parts as the object's content. `promised`: the whole's checksum, where the client gave one; each part may come
-    /// with the checksum the client believes it has. A retry gets the first answer.
-    pub async fn complete_upload(
-        &self,
-        bucket: &str,
-        key: &[u8],
-        upload: Ino,
-        parts: Vec<(CompletePart, Vec<Checksum>)>,
-        promised: Option<Checksum>,
-        size_bytes: Option<u64>,
-        precondition: Precondition,
-    ) -> Result<Stored, Error> {
-        todo!()
-    }
-    /// Gives an upload up.
-    pub async fn abort_upload(&self, bucket: &str, key: &[u8], upload: Ino) -> Result<(), Error> {
-        todo!()
+    fn over(session: Arc<Session>, env: Env, ledger: Arc<dyn Ledger>, files: Files, config: Config) -> Store {
+        Store(Arc::new(Inner {
+            budget: Budget::new(config.budget_bytes, config.budget_patience),
+            room: Room::new(env.clone(), files.clone(), config.low_water_bytes),
+            names: BucketNames::default(),
+            died: Notify::new(),
+            env,
+            ledger,
+            files,
+            config,
+            session,
+        }))
     }
 
     /// How full the store is now.
     pub fn pressure(&self) -> Pressure {
-        todo!()
+        self.room.pressure()
     }
+
     /// The clock that conditions and signatures compare with.
     pub fn now(&self) -> Timestamp {
-        todo!()
+        self.env.clock.now()
+    }
+
+    /// Bytes of the budget that requests hold now.
+    pub fn budget_taken_bytes(&self) -> u64 {
+        self.budget.taken_bytes()
+    }
+
+    /// Runs `query` on one linearizable snapshot.
+    async fn snapshot<R: Send + 'static>(
+        &self,
+        query: impl FnOnce(&View<'_>) -> Result<R, Error> + Send + 'static,
+    ) -> Result<R, Error> {
+        self.ledger.barrier().await?;
+        self.ledger.readers().read(move |view| Ok(query(view))).await?
     }
 }
+
+/// Runs what blocks where it may.
+async fn blocking<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> Result<R, Error> {
+    joined(tokio::task::spawn_blocking(job)).await
+}
+
+/// Waits for a task. It ends early only when it panicked, which is our bug, or when the process is ending.
+async fn joined<R>(task: tokio::task::JoinHandle<R>) -> Result<R, Error> {
+    task.await.map_err(|error| Error::Unavailable(format!("a task ended early: {error}")))
+}
+
+/// Compares a small body with the digests that its sender promised.
+///
+/// # Errors
+/// `BadDigest`.
+pub fn verify(bytes: &[u8], md5: Option<[u8; 16]>, promised: &[Checksum]) -> Result<(), Error> {
+    let algorithms: Vec<_> = promised.iter().map(|one| one.algorithm).collect();
+    let mut digests = digest::Digests::new(&algorithms);
+    digests.update(bytes);
+    digests.finish().check(md5, promised)
+}
+
+#[cfg(test)]
+mod tests;

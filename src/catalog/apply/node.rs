@@ -9,6 +9,7 @@
 
 use rusqlite::params;
 
+use crate::catalog::query::form;
 use crate::catalog::{Attrs, Error, Refusal};
 use crate::ids::Ino;
 
@@ -17,21 +18,21 @@ use super::{Decision, Step, sql, unsql};
 /// How a node's content is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Form {
-    Empty,
-    Chunk,
-    Extents,
-    Inline,
-    Multipart,
+    Empty = form::EMPTY as isize,
+    Chunk = form::CHUNK as isize,
+    Extents = form::EXTENTS as isize,
+    Inline = form::INLINE as isize,
+    Multipart = form::MULTIPART as isize,
 }
 
 impl Form {
-    fn from_sql(form: i64) -> Result<Form, Error> {
-        Ok(match form {
-            0 => Form::Empty,
-            1 => Form::Chunk,
-            2 => Form::Extents,
-            3 => Form::Inline,
-            4 => Form::Multipart,
+    fn from_sql(found: i64) -> Result<Form, Error> {
+        Ok(match found {
+            form::EMPTY => Form::Empty,
+            form::CHUNK => Form::Chunk,
+            form::EXTENTS => Form::Extents,
+            form::INLINE => Form::Inline,
+            form::MULTIPART => Form::Multipart,
             _ => return Err(Error::Undecodable { what: "node's form" }),
         })
     }

@@ -9,6 +9,7 @@
 
 use rusqlite::params;
 
+use crate::catalog::query::kind;
 use crate::catalog::{Bucket, ETag, Error, path};
 use crate::env::Timestamp;
 use crate::ids::{Ino, Seq, VersionId};
@@ -20,20 +21,20 @@ use super::{Step, sql, unsql};
 /// What an entry names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    Object,
-    Directory,
+    Object = kind::OBJECT as isize,
+    Directory = kind::DIRECTORY as isize,
     /// Size, time and tag are in the node.
-    Linked,
-    DeleteMarker,
+    Linked = kind::LINKED as isize,
+    DeleteMarker = kind::MARKER as isize,
 }
 
 impl Kind {
-    fn from_sql(kind: i64) -> Result<Kind, Error> {
-        Ok(match kind {
-            0 => Kind::Object,
-            1 => Kind::Directory,
-            2 => Kind::Linked,
-            3 => Kind::DeleteMarker,
+    fn from_sql(found: i64) -> Result<Kind, Error> {
+        Ok(match found {
+            kind::OBJECT => Kind::Object,
+            kind::DIRECTORY => Kind::Directory,
+            kind::LINKED => Kind::Linked,
+            kind::MARKER => Kind::DeleteMarker,
             _ => return Err(Error::Undecodable { what: "entry's kind" }),
         })
     }

@@ -1,0 +1,72 @@
+# make run    build and start one box, data in ./data        make test     all tests, with what they need installed
+# make build  bin/s3d                                       make soak     the long forms of the crash tests
+# make bench  figures of this machine                       make preflight  formatting, lints, documentation
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := build
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+DATA ?= data
+
+.PHONY: run build dev test test-deps preflight bench soak fuzz clean
+
+build:
+	@$(CARGO) build --release -p predastore-appliance
+	mkdir -p bin
+	install -m 755 $(TARGET)/release/s3d bin/s3d.new
+	mv bin/s3d.new bin/s3d
+
+run: build
+	@echo
+	@echo "Predastore serves https://localhost:8443 with its data in ./$(DATA); Ctrl-C ends it. In another shell, here:"
+	@echo
+	@echo '  eval "$$(bin/s3d credentials --env -data-dir $(DATA))"'
+	@echo '  aws s3 mb s3://first'
+	@echo '  aws s3 cp README.md s3://first/'
+	@echo '  aws s3 ls s3://first'
+	@echo
+	exec bin/s3d -data-dir $(DATA)
+
+# Unoptimised, talkative, quick to build.
+dev:
+	exec $(CARGO) run -p predastore-appliance -- -data-dir $(DATA) -log-level info,predastore=debug,predastore_s3=debug
+
+test-deps:
+	tests/install-deps.sh $(abspath $(TARGET))
+
+# Ends with the sum of all suites; the log stays in target/test.log.
+test: test-deps build
+	@status=0
+	mkdir -p $(TARGET)
+	S3D_BIN=$(abspath bin/s3d) $(CARGO) test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test.log || status=$$?
+	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+	     END { printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored }' $(TARGET)/test.log
+	exit $$status
+
+preflight:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+bench: build
+	appliance/bench.sh
+
+# At least 500 kills and 100 shutdowns of a file system.
+soak: export PREDASTORE_TEST_KILLS ?= 300
+soak: export PREDASTORE_TEST_SYNC_KILLS ?= 300
+soak: export PREDASTORE_TEST_SHUTDOWNS ?= 120
+soak: export PREDASTORE_TEST_PUT_MIB ?= 1024
+soak: export PREDASTORE_TEST_FORGED ?= 1000
+soak: test-deps build
+	S3D_BIN=$(abspath bin/s3d) $(CARGO) test -p predastore-tests --no-fail-fast -- --nocapture
+
+# Each fuzz target for FUZZ_SECONDS.
+fuzz:
+	tests/fuzz/run.sh $(or $(FUZZ_SECONDS),120)
+
+clean:
+	$(CARGO) clean
+	rm -rf bin

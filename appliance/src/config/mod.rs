@@ -1,0 +1,334 @@
+//! The configuration: flag over environment over file over default, judged once, before anything is touched.
+//!
+//! Invariants: a [`Config`] can work as far as can be told without the disk; an unknown key is an error; no error
+//! and no `Debug` shows a secret.
+
+mod document;
+mod layers;
+pub(crate) mod settings;
+mod values;
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use predastore::units::{BLOCK_BYTES, MIB};
+use tracing_subscriber::EnvFilter;
+
+use document::Document;
+pub(crate) use document::{BucketSeed, Grant};
+use layers::Given;
+use settings::Setting;
+pub(crate) use values::{Secret, Size, Span};
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The file cannot be read.
+    #[error("{path}: {error}")]
+    Read {
+        path: String,
+        #[source]
+        error: std::io::Error,
+    },
+    /// The file is no YAML or TOML.
+    #[error("{path}: {what}")]
+    Syntax { path: String, what: String },
+    /// No setting has this name.
+    #[error("{source_name}: unknown key `{key}`{}", suggestion(.nearest))]
+    Unknown { source_name: String, key: String, nearest: Option<String> },
+    /// A value is wrong in itself.
+    #[error("{source_name}: `{key}` {what}")]
+    Value { source_name: String, key: String, what: String },
+    /// Values that do not go together.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+fn suggestion(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}
+
+impl From<figment::Error> for Error {
+    /// The first of the errors: mended one by one, each is clear.
+    fn from(error: figment::Error) -> Self {
+        let source_name = error.metadata.as_ref().map(|m| m.name.to_string()).unwrap_or_else(|| "the file".to_owned());
+        let key = key_of(&error.path);
+        let what = match &error.kind {
+            figment::error::Kind::Message(message) => message.clone(),
+            figment::error::Kind::MissingField(field) => format!("lacks `{field}`"),
+            // A kind would quote the value, and the value may be a secret.
+            figment::error::Kind::InvalidType(_, expected) => format!("must be {expected}"),
+            figment::error::Kind::InvalidValue(_, expected) => format!("must be {expected}"),
+            other => other.to_string(),
+        };
+        Error::Value { source_name, key, what }
+    }
+}
+
+/// `["accounts", "0", "policy"]` as the user wrote it: `auth[0].policy`.
+fn key_of(path: &[String]) -> String {
+    let mut key = String::new();
+    for (depth, part) in path.iter().enumerate() {
+        match (depth, part.as_str(), part.parse::<usize>()) {
+            (0, "accounts", _) => key.push_str("auth"),
+            (0, part, _) => key.push_str(part),
+            (_, _, Ok(index)) => key.push_str(&format!("[{index}]")),
+            (_, part, _) => key.push_str(&format!(".{part}")),
+        }
+    }
+    key
+}
+
+/// How the process is to run.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) region: String,
+    pub(crate) server: Server,
+    pub(crate) storage: Storage,
+    /// Root credentials, where the configuration and not the first start made them.
+    pub(crate) root: Option<Account>,
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) buckets: Vec<BucketSeed>,
+    /// Admin endpoint; none: off.
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) log: Log,
+}
+
+/// The S3 endpoint.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) domains: Vec<String>,
+    pub(crate) tls: Tls,
+    pub(crate) header_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+}
+
+/// Where the certificate comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// Plain HTTP.
+    Off,
+    /// The store's own authority signs one.
+    Own,
+    /// Files of the operator's.
+    Files { cert: PathBuf, key: PathBuf },
+}
+
+/// The store.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) memory_budget_bytes: u64,
+    pub(crate) inline_max_bytes: u64,
+    pub(crate) sweep_grace: Duration,
+    pub(crate) sweep_interval: Duration,
+    /// None: the store decides by the size of the disk.
+    pub(crate) low_water_bytes: Option<u64>,
+}
+
+/// Who may sign requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    pub(crate) access_key: String,
+    pub(crate) secret: Secret,
+    pub(crate) account_id: String,
+    /// None: everything is allowed.
+    pub(crate) policy: Option<Vec<Grant>>,
+}
+
+/// The log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) directives: String,
+    pub(crate) json: bool,
+}
+
+/// The account id of root, and of entries that name none.
+pub(crate) const ROOT_ACCOUNT_ID: &str = "000000000000";
+
+const MEMORY_BUDGET_MIN_BYTES: u64 = 16 * MIB;
+
+impl Config {
+    /// Reads and judges the configuration that flags, environment and the file they name make together.
+    pub(crate) fn load(flags: &[(&'static Setting, String)], env: &[(String, String)]) -> Result<Self, Error> {
+        let figment = Given { flags, env }.merged()?;
+        Config::judge(figment.extract::<Document>()?)
+    }
+
+    fn judge(document: Document) -> Result<Self, Error> {
+        check_version(&document.version)?;
+        check_backend(&document)?;
+        check_log(&document.log)?;
+        let admin = match document.admin.port {
+            0 => None,
+            port => Some(resolve("admin.host", &document.admin.host, port)?),
+        };
+        let config = Config {
+            root: root(document.auth)?,
+            server: server(document.server)?,
+            storage: storage(document.storage)?,
+            accounts: document.accounts.into_iter().map(account).collect::<Result<_, _>>()?,
+            region: document.region,
+            buckets: document.buckets,
+            admin,
+            log: Log { directives: document.log.level, json: document.log.format == "json" },
+        };
+        check_unique(&config)?;
+        Ok(config)
+    }
+}
+
+fn conflict<T>(what: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Conflict(what.into()))
+}
+
+fn check_version(version: &str) -> Result<(), Error> {
+    match version {
+        "1" | "1.0" => Ok(()),
+        other => conflict(format!("`version` is {other}, and this program knows 1.0 only")),
+    }
+}
+
+fn check_backend(document: &Document) -> Result<(), Error> {
+    let cluster = &document.cluster;
+    match document.storage.backend.as_str() {
+        "file" if cluster.node.is_some() || cluster.db_node.is_some() || cluster.db_only.is_some() => conflict(
+            "-node, -db and -db-node (NODE, DB_ONLY, DB_NODE) belong to the distributed backend; this is `file`",
+        ),
+        "file" => Ok(()),
+        "distributed" => conflict("`storage.backend`: the distributed backend is not available yet; use `file`"),
+        other => conflict(format!("`storage.backend` is `{other}`; it can be `file` or `distributed`")),
+    }
+}
+
+fn check_log(log: &document::Log) -> Result<(), Error> {
+    if !["text", "json"].contains(&log.format.as_str()) {
+        return conflict(format!("`log.format` is `{}`; it can be `text` or `json`", log.format));
+    }
+    // A word that is no level would be taken for a module's name and silence everything.
+    let word = !log.level.contains(['=', ',']);
+    if word && log.level.parse::<tracing_subscriber::filter::LevelFilter>().is_err() {
+        return conflict(format!("`log.level` is `{}`; it can be error, warn, info, debug or trace", log.level));
+    }
+    match EnvFilter::builder().parse(&log.level) {
+        Ok(_) => Ok(()),
+        Err(error) => conflict(format!("`log.level`: {error}")),
+    }
+}
+
+fn resolve(key: &str, host: &str, port: u16) -> Result<SocketAddr, Error> {
+    if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, port));
+    }
+    let mut addresses = (host, port).to_socket_addrs().into_iter().flatten();
+    match addresses.next() {
+        Some(address) => Ok(address),
+        None => conflict(format!("`{key}`: no address is known for `{host}`")),
+    }
+}
+
+fn server(server: document::Server) -> Result<Server, Error> {
+    if let Some(wrong) = server.domains.iter().find(|domain| !is_domain(domain)) {
+        return conflict(format!("`server.domains`: `{wrong}` is no host name"));
+    }
+    Ok(Server {
+        address: resolve("server.host", &server.host, server.port)?,
+        domains: server.domains.iter().map(|domain| domain.to_lowercase()).collect(),
+        tls: tls(server.tls)?,
+        header_timeout: positive("server.header_timeout", server.header_timeout.0)?,
+        body_timeout: positive("server.body_timeout", server.body_timeout.0)?,
+        drain_timeout: server.drain_timeout.0,
+    })
+}
+
+fn positive(key: &str, time: Duration) -> Result<Duration, Error> {
+    if time.is_zero() { conflict(format!("`{key}` is zero; nothing could ever be in time")) } else { Ok(time) }
+}
+
+fn is_domain(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+fn tls(tls: document::Tls) -> Result<Tls, Error> {
+    match (tls.enabled.0, tls.cert_file, tls.key_file) {
+        (false, _, _) => Ok(Tls::Off),
+        (true, None, None) => Ok(Tls::Own),
+        (true, Some(cert), Some(key)) => Ok(Tls::Files { cert, key }),
+        (true, Some(_), None) => conflict("`server.tls.cert_file` is set without `server.tls.key_file`"),
+        (true, None, Some(_)) => conflict("`server.tls.key_file` is set without `server.tls.cert_file`"),
+    }
+}
+
+fn storage(storage: document::Storage) -> Result<Storage, Error> {
+    if storage.data_dir.as_os_str().is_empty() {
+        return conflict("`storage.data_dir` is empty");
+    }
+    if storage.memory_budget.0 < MEMORY_BUDGET_MIN_BYTES {
+        return conflict(format!("`storage.memory_budget` is below {}", Size(MEMORY_BUDGET_MIN_BYTES)));
+    }
+    if storage.inline_size.0 > BLOCK_BYTES {
+        return conflict(format!("`storage.inline_size` is above {}", Size(BLOCK_BYTES)));
+    }
+    Ok(Storage {
+        data_dir: storage.data_dir,
+        memory_budget_bytes: storage.memory_budget.0,
+        inline_max_bytes: storage.inline_size.0,
+        sweep_grace: storage.sweep_grace.0,
+        sweep_interval: positive("storage.sweep_interval", storage.sweep_interval.0)?,
+        low_water_bytes: storage.low_water.map(|size| size.0),
+    })
+}
+
+fn root(root: document::Root) -> Result<Option<Account>, Error> {
+    let (access_key, secret) = match (root.access_key, root.secret_key) {
+        (None, None) => return Ok(None),
+        (Some(access_key), Some(secret)) => (access_key, secret),
+        (Some(_), None) => return conflict("`auth.access_key` is set without `auth.secret_key`"),
+        (None, Some(_)) => return conflict("`auth.secret_key` is set without `auth.access_key`"),
+    };
+    check_keys("auth", &access_key, &secret)?;
+    Ok(Some(Account { access_key, secret, account_id: ROOT_ACCOUNT_ID.to_owned(), policy: None }))
+}
+
+fn account(account: document::Account) -> Result<Account, Error> {
+    check_keys("[[auth]]", &account.access_key_id, &account.secret_access_key)?;
+    Ok(Account {
+        access_key: account.access_key_id,
+        secret: account.secret_access_key,
+        account_id: account.account_id.unwrap_or_else(|| ROOT_ACCOUNT_ID.to_owned()),
+        policy: account.policy,
+    })
+}
+
+/// The lengths that AWS's own API allows for access keys, and a floor for secrets.
+fn check_keys(section: &str, access_key: &str, secret: &Secret) -> Result<(), Error> {
+    let plain = access_key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if !plain || !(3..=128).contains(&access_key.len()) {
+        return conflict(format!("`{section}`: an access key is 3 to 128 letters, digits, `-`, `_` or `.`"));
+    }
+    if secret.reveal().len() < 8 {
+        return conflict(format!("`{section}`: the secret of `{access_key}` is shorter than 8 characters"));
+    }
+    Ok(())
+}
+
+fn check_unique(config: &Config) -> Result<(), Error> {
+    let mut keys: Vec<&str> = config.accounts.iter().chain(&config.root).map(|a| a.access_key.as_str()).collect();
+    keys.sort_unstable();
+    match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => conflict(format!("the access key `{}` is there twice", pair[0])),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

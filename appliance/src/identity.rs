@@ -1,0 +1,344 @@
+//! Who this store is: a certificate authority, a server certificate it signed, and root credentials.
+//!
+//! All of it is made at the first start and kept in `<data_dir>/keys/`, readable by the owner alone:
+//!
+//! ```text
+//! ca.pem            the authority's certificate: what clients trust (10 years)
+//! ca.key            its key
+//! server.pem        notes for us, the server's certificate, the authority's, the server's key (1 year)
+//! credentials.json  {"version": 1, "access_key": …, "secret_key": …, "account_id": …}
+//! ```
+//!
+//! Invariants: each file appears whole and at once; one that is there is never made anew, but for `server.pem`, which
+//! is renewed when it nears its end or lacks a name. `ca.key` is durable before `ca.pem` appears, so an authority
+//! that a client may trust can always sign.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use aws_lc_rs::{digest, rand};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
+use serde::{Deserialize, Serialize};
+use time::format_description::well_known::Rfc3339;
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+
+use crate::config::{Account, ROOT_ACCOUNT_ID, Secret};
+use crate::durable;
+
+const CA_LIFE: Duration = Duration::days(3650);
+const SERVER_LIFE: Duration = Duration::days(365);
+const RENEW_BEFORE: Duration = Duration::days(30);
+const FILE_MODE: u32 = 0o600;
+const CREDENTIALS_VERSION: u32 = 1;
+
+/// The directory of a store's identity.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    dir: PathBuf,
+}
+
+/// A server certificate as it is served.
+pub(crate) struct ServerCertificate {
+    /// The certificate, then the authority's; then the key.
+    pub(crate) pem: String,
+    /// Whether it was made just now.
+    pub(crate) renewed: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCredentials {
+    version: u32,
+    access_key: String,
+    secret_key: String,
+    account_id: String,
+}
+
+impl Identity {
+    /// That of the store in `data_dir`; nothing is read or made yet.
+    pub(crate) fn of(data_dir: &Path) -> Self {
+        Identity { dir: data_dir.join("keys") }
+    }
+
+    /// The authority's certificate, which clients must trust.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    /// The root credentials, if they were made already.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not ours.
+    pub(crate) fn credentials(&self) -> Result<Option<Account>> {
+        let path = self.dir.join("credentials.json");
+        let Some(text) = read_optional(&path)? else { return Ok(None) };
+        let stored: StoredCredentials =
+            serde_json::from_str(&text).map_err(|error| anyhow!("{}: line {}", path.display(), error.line()))?;
+        if stored.version != CREDENTIALS_VERSION {
+            bail!("{}: version {} is unknown to this program", path.display(), stored.version);
+        }
+        Ok(Some(Account {
+            access_key: stored.access_key,
+            secret: Secret::new(stored.secret_key),
+            account_id: stored.account_id,
+            policy: None,
+        }))
+    }
+
+    /// The root credentials, made if they are not there.
+    pub(crate) fn ensure_credentials(&self) -> Result<Account> {
+        if let Some(account) = self.credentials()? {
+            return Ok(account);
+        }
+        let stored = StoredCredentials {
+            version: CREDENTIALS_VERSION,
+            access_key: format!("AKIA{}", random_text(16, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")?),
+            secret_key: random_text(40, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")?,
+            account_id: ROOT_ACCOUNT_ID.to_owned(),
+        };
+        self.write("credentials.json", &(serde_json::to_string_pretty(&stored)? + "\n"))?;
+        self.credentials()?.context("credentials that were just written are gone")
+    }
+
+    /// A server certificate valid for `names` for at least [`RENEW_BEFORE`] from `now`, made or renewed if need be.
+    ///
+    /// `names`: host names and IP addresses. Names of the old certificate are not kept.
+    pub(crate) fn ensure_server_certificate(
+        &self,
+        names: &BTreeSet<String>,
+        now: OffsetDateTime,
+    ) -> Result<ServerCertificate> {
+        if let Some(pem) = read_optional(&self.dir.join("server.pem"))?
+            && Notes::read(&pem)
+                .is_some_and(|notes| notes.expires - now > RENEW_BEFORE && names.is_subset(&notes.names))
+        {
+            return Ok(ServerCertificate { pem, renewed: false });
+        }
+        let (ca_key, ca_pem) = self.ensure_ca(now)?;
+        let pem = sign_server(&ca_key, &ca_pem, names, now)?;
+        self.write("server.pem", &pem)?;
+        Ok(ServerCertificate { pem, renewed: true })
+    }
+
+    /// Key and certificate of the authority.
+    fn ensure_ca(&self, now: OffsetDateTime) -> Result<(KeyPair, String)> {
+        if let Some(pem) = read_optional(&self.ca_file())? {
+            let path = self.dir.join("ca.key");
+            let key = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+            let key = KeyPair::from_pem(&key).with_context(|| format!("{}", path.display()))?;
+            return Ok((key, pem));
+        }
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let pem = ca_params(&key, now).self_signed(&key)?.pem();
+        self.write("ca.key", &key.serialize_pem())?;
+        self.write("ca.pem", &pem)?;
+        Ok((key, pem))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        durable::private_dir(&self.dir)
+            .and_then(|()| durable::write(&path, text.as_bytes(), FILE_MODE))
+            .with_context(|| format!("{}", path.display()))
+    }
+}
+
+/// What we must know of `server.pem` again, as lines before its first PEM block, where PEM allows for text.
+struct Notes {
+    expires: OffsetDateTime,
+    names: BTreeSet<String>,
+}
+
+impl Notes {
+    fn read(pem: &str) -> Option<Self> {
+        let field = |name: &str| pem.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let expires = OffsetDateTime::parse(field("Expires:")?, &Rfc3339).ok()?;
+        let names = field("Names:")?.split(' ').map(str::to_owned).collect();
+        Some(Notes { expires, names })
+    }
+
+    fn write(&self) -> Result<String> {
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        Ok(format!("Expires: {}\nNames: {}\n", self.expires.format(&Rfc3339)?, names.join(" ")))
+    }
+}
+
+/// The authority's name has a part of its key's hash, so that two stores' authorities can be told apart, and so that
+/// the key alone is enough to sign again.
+fn ca_params(key: &KeyPair, now: OffsetDateTime) -> CertificateParams {
+    let hash = digest::digest(&digest::SHA256, key.public_key_raw());
+    let tag: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name(&format!("Predastore authority {tag}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    (params.not_before, params.not_after) = validity(now, CA_LIFE);
+    params
+}
+
+fn sign_server(ca_key: &KeyPair, ca_pem: &str, names: &BTreeSet<String>, now: OffsetDateTime) -> Result<String> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>())?;
+    params.distinguished_name = name("Predastore");
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    (params.not_before, params.not_after) = validity(now, SERVER_LIFE);
+    let ca = ca_params(ca_key, now);
+    let certificate = params.signed_by(&key, &Issuer::from_params(&ca, ca_key))?;
+    let notes = Notes { expires: params.not_after, names: names.clone() }.write()?;
+    Ok([notes, certificate.pem(), ca_pem.to_owned(), key.serialize_pem()].concat())
+}
+
+fn name(common: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common);
+    name
+}
+
+/// From a day ago, for clients whose clocks lag. A box without a battery may wake in 1970: its authority would be
+/// long dead once the clock is set, so the end counts from no earlier than this program's own time.
+fn validity(now: OffsetDateTime, life: Duration) -> (OffsetDateTime, OffsetDateTime) {
+    let whole = now.replace_nanosecond(0).unwrap_or(now);
+    (whole - Duration::DAY, whole.max(datetime!(2026-01-01 0:00 UTC)) + life)
+}
+
+/// The names that clients may call this host: localhost, its host name, its addresses, and `more`.
+pub(crate) fn host_names(more: &[String]) -> BTreeSet<String> {
+    let mut names: BTreeSet<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).filter(|n| !n.is_empty()));
+    names.extend(addresses().iter().map(IpAddr::to_string));
+    names.extend(more.iter().flat_map(|domain| [domain.clone(), format!("*.{domain}")]));
+    names
+}
+
+/// Addresses of this host's interfaces that another host could dial.
+fn addresses() -> Vec<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+    };
+    let dialable = |ip: &IpAddr| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    interfaces.filter_map(address).filter(dialable).collect()
+}
+
+/// `len` letters of `alphabet`, whose length is a power of two, so that none is likelier than another.
+fn random_text(len: usize, alphabet: &[u8]) -> Result<String> {
+    assert!(alphabet.len().is_power_of_two(), "a skewed alphabet");
+    let mut bytes = vec![0; len];
+    rand::fill(&mut bytes).map_err(|_| anyhow!("the operating system gave no randomness"))?;
+    Ok(bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect())
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("{}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
+
+    const NOW: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);
+
+    fn names(list: &[&str]) -> BTreeSet<String> {
+        list.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn files(identity: &Identity) -> BTreeMap<String, String> {
+        let entries = fs::read_dir(&identity.dir).unwrap().map(Result::unwrap);
+        entries.map(|e| (e.file_name().into_string().unwrap(), fs::read_to_string(e.path()).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_second_start_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::of(dir.path());
+        assert!(identity.credentials().unwrap().is_none());
+        let start = || {
+            let account = identity.ensure_credentials().unwrap();
+            let certificate = identity.ensure_server_certificate(&names(&["localhost", "127.0.0.1"]), NOW).unwrap();
+            (account.access_key, account.secret, certificate.pem)
+        };
+        let first = start();
+        let before = files(&identity);
+        assert_eq!(before.keys().collect::<Vec<_>>(), ["ca.key", "ca.pem", "credentials.json", "server.pem"]);
+        assert!(first == start(), "another identity");
+        assert!(before == files(&identity), "files changed");
+    }
+
+    #[test]
+    fn only_the_owner_may_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::of(dir.path());
+        identity.ensure_credentials().unwrap();
+        identity.ensure_server_certificate(&names(&["localhost"]), NOW).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&identity.dir), 0o700);
+        for name in files(&identity).keys() {
+            assert_eq!(mode(&identity.dir.join(name)), 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn credentials_look_like_those_of_aws_and_differ() {
+        let make = || {
+            let dir = tempfile::tempdir().unwrap();
+            Identity::of(dir.path()).ensure_credentials().unwrap()
+        };
+        let (one, two) = (make(), make());
+        assert_eq!((one.access_key.len(), one.secret.reveal().len()), (20, 40));
+        assert!(one.access_key.starts_with("AKIA"));
+        assert!(one.access_key != two.access_key && one.secret != two.secret);
+    }
+
+    #[test]
+    fn the_certificate_is_renewed_near_its_end_and_for_new_names_by_the_same_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::of(dir.path());
+        let ensure = |list: &[&str], days: i64| {
+            identity.ensure_server_certificate(&names(list), NOW + Duration::days(days)).unwrap().renewed
+        };
+        assert!(ensure(&["localhost"], 0));
+        let ca = fs::read_to_string(identity.ca_file()).unwrap();
+        assert!(!ensure(&["localhost"], 334));
+        assert!(ensure(&["localhost"], 335));
+        assert!(ensure(&["localhost", "box"], 335));
+        assert!(!ensure(&["box"], 335));
+        assert_eq!(ca, fs::read_to_string(identity.ca_file()).unwrap());
+    }
+
+    #[test]
+    fn a_half_made_authority_is_made_again_and_a_broken_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::of(dir.path());
+        identity.write("ca.key", "left by a crash before ca.pem").unwrap();
+        identity.ensure_server_certificate(&names(&["localhost"]), NOW).unwrap();
+        fs::write(identity.dir.join("ca.key"), "damaged").unwrap();
+        fs::remove_file(identity.dir.join("server.pem")).unwrap();
+        assert!(identity.ensure_server_certificate(&names(&["localhost"]), NOW).is_err());
+        fs::write(identity.dir.join("credentials.json"), r#"{"version": 2}"#).unwrap();
+        assert!(identity.ensure_credentials().is_err(), "damaged credentials must not be replaced");
+    }
+
+    #[test]
+    fn an_authority_made_in_1970_lives_on_when_the_clock_is_set() {
+        let (_, end) = validity(OffsetDateTime::UNIX_EPOCH, CA_LIFE);
+        assert!(end > NOW);
+    }
+}

@@ -1,0 +1,159 @@
+//! The daemon: opens the store, serves it, and closes it again on SIGTERM or SIGINT.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use prometheus_client::registry::Registry;
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Shown};
+use crate::config::{Account, Config, Tls};
+use crate::credentials::endpoint;
+use crate::identity::Identity;
+use crate::store::{Frontend, Store};
+use crate::tls::{Certificate, server_config};
+
+/// How often the server certificate's age is looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 3600);
+
+/// Runs until a signal ends it; the store is closed when this returns.
+///
+/// # Errors
+/// Whatever kept it from starting, or made it stop.
+pub(crate) async fn run(config: Config) -> Result<()> {
+    let signals = Signals::listen()?;
+    // First of all the store, because it locks the directory that all else is kept in.
+    let store = Store::open(&config).await?;
+    let served = serve(&config, &store, signals).await;
+    store.shutdown().await;
+    tracing::info!("stopped");
+    served
+}
+
+async fn serve(config: &Config, store: &Store, mut signals: Signals) -> Result<()> {
+    let identity = Identity::of(&config.storage.data_dir);
+    let accounts = accounts(config, &identity)?;
+    let certificate = match config.server.tls {
+        Tls::Off => None,
+        Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(&config.server, &identity)?)),
+    };
+    let tls = certificate.clone().map(server_config).transpose()?;
+    store.seed(config).await?;
+
+    let listener = bind(config.server.address, "the S3 endpoint").await?;
+    let address = listener.local_addr()?;
+    let mut metrics = Registry::default();
+    let frontend = Frontend::new(config, store, accounts, &mut metrics);
+    let shown = Shown::new(facts(config, address.port()), store.figures(), metrics);
+    let stop = CancellationToken::new();
+    if let Some(address) = config.admin {
+        let listener = bind(address, "the admin endpoint (admin.port 0 turns it off)").await?;
+        tokio::spawn(admin::serve(listener, shown.clone()));
+    }
+    let mut frontend = tokio::spawn(frontend.serve(listener, tls, stop.clone()));
+    tracing::info!(%address, endpoint = endpoint(config, address.port()), data_dir = %config.storage.data_dir.display(), "serving");
+    let ended = loop {
+        tokio::select! {
+            reason = signals.next() => match reason {
+                Reason::Stop(name) => {
+                    tracing::info!(signal = name, "draining");
+                    break None;
+                }
+                Reason::Reload => reload(certificate.as_deref(), config, &identity),
+            },
+            ended = &mut frontend => break Some(ended),
+        }
+    };
+    shown.drain();
+    stop.cancel();
+    let ended = match ended {
+        Some(ended) => ended,
+        None => drained(frontend, &mut signals).await?,
+    };
+    ended.context("the S3 endpoint")?
+}
+
+/// Waits for the frontend's end, or a second signal from someone in a hurry.
+async fn drained<T>(
+    mut frontend: tokio::task::JoinHandle<T>,
+    signals: &mut Signals,
+) -> Result<Result<T, tokio::task::JoinError>> {
+    loop {
+        tokio::select! {
+            ended = &mut frontend => return Ok(ended),
+            reason = signals.next() => if let Reason::Stop(name) = reason {
+                frontend.abort();
+                bail!("a second {name} came while requests were still running");
+            }
+        }
+    }
+}
+
+fn accounts(config: &Config, identity: &Identity) -> Result<Vec<Account>> {
+    let root = match &config.root {
+        Some(root) => root.clone(),
+        None => identity.ensure_credentials()?,
+    };
+    Ok([root].into_iter().chain(config.accounts.iter().cloned()).collect())
+}
+
+async fn bind(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {what}"))
+}
+
+fn facts(config: &Config, port: u16) -> Map<String, Value> {
+    let facts = [
+        ("version", json!(env!("CARGO_PKG_VERSION"))),
+        ("endpoint", json!(endpoint(config, port))),
+        ("region", json!(config.region)),
+        ("backend", json!("file")),
+        ("data_dir", json!(config.storage.data_dir)),
+    ];
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn reload(certificate: Option<&Certificate>, config: &Config, identity: &Identity) {
+    let Some(certificate) = certificate else { return };
+    match certificate.reload(&config.server, identity) {
+        Ok(()) => tracing::debug!("certificate read again"),
+        Err(error) => tracing::error!(error = format!("{error:#}"), "the old certificate stays"),
+    }
+}
+
+/// What the process is asked to do.
+enum Reason {
+    Stop(&'static str),
+    Reload,
+}
+
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    daily: tokio::time::Interval,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let first = tokio::time::Instant::now() + CERTIFICATE_CHECK;
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            daily: tokio::time::interval_at(first, CERTIFICATE_CHECK),
+        })
+    }
+
+    async fn next(&mut self) -> Reason {
+        tokio::select! {
+            _ = self.term.recv() => Reason::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Reason::Stop("SIGINT"),
+            _ = self.hangup.recv() => Reason::Reload,
+            _ = self.daily.tick() => Reason::Reload,
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The one place where this program meets the core and the S3 frontend.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use predastore::catalog::Refusal;
+use predastore::check::Report;
+use predastore::consensus::Status;
+use predastore::env::Env;
+use predastore::node::{self, Node};
+use predastore::object::{self, Pressure};
+use predastore_s3::app::{self, App};
+use predastore_s3::keyring::{self, Grants, Key, Keyring};
+use predastore_s3::metrics::Metrics;
+use predastore_s3::server::Limits;
+use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Figure, Figures};
+use crate::config::{Account, Config, ROOT_ACCOUNT_ID};
+
+/// A running store: the core's node.
+pub(crate) struct Store {
+    /// None once it is closed; shared with whoever reads figures.
+    node: Arc<Mutex<Option<Node>>>,
+    store: object::Store,
+    read_only: bool,
+}
+
+/// The S3 endpoint over a store.
+pub(crate) struct Frontend {
+    app: App,
+    limits: Limits,
+}
+
+/// What `s3d check` found.
+pub(crate) struct Findings {
+    /// One or more lines each; empty: clean.
+    pub(crate) damage: Vec<String>,
+    /// What was looked at, in one line.
+    pub(crate) summary: String,
+}
+
+impl Store {
+    /// Opens the store in the configured directory and locks it.
+    ///
+    /// # Errors
+    /// Another process holds the lock; the disk; damage.
+    pub(crate) async fn open(config: &Config) -> Result<Self> {
+        let node = Node::open(Env::system(), node_config(config)).await?;
+        let read_only = node.status().read_only;
+        if read_only {
+            tracing::error!("the log has lost acknowledged writes: reads only; stop s3d and see `s3d recover`");
+        }
+        Ok(Store { read_only, store: node.store.clone(), node: Arc::new(Mutex::new(Some(node))) })
+    }
+
+    /// Makes the configured buckets that are missing; a store that only serves reads goes on without them.
+    pub(crate) async fn seed(&self, config: &Config) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        for bucket in &config.buckets {
+            let region = bucket.region.as_ref().unwrap_or(&config.region);
+            match self.store.create_bucket(&bucket.name, ROOT_ACCOUNT_ID, region, false).await {
+                Ok(_) => tracing::info!(bucket = bucket.name, "made a bucket"),
+                Err(object::Error::Refused(Refusal::BucketExists { .. })) => {}
+                Err(error) => anyhow::bail!("bucket {}: {error}", bucket.name),
+            }
+        }
+        Ok(())
+    }
+
+    /// Figures of catalog, log and disk.
+    pub(crate) fn figures(&self) -> Figures {
+        let (node, store) = (self.node.clone(), self.store.clone());
+        Arc::new(move || {
+            let status = node.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Node::status);
+            status.map(|status| figures(&status, &store)).unwrap_or_default()
+        })
+    }
+
+    /// Closes it; whatever was acknowledged is durable already.
+    pub(crate) async fn shutdown(self) {
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(node) = node {
+            node.shutdown().await;
+        }
+    }
+}
+
+fn node_config(config: &Config) -> node::Config {
+    let storage = &config.storage;
+    let mut node = node::Config::new(&storage.data_dir);
+    node.store.inline_bytes = storage.inline_max_bytes;
+    node.store.budget_bytes = storage.memory_budget_bytes;
+    node.store.low_water_bytes = storage.low_water_bytes;
+    node.store.sweep_grace = storage.sweep_grace;
+    node.store.sweep_interval = storage.sweep_interval;
+    node
+}
+
+fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {
+    let pressure = match store.pressure() {
+        Pressure::None => 0,
+        Pressure::NearFull => 1,
+        Pressure::Full => 2,
+    };
+    let index = |index: Option<u64>| index.unwrap_or_default();
+    let (log, apply) = (&status.log, &status.apply);
+    [
+        ("read_only", "1: the log lost acknowledged writes, reads only", u64::from(status.read_only)),
+        ("pressure", "How full the disk is: 0 fine, 1 nearly full, 2 full", pressure),
+        ("memory_budget_taken_bytes", "Bytes of bodies held in memory", store.budget_taken_bytes()),
+        ("raft_term", "Term of Raft", status.term),
+        ("raft_last_index", "Last entry in the log", index(status.last_index)),
+        ("raft_committed_index", "Last committed entry", index(status.committed_index)),
+        ("raft_applied_index", "Last entry applied to the catalog", index(status.applied_index)),
+        ("log_records", "Records made durable since the start", log.records),
+        ("log_record_bytes", "Their bytes", log.bytes),
+        ("log_syncs", "Batches, each one write and one fdatasync", log.syncs),
+        ("log_waiters", "Calls acknowledged; over log_syncs: how many shared one", log.waiters),
+        ("log_sync_sum_us", "Time in write and fdatasync", log.sync_us_sum),
+        ("log_sync_max_us", "The slowest batch", log.sync_us_max),
+        ("log_files", "Files that hold the log", log.files),
+        ("log_spares", "Pre-written files that are ready", log.spares),
+        ("log_queued_bytes", "Bytes queued and not yet durable", log.queued_bytes),
+        ("catalog_batches", "Transactions since the start", apply.batches),
+        ("catalog_entries", "Entries in them", apply.entries),
+        ("catalog_apply_sum_us", "Time in them", apply.us_sum),
+        ("catalog_apply_max_us", "The slowest", apply.us_max),
+        ("catalog_syncs", "Synced states of the catalog", apply.syncs),
+        ("catalog_sync_max_us", "The slowest", apply.sync_us_max),
+    ]
+    .into_iter()
+    .map(|(name, help, value)| Figure { name, help, value: value as f64 })
+    .collect()
+}
+
+impl Frontend {
+    /// `accounts`: who may sign requests, root first. Its metrics go to `metrics`.
+    pub(crate) fn new(config: &Config, store: &Store, accounts: Vec<Account>, registry: &mut Registry) -> Self {
+        let server = &config.server;
+        let metrics = Metrics::default();
+        metrics.register(registry);
+        let s3 =
+            app::Config { region: config.region.clone(), domains: server.domains.clone(), stall: server.body_timeout };
+        let public = config.buckets.iter().filter(|bucket| bucket.public).map(|bucket| bucket.name.clone());
+        let keys = accounts.into_iter().map(|account| (account.access_key.clone(), key_of(account)));
+        let keyring = Keyring::new(keys.collect(), public.collect());
+        let limits = Limits {
+            headers: server.header_timeout,
+            stall: server.body_timeout,
+            drain: server.drain_timeout,
+            ..Limits::default()
+        };
+        Frontend { app: App::new(store.store.clone(), s3, keyring, metrics, Env::system().random_u64()), limits }
+    }
+
+    /// Serves `listener` until `stop`, then lets running requests end for a while.
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Option<ServerConfig>,
+        stop: CancellationToken,
+    ) -> Result<()> {
+        predastore_s3::server::serve(listener, tls.map(Arc::new), self.app.router(), self.limits, stop.cancelled())
+            .await;
+        Ok(())
+    }
+}
+
+fn key_of(account: Account) -> Key {
+    let grants = match account.policy {
+        None => Grants::All,
+        Some(policy) => Grants::Only(
+            policy.into_iter().map(|grant| keyring::Grant { bucket: grant.bucket, actions: grant.actions }).collect(),
+        ),
+    };
+    Key { account_id: account.account_id, secret: predastore_s3::auth::Secret::new(account.secret.reveal()), grants }
+}
+
+/// Verifies the stopped store of `config` completely.
+///
+/// # Errors
+/// It cannot be read at all, or is in use.
+pub(crate) async fn check(config: &Config) -> Result<Findings> {
+    let report = predastore::check::check(&config.storage.data_dir, |_| {}).await?;
+    Ok(Findings { damage: report.findings.iter().map(ToString::to_string).collect(), summary: summary(&report) })
+}
+
+fn summary(report: &Report) -> String {
+    let verdict = if report.findings.is_empty() { "clean" } else { "DAMAGED" };
+    format!(
+        "{verdict}: {} log records, {} versions, {} chunks of {} bytes and {} bodies in the catalog verified; \
+         {} chunks to reclaim, {} orphans, {} in quarantine, {} foreign files",
+        report.log_record_count,
+        report.version_count,
+        report.chunk_count,
+        report.chunk_bytes,
+        report.inline_count,
+        report.reclaimable_count,
+        report.orphan_count,
+        report.quarantined_count,
+        report.foreign_count
+    )
+}
+
+/// Opens the store once with a log that has lost acknowledged entries, so that it takes writes again. Says what it did.
+///
+/// # Errors
+/// It cannot be opened, or is in use.
+pub(crate) async fn recover(config: &Config) -> Result<String> {
+    drop(node::DataDir::open_existing(&config.storage.data_dir)?);
+    let node = Node::open(Env::system(), node::Config { accept_loss: true, ..node_config(config) }).await?;
+    let last_index = node.status().last_index.unwrap_or_default();
+    node.shutdown().await;
+    Ok(format!("the store takes writes again; its log ends at entry {last_index}"))
+}

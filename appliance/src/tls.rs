@@ -1,0 +1,156 @@
+//! TLS for the S3 endpoint: the certificate, and its exchange while running.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::{Context, Result, anyhow};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
+
+use crate::config::{Server, Tls};
+use crate::identity::{Identity, host_names};
+
+/// The certificate that new connections get.
+#[derive(Debug)]
+pub(crate) struct Certificate {
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Certificate {
+    /// Reads the certificate that `server` names, or has `identity` make one.
+    pub(crate) fn load(server: &Server, identity: &Identity) -> Result<Self> {
+        Ok(Certificate { current: RwLock::new(Arc::new(read(server, identity)?)) })
+    }
+
+    /// Reads it again, for new connections. After an error the old one stays.
+    pub(crate) fn reload(&self, server: &Server, identity: &Identity) -> Result<()> {
+        let fresh = Arc::new(read(server, identity)?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+}
+
+fn read(server: &Server, identity: &Identity) -> Result<CertifiedKey> {
+    match &server.tls {
+        Tls::Files { cert, key } => {
+            let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
+            certified(&read(cert)?, &read(key)?)
+                .with_context(|| format!("certificate {} with key {}", cert.display(), key.display()))
+        }
+        Tls::Own | Tls::Off => {
+            let mut names = host_names(&server.domains);
+            if !server.address.ip().is_unspecified() {
+                names.insert(server.address.ip().to_string());
+            }
+            let certificate = identity.ensure_server_certificate(&names, OffsetDateTime::now_utc())?;
+            if certificate.renewed {
+                tracing::info!(names = names.len(), "made a server certificate");
+            }
+            certified(&certificate.pem, &certificate.pem).context("the store's own certificate")
+        }
+    }
+}
+
+/// A chain and its key from PEM, found to belong together.
+fn certified(chain: &str, key: &str) -> Result<CertifiedKey> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>()?;
+    if chain.is_empty() {
+        return Err(anyhow!("no certificate in the file"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| anyhow!("the key: {error}"))?;
+    Ok(CertifiedKey::from_der(chain, key, &default_provider())?)
+}
+
+/// HTTP/1.1 over TLS 1.2 or 1.3, sessions resumed by tickets.
+pub(crate) fn server_config(certificate: Arc<Certificate>) -> Result<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.ticketer = Ticketer::new()?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Config;
+    use crate::config::settings::setting;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
+
+    fn server(flags: &[(&str, &str)]) -> Server {
+        let flags: Vec<_> = flags.iter().map(|(key, value)| (setting(key).unwrap(), (*value).to_owned())).collect();
+        Config::load(&flags, &[]).unwrap().server
+    }
+
+    /// A handshake in memory with a client that trusts the store's authority alone.
+    fn handshake(config: ServerConfig, ca_file: &Path, host: &str) -> Result<(), rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(ca_file).unwrap()).unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        let mut client = ClientConnection::new(Arc::new(client), name)?;
+        let mut server = ServerConnection::new(Arc::new(config))?;
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets()?;
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn clients_that_trust_the_authority_reach_every_name_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::of(dir.path());
+        let server = server(&[("server.host", "10.1.2.3"), ("server.domains", "s3.example.com")]);
+        let certificate = Arc::new(Certificate::load(&server, &identity).unwrap());
+        let shake = |host: &str| handshake(server_config(certificate.clone()).unwrap(), &identity.ca_file(), host);
+        for host in ["localhost", "127.0.0.1", "::1", "10.1.2.3", "s3.example.com", "bucket.s3.example.com"] {
+            shake(host).unwrap();
+        }
+        assert!(shake("elsewhere.example.com").is_err());
+        certificate.reload(&server, &identity).unwrap();
+        shake("localhost").unwrap();
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_certificates_is_refused() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let paths = dirs.each_ref().map(|dir| {
+            Certificate::load(&server(&[]), &Identity::of(dir.path())).unwrap();
+            dir.path().join("keys/server.pem").display().to_string()
+        });
+        let load = |cert: &str, key: &str| {
+            let server = server(&[("server.tls.cert_file", cert), ("server.tls.key_file", key)]);
+            Certificate::load(&server, &Identity::of(dirs[0].path())).map(|_| ())
+        };
+        load(&paths[0], &paths[0]).unwrap();
+        assert!(load(&paths[0], &paths[1]).is_err());
+        let missing = load("/nowhere/c.pem", &paths[0]).unwrap_err();
+        assert!(missing.to_string().contains("/nowhere/c.pem"));
+    }
+}

@@ -1,0 +1,268 @@
+//! One request, from its head to its answer: name it, route it, authenticate it, authorize it, do it, account for it.
+//!
+//! Invariants
+//! - This is the only way in, and it denies by default: no operation runs before `authenticate` and `authorize`.
+//! - Every answer has a request id, and an error body names the same one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use axum::{Extension, Router};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use predastore::object::{Pressure, Store};
+
+use crate::auth::{Authenticated, Identity, RequestHead, Verifier};
+use crate::body::Upload;
+use crate::error::{ErrorCode, S3Error};
+use crate::keyring::Keyring;
+use crate::metrics::Metrics;
+use crate::names::{CopySource, Target};
+use crate::query::Query;
+use crate::route::{Level, Operation};
+use crate::server::Peer;
+use crate::{operations, respond};
+
+/// What the frontend is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The region that buckets are in unless they say otherwise.
+    pub region: String,
+    /// Domains under which `bucket.domain` names a bucket; lower case.
+    pub domains: Vec<String>,
+    /// How long to wait for the next bytes of a body.
+    pub stall: Duration,
+}
+
+/// The frontend: everything a request needs.
+pub struct App {
+    /// The store.
+    pub store: Store,
+    /// Settings.
+    pub config: Config,
+    keyring: Arc<Keyring>,
+    verifier: Verifier<Arc<Keyring>>,
+    metrics: Metrics,
+    request_id_base: u64,
+    request_count: AtomicU64,
+}
+
+/// A request that may be carried out.
+pub struct Request {
+    /// Method, URI and headers.
+    pub head: Parts,
+    /// The decoded query.
+    pub query: Query,
+    /// Bucket and key.
+    pub target: Target,
+    /// The account that asks; empty for anybody.
+    pub account_id: String,
+    /// The key that signed; none for anybody.
+    pub access_key_id: Option<String>,
+}
+
+impl Request {
+    /// The bucket's name; empty for the service.
+    pub fn bucket(&self) -> &str {
+        self.target.bucket.as_deref().unwrap_or_default()
+    }
+
+    /// The key; empty where there is none.
+    pub fn key(&self) -> &str {
+        self.target.key.as_deref().unwrap_or_default()
+    }
+
+    /// A header's value.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: not visible ASCII.
+    pub fn header(&self, name: &str) -> Result<Option<&str>, S3Error> {
+        header_of(&self.head.headers, name)
+    }
+}
+
+/// As [`Request::header`].
+pub fn header_of<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, S3Error> {
+    let text = |value: &'a HeaderValue| {
+        std::str::from_utf8(value.as_bytes())
+            .map_err(|_| S3Error::invalid_argument("The header is not valid UTF-8", name.to_owned(), ""))
+    };
+    headers.get(name).map(text).transpose()
+}
+
+/// What the log line and the counters say of a request.
+#[derive(Default)]
+struct Account {
+    operation: Option<Operation>,
+    bucket: String,
+    key: String,
+    access_key_id: Option<String>,
+    received_bytes: u64,
+}
+
+impl App {
+    /// Begins the frontend. `keyring`: who may do what.
+    pub fn new(store: Store, config: Config, keyring: Keyring, metrics: Metrics, request_id_base: u64) -> Self {
+        let keyring = Arc::new(keyring);
+        let verifier = Verifier::new(keyring.clone(), Vec::new());
+        App { store, config, keyring, verifier, metrics, request_id_base, request_count: AtomicU64::new(0) }
+    }
+
+    /// The router that [`crate::server::serve`] serves: every path and method comes to one handler.
+    pub fn router(self) -> Router {
+        Router::new().fallback(handle).with_state(Arc::new(self))
+    }
+
+    fn request_id(&self) -> String {
+        let count = self.request_count.fetch_add(1, Ordering::Relaxed);
+        // Multiplying by an odd constant is a bijection: ids differ, and do not show how many there were.
+        format!("{:016X}", self.request_id_base.wrapping_add(count.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+    }
+
+    async fn answer(&self, head: Parts, body: Body, account: &mut Account) -> Result<Response, S3Error> {
+        let mut body = Upload::new(body, &head.headers, self.config.stall);
+        let answered = self.carry_out(head, &mut body, account).await;
+        account.received_bytes = body.received_bytes();
+        if answered.is_err() {
+            // A client that is still sending would otherwise see a reset connection instead of the error.
+            body.drain().await;
+        }
+        answered
+    }
+
+    async fn carry_out(&self, head: Parts, body: &mut Upload, account: &mut Account) -> Result<Response, S3Error> {
+        let query = Query::parse(head.uri.query().unwrap_or_default())?;
+        let host = head.uri.host().or(header_of(&head.headers, "host")?);
+        let target = Target::parse(host, head.uri.path(), &self.config.domains)?;
+        account.bucket.push_str(target.bucket.as_deref().unwrap_or_default());
+        account.key.push_str(target.key.as_deref().unwrap_or_default());
+        let operation = Operation::of(&head.method, Level::from(&target), &query, &head.headers)?;
+        account.operation = Some(operation);
+
+        let authenticated = self.authenticate(&head, &query)?;
+        let access_key_id = match authenticated.identity {
+            Identity::Anonymous => None,
+            Identity::Signed { access_key_id, .. } => Some(access_key_id),
+        };
+        account.access_key_id.clone_from(&access_key_id);
+        let account_id =
+            access_key_id.as_deref().and_then(|id| self.keyring.account(id)).unwrap_or_default().to_owned();
+        let request = Request { head, query, target, account_id, access_key_id };
+        self.authorize(operation, &request)?;
+        body.verify(authenticated.payload)?;
+        let mut response = operations::carry_out(self, operation, &request, body).await?;
+        if request.head.method == Method::PUT && self.store.pressure() >= Pressure::NearFull {
+            response.headers_mut().insert("x-predastore-pool-pressure", HeaderValue::from_static("nearfull"));
+        }
+        Ok(response)
+    }
+
+    fn authenticate(&self, head: &Parts, query: &Query) -> Result<Authenticated, S3Error> {
+        let request =
+            RequestHead { method: head.method.as_str(), raw_path: head.uri.path(), query, headers: &head.headers };
+        self.verifier.authenticate(&request, self.store.now().seconds())
+    }
+
+    /// Denies by default: the operation's action on its bucket, and reading the source of a copy.
+    fn authorize(&self, operation: Operation, request: &Request) -> Result<(), S3Error> {
+        let versioned = request.query.has("versionId");
+        self.require(request, operation.action(versioned), request.bucket())?;
+        match request.header("x-amz-copy-source")? {
+            Some(source) if matches!(operation, Operation::CopyObject | Operation::UploadPartCopy) => {
+                let source = CopySource::parse(source)?;
+                let read = Operation::GetObject.action(source.version_id.is_some());
+                self.require(request, read, &source.bucket)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// `AccessDenied` unless the request's key, or anybody, may do `action` in `bucket`.
+    pub fn require(&self, request: &Request, action: &str, bucket: &str) -> Result<(), S3Error> {
+        let allowed = self.keyring.allows(request.access_key_id.as_deref(), action, bucket);
+        if allowed { Ok(()) } else { Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied")) }
+    }
+}
+
+async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, request: http::Request<Body>) -> Response {
+    let begun = Instant::now();
+    app.metrics.begin();
+    let request_id = app.request_id();
+    let (head, body) = request.into_parts();
+    let method = head.method.clone();
+    let resource = head.uri.path().to_owned();
+    let mut account = Account::default();
+    let answered = app.answer(head, body, &mut account).await;
+    let code = answered.as_ref().err().map(|error| error.code.as_str());
+    let mut response = answered.unwrap_or_else(|error| respond::error(&error, &resource, &request_id, &method));
+    seal(&mut response, &request_id, &method);
+
+    let done = Done {
+        app,
+        begun,
+        method,
+        status: response.status().as_u16(),
+        code,
+        request_id,
+        peer: peer.map(|peer| peer.0.0),
+        account,
+        sent_bytes: 0,
+    };
+    respond::when_sent(response, done)
+}
+
+/// What every answer has.
+fn seal(response: &mut Response, request_id: &str, method: &Method) {
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert("x-amz-id-2", value.clone());
+        response.headers_mut().insert("x-amz-request-id", value);
+    }
+    response.headers_mut().insert(header::SERVER, HeaderValue::from_static("Predastore"));
+    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if bodiless || method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+}
+
+/// Writes the log line and the counters of a request once its answer was sent, or given up.
+pub struct Done {
+    app: Arc<App>,
+    begun: Instant,
+    method: Method,
+    status: u16,
+    code: Option<&'static str>,
+    request_id: String,
+    peer: Option<std::net::SocketAddr>,
+    account: Account,
+    /// Body bytes handed to the connection.
+    pub sent_bytes: u64,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        let operation = self.account.operation.map_or("Unknown", Operation::name);
+        self.app.metrics.end(operation, self.status, took, self.account.received_bytes, self.sent_bytes);
+        tracing::info!(
+            target: "s3",
+            request_id = %self.request_id,
+            method = %self.method,
+            operation,
+            bucket = %self.account.bucket,
+            key = %self.account.key,
+            status = self.status,
+            code = self.code.unwrap_or("-"),
+            access_key = self.account.access_key_id.as_deref().unwrap_or("-"),
+            peer = self.peer.map(tracing::field::display),
+            received_bytes = self.account.received_bytes,
+            sent_bytes = self.sent_bytes,
+            took_us = took.as_micros() as u64,
+            "request"
+        );
+    }
+}

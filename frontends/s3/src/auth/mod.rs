@@ -1,0 +1,193 @@
+//! Who sent a request, and what its body must be: SigV4 in the Authorization header or in a presigned query.
+//!
+//! Source: "Authenticating Requests (AWS Signature Version 4)" in the S3 API reference.
+//!
+//! Invariants:
+//! * The head's signature is checked for every payload mode, streaming and unsigned ones too.
+//! * Host and every `x-amz-*` header present are signed, or the request is refused.
+//! * The raw path is signed as sent; the query is signed as decoded, which is also how it is obeyed.
+//! * No secret, key or signature is ever in a Debug output.
+
+mod canonical;
+pub mod chunked;
+mod claim;
+mod key;
+
+use http::HeaderMap;
+
+use crate::dates::{amz_date, http_date, iso_8601_ms};
+use crate::error::{ErrorCode, S3Error};
+use crate::query::Query;
+
+pub use chunked::{ChunkSigning, ChunkedBody};
+pub use key::{Secret, SecretLookup};
+
+use canonical::Canonical;
+use claim::{Claim, Validity};
+use key::KeyCache;
+
+/// A request may be this much older or newer than the clock here.
+pub const MAX_SKEW_S: i64 = 15 * 60;
+/// The longest life of a presigned URL.
+pub const MAX_EXPIRES_S: i64 = 7 * 24 * 60 * 60;
+
+/// What of a request is signed.
+#[derive(Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// `GET` and so on.
+    pub method: &'a str,
+    /// The path as sent, before the `?`.
+    pub raw_path: &'a str,
+    /// The query string, decoded.
+    pub query: &'a Query,
+    /// All headers, Host among them.
+    pub headers: &'a HeaderMap,
+}
+
+/// A request that has passed authentication.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    /// Who sent it.
+    pub identity: Identity,
+    /// What the body must be.
+    pub payload: Payload,
+}
+
+/// Who sent a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// Nobody said; the request may do what anybody may.
+    Anonymous,
+    /// The holder of this key, proven.
+    Signed {
+        /// The access key's public half.
+        access_key_id: String,
+        /// Where the signature was.
+        how: SignedBy,
+    },
+}
+
+/// Where the signature was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignedBy {
+    /// In the Authorization header.
+    Header,
+    /// In the query of a presigned URL.
+    Presigned,
+}
+
+/// What the body must be; whoever reads it verifies it before anything is committed.
+#[derive(Debug, Clone)]
+pub enum Payload {
+    /// Not covered by the signature.
+    Unsigned,
+    /// Its SHA-256; else `XAmzContentSHA256Mismatch`.
+    Sha256([u8; 32]),
+    /// aws-chunked: goes through [`chunked::Decoder`].
+    Chunked(ChunkedBody),
+}
+
+/// Verifies requests against the secrets of `L`. Cheap to share; derived keys are cached inside.
+pub struct Verifier<L> {
+    secrets: L,
+    regions: Vec<String>,
+    keys: KeyCache,
+}
+
+impl<L: SecretLookup> Verifier<L> {
+    /// `regions`: those that a request may be signed for, the first being ours; empty for any.
+    pub fn new(secrets: L, regions: Vec<String>) -> Self {
+        Verifier { secrets, regions, keys: KeyCache::default() }
+    }
+
+    /// Decides who sent a request. `now_s`: Unix seconds.
+    ///
+    /// # Errors
+    /// The S3 error to answer with; nothing of the request may be acted on.
+    pub fn authenticate(&self, request: &RequestHead<'_>, now_s: i64) -> Result<Authenticated, S3Error> {
+        let Some(claim) = Claim::parse(request)? else {
+            return anonymous(request);
+        };
+        claim.check_scope(&self.regions)?;
+        check_time(&claim, now_s)?;
+        check_signed_headers(request, &claim)?;
+        check_session_token(request)?;
+
+        let secret = self.secrets.secret(&claim.access_key_id).ok_or_else(|| unknown_key(&claim))?;
+        let key = self.keys.derive(&claim, &secret);
+        let canonical = Canonical::of(request, &claim)?;
+        let to_sign = claim.string_to_sign(&canonical);
+        if !key.verifies(to_sign.as_bytes(), &claim.signature) {
+            return Err(mismatch(&claim, &canonical, to_sign));
+        }
+        self.keys.remember(&claim, &secret, &key);
+        let payload = claim::payload(request, &claim, key)?;
+        Ok(Authenticated { identity: claim.identity(), payload })
+    }
+}
+
+fn anonymous(request: &RequestHead<'_>) -> Result<Authenticated, S3Error> {
+    Ok(Authenticated { identity: Identity::Anonymous, payload: claim::anonymous_payload(request)? })
+}
+
+fn check_time(claim: &Claim, now_s: i64) -> Result<(), S3Error> {
+    match claim.validity {
+        Validity::AroundNow if claim.signed_at_s.abs_diff(now_s) > MAX_SKEW_S.unsigned_abs() => {
+            Err(S3Error::from(ErrorCode::RequestTimeTooSkewed)
+                .with("RequestTime", amz_date(claim.signed_at_s))
+                .with("ServerTime", iso_8601_ms(now_s.saturating_mul(1000)))
+                .with("MaxAllowedSkewMilliseconds", (MAX_SKEW_S * 1000).to_string()))
+        }
+        Validity::For { .. } if claim.signed_at_s > now_s.saturating_add(MAX_SKEW_S) => {
+            Err(S3Error::new(ErrorCode::AccessDenied, "Request is not yet valid"))
+        }
+        Validity::For { expires_s } if now_s >= claim.signed_at_s.saturating_add(expires_s) => {
+            let expired_at_ms = claim.signed_at_s.saturating_add(expires_s).saturating_mul(1000);
+            Err(S3Error::new(ErrorCode::AccessDenied, "Request has expired")
+                .with("X-Amz-Expires", expires_s.to_string())
+                .with("Expires", http_date(expired_at_ms))
+                .with("ServerTime", iso_8601_ms(now_s.saturating_mul(1000))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An unsigned `x-amz-acl` or `x-amz-copy-source` could be added on the way, so any unsigned one is refused. An unsigned
+/// Content-MD5 can only make a body be refused, and is let through as on S3.
+fn check_signed_headers(request: &RequestHead<'_>, claim: &Claim) -> Result<(), S3Error> {
+    let must_be_signed = |name: &str| name == "host" || name.starts_with("x-amz-");
+    let mut unsigned: Vec<&str> =
+        request.headers.keys().map(|name| name.as_str()).filter(|name| must_be_signed(name)).collect();
+    unsigned.push("host");
+    unsigned.retain(|name| !claim.signs(name));
+    unsigned.sort_unstable();
+    unsigned.dedup();
+    if unsigned.is_empty() {
+        return Ok(());
+    }
+    Err(S3Error::new(ErrorCode::AccessDenied, "There were headers present in the request which were not signed")
+        .with("HeadersNotSigned", unsigned.join(", ")))
+}
+
+/// There are no temporary credentials here, so a token is never one of ours.
+fn check_session_token(request: &RequestHead<'_>) -> Result<(), S3Error> {
+    let in_header = request.headers.get("x-amz-security-token").is_some_and(|token| !token.is_empty());
+    let in_query = request.query.get("X-Amz-Security-Token").is_some_and(|token| !token.is_empty());
+    if in_header || in_query { Err(ErrorCode::InvalidToken.into()) } else { Ok(()) }
+}
+
+fn unknown_key(claim: &Claim) -> S3Error {
+    S3Error::from(ErrorCode::InvalidAccessKeyId).with("AWSAccessKeyId", claim.access_key_id.as_str())
+}
+
+/// Shows the client what was signed here, which is what it takes to find its mistake; all of it is its own.
+fn mismatch(claim: &Claim, canonical: &Canonical, to_sign: String) -> S3Error {
+    S3Error::from(ErrorCode::SignatureDoesNotMatch)
+        .with("AWSAccessKeyId", claim.access_key_id.as_str())
+        .with("StringToSign", to_sign)
+        .with("SignatureProvided", key::hex(&claim.signature))
+        .with("CanonicalRequest", canonical.shown())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! What a request's headers say of an object: the headers to give back, user metadata, tags, storage class.
+
+use http::{HeaderMap, HeaderName};
+use predastore::catalog::{Attrs, ETag, Header};
+
+use crate::app::{Request, header_of};
+use crate::error::{ErrorCode, S3Error};
+use crate::xml;
+
+/// All of a request's user metadata, names and values.
+const USER_METADATA_MAX_BYTES: usize = 2048;
+const PREFIX: &str = "x-amz-meta-";
+
+const STORAGE_CLASSES: [&str; 10] = [
+    "STANDARD",
+    "REDUCED_REDUNDANCY",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "INTELLIGENT_TIERING",
+    "GLACIER",
+    "DEEP_ARCHIVE",
+    "GLACIER_IR",
+    "EXPRESS_ONEZONE",
+    "OUTPOSTS",
+];
+
+const KEPT: [(Header, &str); 7] = [
+    (Header::ContentType, "content-type"),
+    (Header::CacheControl, "cache-control"),
+    (Header::ContentDisposition, "content-disposition"),
+    (Header::ContentEncoding, "content-encoding"),
+    (Header::ContentLanguage, "content-language"),
+    (Header::Expires, "expires"),
+    (Header::WebsiteRedirect, "x-amz-website-redirect-location"),
+];
+
+/// Everything that a PUT, a copy with new metadata or a new upload carries.
+///
+/// # Errors
+/// `MetadataTooLarge`, `InvalidTag`, `InvalidStorageClass`; `NotImplemented` for what would be promised and not kept:
+/// encryption and object lock.
+pub fn attrs_of(request: &Request) -> Result<Attrs, S3Error> {
+    let headers = &request.head.headers;
+    refuse_unkept(headers)?;
+    Ok(Attrs {
+        owner: request.account_id.clone(),
+        headers: kept_headers(headers)?,
+        metadata: user_metadata(headers)?,
+        tags: tags(headers)?,
+        storage_class: storage_class(headers)?,
+        ..Attrs::default()
+    })
+}
+
+/// Saying yes to these and storing plain, deletable bytes would be a lie.
+fn refuse_unkept(headers: &HeaderMap) -> Result<(), S3Error> {
+    const UNKEPT: [&str; 2] = ["x-amz-server-side-encryption", "x-amz-object-lock-"];
+    let unkept = |name: &&HeaderName| UNKEPT.iter().any(|prefix| name.as_str().starts_with(prefix));
+    match headers.keys().find(unkept) {
+        None => Ok(()),
+        Some(name) => Err(S3Error::from(ErrorCode::NotImplemented).with("Header", name.as_str())),
+    }
+}
+
+fn kept_headers(headers: &HeaderMap) -> Result<Vec<(Header, String)>, S3Error> {
+    let mut kept = Vec::new();
+    for (header, name) in KEPT {
+        let Some(value) = header_of(headers, name)? else { continue };
+        let value = if header == Header::ContentEncoding { without_aws_chunked(value) } else { value.to_owned() };
+        if !value.is_empty() {
+            kept.push((header, value));
+        }
+    }
+    Ok(kept)
+}
+
+/// `aws-chunked` is how the body travelled, not what it is.
+fn without_aws_chunked(value: &str) -> String {
+    if !value.contains("aws-chunked") {
+        return value.to_owned();
+    }
+    let codings: Vec<_> =
+        value.split(',').map(str::trim).filter(|coding| *coding != "aws-chunked" && !coding.is_empty()).collect();
+    codings.join(", ")
+}
+
+fn user_metadata(headers: &HeaderMap) -> Result<Vec<(String, String)>, S3Error> {
+    let mut metadata: Vec<(String, String)> = Vec::new();
+    for name in headers.keys() {
+        let Some(short) = name.as_str().strip_prefix(PREFIX) else { continue };
+        let mut values = Vec::new();
+        for value in headers.get_all(name) {
+            let text = std::str::from_utf8(value.as_bytes())
+                .map_err(|_| S3Error::invalid_argument("Metadata is not valid UTF-8", name.as_str(), ""))?;
+            values.push(text);
+        }
+        metadata.push((short.to_owned(), values.join(",")));
+    }
+    metadata.sort();
+    let size: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > USER_METADATA_MAX_BYTES {
+        return Err(S3Error::from(ErrorCode::MetadataTooLarge)
+            .with("Size", size.to_string())
+            .with("MaxSizeAllowed", USER_METADATA_MAX_BYTES.to_string()));
+    }
+    Ok(metadata)
+}
+
+/// `x-amz-tagging`: tags as a query string.
+pub fn tags(headers: &HeaderMap) -> Result<Vec<(String, String)>, S3Error> {
+    let Some(text) = header_of(headers, "x-amz-tagging")? else { return Ok(Vec::new()) };
+    Ok(xml::shown::pairs(xml::request::tagging_header(text)?))
+}
+
+fn storage_class(headers: &HeaderMap) -> Result<String, S3Error> {
+    match header_of(headers, "x-amz-storage-class")? {
+        None | Some("STANDARD") => Ok(String::new()),
+        Some(class) if STORAGE_CLASSES.contains(&class) => Ok(class.to_owned()),
+        Some(class) => Err(S3Error::from(ErrorCode::InvalidStorageClass).with("StorageClassRequested", class)),
+    }
+}
+
+/// An ETag from its text. One that this store could not have made equals none of its own.
+pub fn etag(text: &str) -> ETag {
+    let (digits, count) = text.split_once('-').unwrap_or((text, "0"));
+    parse_md5(digits)
+        .zip(count.parse().ok())
+        .map(|(md5, part_count)| ETag { md5, part_count })
+        .unwrap_or(ETag { md5: [0; 16], part_count: u32::MAX })
+}
+
+fn parse_md5(digits: &str) -> Option<[u8; 16]> {
+    let mut md5 = [0; 16];
+    if digits.len() != 32 || !digits.is_ascii() {
+        return None;
+    }
+    for (at, byte) in md5.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(md5)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http::HeaderValue;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn aws_chunked_is_not_an_encoding_of_the_object() {
+        for (sent, kept) in
+            [("aws-chunked", ""), ("aws-chunked,gzip", "gzip"), ("gzip, aws-chunked", "gzip"), ("gzip,br", "gzip,br")]
+        {
+            assert_eq!(without_aws_chunked(sent), kept);
+        }
+    }
+
+    #[test]
+    fn metadata_is_kept_to_the_byte_and_bounded() {
+        let sent = headers(&[("x-amz-meta-b", "Grüße  two"), ("x-amz-meta-a", "1")]);
+        assert_eq!(user_metadata(&sent).unwrap(), [("a".into(), "1".into()), ("b".into(), "Grüße  two".into())]);
+        let large = "x".repeat(2048);
+        assert_eq!(user_metadata(&headers(&[("x-amz-meta-c", &large)])).unwrap_err().code, ErrorCode::MetadataTooLarge);
+    }
+
+    #[test]
+    fn what_would_not_be_kept_is_refused() {
+        for name in
+            ["x-amz-server-side-encryption", "x-amz-server-side-encryption-customer-key", "x-amz-object-lock-mode"]
+        {
+            assert_eq!(refuse_unkept(&headers(&[(name, "x")])).unwrap_err().code, ErrorCode::NotImplemented);
+        }
+    }
+
+    #[test]
+    fn etags_round_trip_and_foreign_ones_match_nothing() {
+        let text = "d41d8cd98f00b204e9800998ecf8427e-3";
+        assert_eq!(etag(text).to_string(), text);
+        assert_eq!(etag("nonsense").part_count, u32::MAX);
+    }
+}

@@ -1,0 +1,171 @@
+//! CopyObject and UploadPartCopy: a new name for bytes that stay where they are.
+
+use axum::response::Response;
+use predastore::catalog::{Attrs, Refusal, Version};
+use predastore::object::{Error, Put, Target};
+
+use super::object::{of_read, precondition};
+use super::{multipart, parse_version};
+use crate::app::{App, Request};
+use crate::checksum;
+use crate::conditions::{Outcome, ReadConditions};
+use crate::error::{ErrorCode, S3Error};
+use crate::names::CopySource;
+use crate::range::ByteRange;
+use crate::respond::{self, milliseconds};
+use crate::xml::{response, shown};
+use crate::{acl, failure, metadata};
+
+/// A source may be overwritten between reading and naming it; then it is read again.
+const ATTEMPTS: usize = 3;
+
+/// CopyObject.
+pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3Error> {
+    acl::check_headers(request)?;
+    let (source, asked) = source_of(request)?;
+    let replace_metadata = directive(request, "x-amz-metadata-directive")?;
+    let replace_tags = directive(request, "x-amz-tagging-directive")?;
+    let fresh = metadata::attrs_of(request)?;
+    let algorithm = checksum::algorithm_header(&request.head.headers, "x-amz-checksum-algorithm")?;
+    let in_place =
+        source.bucket == request.bucket() && source.key == request.key().as_bytes() && source.version.is_none();
+    if in_place && !replace_metadata && fresh.storage_class.is_empty() && algorithm.is_none() {
+        let message = "This copy request is illegal because it is trying to copy an object to itself without changing \
+                       the object's metadata, storage class, website redirect location or encryption attributes.";
+        return Err(S3Error::new(ErrorCode::InvalidRequest, message));
+    }
+    let mut attempt = 1;
+    let (version, stored) = loop {
+        let version = read_source(app, request, &source).await?;
+        let put = Put {
+            bucket: request.bucket().to_owned(),
+            key: request.key().as_bytes().to_vec(),
+            attrs: attrs_of(&version, &fresh, replace_metadata, replace_tags),
+            precondition: precondition(request)?,
+        };
+        match app.store.copy(&version, put, algorithm.into_iter().collect()).await {
+            Err(Error::Refused(Refusal::SourceGone)) if attempt < ATTEMPTS => attempt += 1,
+            outcome => break (version, outcome.map_err(failure::of)?),
+        }
+    };
+    let mut response = respond::xml(response::copy_object(
+        &stored.written.etag.to_string(),
+        milliseconds(stored.written.modified),
+        shown::object_checksum(&stored.checksums, stored.written.etag.part_count).as_ref(),
+    ));
+    let headers = response.headers_mut();
+    name_source_version(headers, app, &asked, &version).await?;
+    if stored.written.ever_versioned {
+        respond::put(headers, "x-amz-version-id", &stored.written.version.to_string());
+    }
+    Ok(response)
+}
+
+/// UploadPartCopy.
+pub(super) async fn part(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let (source, asked) = source_of(request)?;
+    let (upload, number) = multipart::part_of(request)?;
+    let range = match request.header("x-amz-copy-source-range")? {
+        None => None,
+        Some(text) => Some(ByteRange::parse_copy_source(text).ok_or_else(|| {
+            let message = "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last \
+                           are the zero-based offsets of the first and last bytes to copy";
+            S3Error::invalid_argument(message, "x-amz-copy-source-range", text)
+        })?),
+    };
+    let mut attempt = 1;
+    let (version, part) = loop {
+        let version = read_source(app, request, &source).await?;
+        let range = range.map(|range| within(range, version.size_bytes)).transpose()?;
+        let (bucket, key) = (request.bucket(), request.key().as_bytes());
+        match app.store.copy_part(bucket, key, upload, number, &version, range).await {
+            Err(Error::Refused(Refusal::SourceGone)) if attempt < ATTEMPTS => attempt += 1,
+            outcome => break (version, outcome.map_err(failure::of)?),
+        }
+    };
+    let mut response = respond::xml(response::copy_part(
+        &part.etag.to_string(),
+        milliseconds(part.modified),
+        shown::part_checksum(&part.checksums, None).as_ref(),
+    ));
+    name_source_version(response.headers_mut(), app, &asked, &version).await?;
+    Ok(response)
+}
+
+/// Unlike a Range, a copy's range must lie within its source.
+fn within(range: ByteRange, size_bytes: u64) -> Result<std::ops::Range<u64>, S3Error> {
+    match range {
+        ByteRange::Closed { first, last } if last < size_bytes => Ok(first..last + 1),
+        _ => Err(S3Error::new(
+            ErrorCode::InvalidRequest,
+            format!("The specified copy range is invalid for the source object size: {size_bytes}"),
+        )),
+    }
+}
+
+fn source_of(request: &Request) -> Result<(Target, CopySource), S3Error> {
+    let source = CopySource::parse(request.header("x-amz-copy-source")?.unwrap_or_default())?;
+    let version = source.version_id.as_deref().map(parse_version).transpose()?;
+    Ok((Target { bucket: source.bucket.clone(), key: source.key.clone().into_bytes(), version }, source))
+}
+
+async fn read_source(app: &App, request: &Request, source: &Target) -> Result<Version, S3Error> {
+    let version = app.store.head(source).await.map_err(|error| match error {
+        Error::Refused(Refusal::IsDeleteMarker) => S3Error::new(
+            ErrorCode::InvalidRequest,
+            "The source of a copy request may not specifically refer to a delete marker by version id.",
+        ),
+        // What S3 says in headers of a missing object belongs to the request's own, not to a source.
+        other => S3Error { headers: Vec::new(), ..of_read(other, source) },
+    })?;
+    let conditions = ReadConditions {
+        if_match: request.header("x-amz-copy-source-if-match")?,
+        if_none_match: request.header("x-amz-copy-source-if-none-match")?,
+        if_modified_since: request.header("x-amz-copy-source-if-modified-since")?,
+        if_unmodified_since: request.header("x-amz-copy-source-if-unmodified-since")?,
+    };
+    match conditions.evaluate(&version.etag.to_string(), milliseconds(version.modified)).for_copy_source() {
+        Outcome::Proceed => Ok(version),
+        Outcome::NotModified | Outcome::PreconditionFailed => Err(ErrorCode::PreconditionFailed.into()),
+    }
+}
+
+/// `true`: REPLACE.
+fn directive(request: &Request, name: &str) -> Result<bool, S3Error> {
+    match request.header(name)? {
+        None | Some("COPY") => Ok(false),
+        Some("REPLACE") => Ok(true),
+        Some(other) => Err(S3Error::invalid_argument("Unknown directive.", name, other)),
+    }
+}
+
+/// What the copy carries: the source's or the request's metadata and tags; owner and class are always the request's.
+fn attrs_of(source: &Version, fresh: &Attrs, replace_metadata: bool, replace_tags: bool) -> Attrs {
+    let mut attrs = fresh.clone();
+    if !replace_metadata {
+        attrs.headers.clone_from(&source.attrs.headers);
+        attrs.metadata.clone_from(&source.attrs.metadata);
+        // A redirect is a property of the name, not of the bytes: S3 does not copy it.
+        attrs.headers.retain(|(header, _)| *header != predastore::catalog::Header::WebsiteRedirect);
+        attrs.headers.extend(
+            fresh.headers.iter().filter(|(header, _)| *header == predastore::catalog::Header::WebsiteRedirect).cloned(),
+        );
+    }
+    if !replace_tags {
+        attrs.tags.clone_from(&source.attrs.tags);
+    }
+    attrs
+}
+
+async fn name_source_version(
+    headers: &mut http::HeaderMap,
+    app: &App,
+    source: &CopySource,
+    version: &Version,
+) -> Result<(), S3Error> {
+    let bucket = app.store.bucket(&source.bucket).await.map_err(failure::of)?;
+    if bucket.ever_versioned {
+        respond::put(headers, "x-amz-copy-source-version-id", &version.id.to_string());
+    }
+    Ok(())
+}

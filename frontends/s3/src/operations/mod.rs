@@ -1,0 +1,123 @@
+//! What each operation does: a thin layer between headers and XML on one side and the object API on the other.
+
+mod attributes;
+mod bucket;
+mod copy;
+mod list;
+mod multipart;
+mod object;
+mod tagging;
+
+use axum::response::Response;
+use predastore::catalog::Setting;
+use predastore::ids::VersionId;
+
+use crate::app::{App, Request};
+use crate::body::Upload;
+use crate::error::{ErrorCode, S3Error};
+use crate::failure;
+use crate::route::Operation;
+
+/// The largest XML body of a request, but for those with lists of keys or parts ([`crate::xml::BODY_MAX_BYTES`]).
+const XML_MAX_BYTES: usize = 64 << 10;
+
+/// Carries out an authorized operation.
+pub(crate) async fn carry_out(
+    app: &App,
+    operation: Operation,
+    request: &Request,
+    body: &mut Upload,
+) -> Result<Response, S3Error> {
+    use Operation as O;
+    match operation {
+        O::ListBuckets => bucket::list(app, request).await,
+        O::CreateBucket => bucket::create(app, request, body).await,
+        O::DeleteBucket => bucket::delete(app, request).await,
+        O::HeadBucket => bucket::head(app, request).await,
+        O::GetBucketLocation => bucket::location(app, request).await,
+        O::GetBucketVersioning => bucket::versioning(app, request).await,
+        O::PutBucketVersioning => bucket::set_versioning(app, request, body).await,
+        O::GetBucketAcl => bucket::acl(app, request).await,
+        O::PutBucketAcl => bucket::set_acl(app, request, body).await,
+
+        O::ListObjects => list::objects(app, request).await,
+        O::ListObjectsV2 => list::objects_v2(app, request).await,
+        O::ListObjectVersions => list::versions(app, request).await,
+        O::ListMultipartUploads => list::uploads(app, request).await,
+
+        O::GetObject => object::get(app, request).await,
+        O::HeadObject => object::head(app, request).await,
+        O::PutObject => object::put(app, request, body).await,
+        O::DeleteObject => object::delete(app, request).await,
+        O::DeleteObjects => object::delete_many(app, request, body).await,
+        O::GetObjectAttributes => attributes::get(app, request).await,
+        O::GetObjectAcl => object::acl(app, request).await,
+        O::PutObjectAcl => object::set_acl(app, request, body).await,
+        O::CopyObject => copy::object(app, request).await,
+
+        O::CreateMultipartUpload => multipart::create(app, request).await,
+        O::UploadPart => multipart::put_part(app, request, body).await,
+        O::UploadPartCopy => copy::part(app, request).await,
+        O::ListParts => multipart::list_parts(app, request).await,
+        O::CompleteMultipartUpload => multipart::complete(app, request, body).await,
+        O::AbortMultipartUpload => multipart::abort(app, request).await,
+
+        O::GetObjectTagging => tagging::of_object(app, request).await,
+        O::PutObjectTagging => tagging::set_of_object(app, request, body).await,
+        O::DeleteObjectTagging => tagging::remove_of_object(app, request).await,
+        O::GetBucketTagging => tagging::of_bucket(app, request).await,
+        O::PutBucketTagging => tagging::set_of_bucket(app, request, body).await,
+        O::DeleteBucketTagging => tagging::remove_of_bucket(app, request).await,
+
+        O::GetBucketPolicy => unset(app, request, Setting::Policy, ErrorCode::NoSuchBucketPolicy).await,
+        O::GetBucketPolicyStatus => unset(app, request, Setting::Policy, ErrorCode::NoSuchBucketPolicy).await,
+        O::GetBucketCors => unset(app, request, Setting::Cors, ErrorCode::NoSuchCORSConfiguration).await,
+        O::GetBucketLifecycleConfiguration => {
+            unset(app, request, Setting::Lifecycle, ErrorCode::NoSuchLifecycleConfiguration).await
+        }
+        O::GetBucketEncryption => {
+            unset(app, request, Setting::Encryption, ErrorCode::ServerSideEncryptionConfigurationNotFoundError).await
+        }
+        O::GetObjectLockConfiguration => {
+            unset(app, request, Setting::ObjectLock, ErrorCode::ObjectLockConfigurationNotFoundError).await
+        }
+        O::GetBucketWebsite => unset(app, request, Setting::Website, ErrorCode::NoSuchWebsiteConfiguration).await,
+        O::GetBucketReplication => {
+            unset(app, request, Setting::Replication, ErrorCode::ReplicationConfigurationNotFoundError).await
+        }
+        O::GetPublicAccessBlock => {
+            unset(app, request, Setting::PublicAccessBlock, ErrorCode::NoSuchPublicAccessBlockConfiguration).await
+        }
+        O::GetBucketOwnershipControls => {
+            unset(app, request, Setting::Ownership, ErrorCode::OwnershipControlsNotFoundError).await
+        }
+        O::GetObjectLegalHold | O::GetObjectRetention => object::no_lock(app, request).await,
+
+        other => Err(S3Error::new(ErrorCode::NotImplemented, format!("{} is not implemented.", other.name()))),
+    }
+}
+
+/// The answer for a setting that cannot be set yet: the bucket's own error first, then that there is none.
+async fn unset(app: &App, request: &Request, setting: Setting, code: ErrorCode) -> Result<Response, S3Error> {
+    match app.store.setting(request.bucket(), setting).await.map_err(failure::of)? {
+        None => Err(S3Error::from(code).with("BucketName", request.bucket())),
+        Some(_) => Err(ErrorCode::NotImplemented.into()),
+    }
+}
+
+/// `versionId` of the query.
+fn version_of(request: &Request) -> Result<Option<VersionId>, S3Error> {
+    request.query.get("versionId").map(parse_version).transpose()
+}
+
+fn parse_version(text: &str) -> Result<VersionId, S3Error> {
+    text.parse().map_err(|_| S3Error::invalid_argument("Invalid version id specified", "versionId", text))
+}
+
+fn target_of(request: &Request) -> Result<predastore::object::Target, S3Error> {
+    Ok(predastore::object::Target {
+        bucket: request.bucket().to_owned(),
+        key: request.key().as_bytes().to_vec(),
+        version: version_of(request)?,
+    })
+}

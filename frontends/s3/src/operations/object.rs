@@ -1,0 +1,352 @@
+//! Objects: GET, HEAD, PUT, DELETE, attributes.
+
+use std::ops::Range;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use predastore::catalog::{DeleteKey, Deleted, Precondition, Refusal, Version};
+use predastore::object::{Error, Put, Stored, Target};
+
+use super::{XML_MAX_BYTES, parse_version, target_of, version_of};
+use crate::app::{App, Request};
+use crate::body::Upload;
+use crate::conditions::{Outcome, ReadConditions, WriteCondition};
+use crate::error::{ErrorCode, S3Error};
+use crate::range::ByteRange;
+use crate::respond::{self, milliseconds};
+use crate::route::Operation;
+use crate::xml::request::{ObjectToDelete, part_number};
+use crate::xml::{response, shown};
+use crate::{acl, dates, failure, metadata, xml};
+
+/// GET of an object.
+pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let target = target_of(request)?;
+    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
+    let object = app.store.get(&target).await.map_err(|error| of_read(error, &target))?;
+    let answer = describe(app, request, &object.version, bucket.ever_versioned).await?;
+    let Some((mut response, range)) = answer.range() else { return Ok(answer.response) };
+    *response.body_mut() = if range.is_empty() {
+        Body::empty()
+    } else {
+        respond::stream(object.read(range.clone()), range.end - range.start)
+    };
+    Ok(response)
+}
+
+/// HEAD of an object.
+pub(super) async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let target = target_of(request)?;
+    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
+    let version = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    Ok(describe(app, request, &version, bucket.ever_versioned).await?.response)
+}
+
+/// A missing object, with what S3 says beyond the code.
+pub(super) fn of_read(error: Error, target: &Target) -> S3Error {
+    let key = String::from_utf8_lossy(&target.key).into_owned();
+    match error {
+        Error::Deleted { marker } => S3Error::from(ErrorCode::NoSuchKey)
+            .with("Key", key)
+            .with_header("x-amz-delete-marker", "true")
+            .with_header("x-amz-version-id", marker.to_string()),
+        Error::Refused(Refusal::IsDeleteMarker) => S3Error::from(ErrorCode::MethodNotAllowed)
+            .with("Method", "GET")
+            .with("ResourceType", "DeleteMarker")
+            .with_header("allow", "DELETE")
+            .with_header("x-amz-delete-marker", "true")
+            .with_header("x-amz-version-id", target.version.map(|id| id.to_string()).unwrap_or_default()),
+        Error::Refused(Refusal::NoSuchVersion) => S3Error::from(ErrorCode::NoSuchVersion)
+            .with("Key", key)
+            .with("VersionId", target.version.map(|id| id.to_string()).unwrap_or_default()),
+        Error::Refused(Refusal::NoSuchKey) => S3Error::from(ErrorCode::NoSuchKey).with("Key", key),
+        Error::Refused(Refusal::NoSuchBucket) => {
+            S3Error::from(ErrorCode::NoSuchBucket).with("BucketName", target.bucket.clone())
+        }
+        other => failure::of(other),
+    }
+}
+
+/// The head of an answer, and the bytes that belong to it; none for 304.
+struct Answer {
+    response: Response,
+    range: Option<Range<u64>>,
+}
+
+impl Answer {
+    fn range(&self) -> Option<(Response, Range<u64>)> {
+        let range = self.range.clone()?;
+        let mut response = respond::empty(self.response.status());
+        *response.headers_mut() = self.response.headers().clone();
+        Some((response, range))
+    }
+}
+
+async fn describe(app: &App, request: &Request, version: &Version, ever_versioned: bool) -> Result<Answer, S3Error> {
+    let mut response = respond::empty(StatusCode::OK);
+    let headers = response.headers_mut();
+    respond::describe(headers, version, ever_versioned);
+    match conditions(request)?.evaluate(&version.etag.to_string(), milliseconds(version.modified)) {
+        Outcome::Proceed => {}
+        Outcome::PreconditionFailed => return Err(ErrorCode::PreconditionFailed.into()),
+        Outcome::NotModified => {
+            headers.remove(header::CONTENT_TYPE);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(Answer { response, range: None });
+        }
+    }
+    let selected = select(app, request, version).await?;
+    let range = match &selected {
+        Selected::Whole => 0..version.size_bytes,
+        Selected::Range(range) | Selected::Part { range, .. } => range.clone(),
+    };
+    respond::put(headers, "content-length", &(range.end - range.start).to_string());
+    if let Selected::Part { part_count, .. } = selected {
+        respond::put(headers, "x-amz-mp-parts-count", &part_count.to_string());
+    }
+    if request.header("x-amz-checksum-mode")?.is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"))
+        && matches!(selected, Selected::Whole)
+    {
+        respond::checksums(headers, &version.attrs.checksums, version.etag.part_count);
+    }
+    override_headers(headers, request)?;
+    if !matches!(selected, Selected::Whole) && !range.is_empty() {
+        let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, version.size_bytes);
+        respond::put(headers, "content-range", &content_range);
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(Answer { response, range: Some(range) })
+}
+
+fn conditions(request: &Request) -> Result<ReadConditions<'_>, S3Error> {
+    Ok(ReadConditions {
+        if_match: request.header("if-match")?,
+        if_none_match: request.header("if-none-match")?,
+        if_modified_since: request.header("if-modified-since")?,
+        if_unmodified_since: request.header("if-unmodified-since")?,
+    })
+}
+
+enum Selected {
+    Whole,
+    Range(Range<u64>),
+    Part { range: Range<u64>, part_count: u32 },
+}
+
+async fn select(app: &App, request: &Request, version: &Version) -> Result<Selected, S3Error> {
+    let range = request.header("range")?;
+    if let Some(number) = request.query.get("partNumber") {
+        if range.is_some() {
+            let message = "Cannot specify both Range header and partNumber query parameter";
+            return Err(S3Error::new(ErrorCode::InvalidRequest, message));
+        }
+        let number = part_number(number)?;
+        let (part_count, range) = app.store.part_range(version, number).await.map_err(|error| match error {
+            Error::InvalidRange { .. } => ErrorCode::InvalidPartNumber.into(),
+            other => failure::of(other),
+        })?;
+        return Ok(Selected::Part { range, part_count });
+    }
+    match range.and_then(ByteRange::parse) {
+        None => Ok(Selected::Whole),
+        Some(range) => range.resolve(version.size_bytes).map(Selected::Range).map_err(|outside| {
+            S3Error::from(ErrorCode::InvalidRange)
+                .with("RangeRequested", request.header("range").ok().flatten().unwrap_or_default())
+                .with("ActualObjectSize", outside.len_bytes.to_string())
+                .with_header("content-range", format!("bytes */{}", outside.len_bytes))
+        }),
+    }
+}
+
+/// `response-content-type` and friends; only for those who signed, as on S3.
+fn override_headers(headers: &mut HeaderMap, request: &Request) -> Result<(), S3Error> {
+    const OVERRIDES: [&str; 6] =
+        ["content-type", "content-language", "expires", "cache-control", "content-disposition", "content-encoding"];
+    for name in OVERRIDES {
+        let Some(value) = request.query.get(&format!("response-{name}")) else { continue };
+        if request.access_key_id.is_none() {
+            let message = "Request specific response headers cannot be used for anonymous GET requests.";
+            return Err(S3Error::new(ErrorCode::InvalidRequest, message));
+        }
+        if HeaderValue::from_str(value).is_err() {
+            return Err(S3Error::invalid_argument(
+                "Header value cannot be represented",
+                format!("response-{name}"),
+                value,
+            ));
+        }
+        respond::put(headers, name, value);
+    }
+    Ok(())
+}
+
+/// PUT of an object.
+pub(super) async fn put(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+    acl::check_headers(request)?;
+    let put = Put {
+        bucket: request.bucket().to_owned(),
+        key: request.key().as_bytes().to_vec(),
+        attrs: metadata::attrs_of(request)?,
+        precondition: precondition(request)?,
+    };
+    let incoming = body.incoming(&request.head.headers)?;
+    let stored = app.store.put(put, incoming, body).await.map_err(|error| of_write(error, body))?;
+    Ok(stored_response(&stored))
+}
+
+/// What a write failed with; where its body did, the body knows why.
+pub(super) fn of_write(error: Error, body: &mut Upload) -> S3Error {
+    match error {
+        Error::Source => body.take_failure(),
+        other => failure::of(other),
+    }
+}
+
+/// If-Match and If-None-Match of a write.
+pub(super) fn precondition(request: &Request) -> Result<Precondition, S3Error> {
+    let condition = WriteCondition::parse(request.header("if-match")?, request.header("if-none-match")?)?;
+    Ok(match condition {
+        WriteCondition::Always => Precondition::default(),
+        WriteCondition::Absent => Precondition { if_none_match: Some(vec![None]), ..Default::default() },
+        WriteCondition::Present => Precondition { if_match: Some(vec![None]), ..Default::default() },
+        WriteCondition::Matches(tag) => {
+            Precondition { if_match: Some(vec![Some(metadata::etag(&tag))]), ..Default::default() }
+        }
+    })
+}
+
+fn stored_response(stored: &Stored) -> Response {
+    let mut response = respond::empty(StatusCode::OK);
+    let headers = response.headers_mut();
+    respond::put(headers, "etag", &respond::quoted(stored.written.etag));
+    respond::checksums(headers, &stored.checksums, 0);
+    if stored.written.ever_versioned {
+        respond::put(headers, "x-amz-version-id", &stored.written.version.to_string());
+    }
+    response
+}
+
+/// DELETE of a key or a version. A key that is not there is 204 too.
+pub(super) async fn delete(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let key = DeleteKey {
+        key: Bytes::copy_from_slice(request.key().as_bytes()),
+        version: version_of(request)?,
+        precondition: delete_precondition(request)?,
+        bypass_governance: false,
+    };
+    let outcomes = app.store.delete(request.bucket(), vec![key]).await.map_err(failure::of)?;
+    let mut response = respond::empty(StatusCode::NO_CONTENT);
+    for outcome in outcomes {
+        let deleted = outcome.map_err(failure::of_refusal)?;
+        if let Some(version) = deleted.version {
+            respond::put(response.headers_mut(), "x-amz-version-id", &version.to_string());
+        }
+        if deleted.delete_marker {
+            respond::put(response.headers_mut(), "x-amz-delete-marker", "true");
+        }
+    }
+    Ok(response)
+}
+
+fn delete_precondition(request: &Request) -> Result<Precondition, S3Error> {
+    let mut precondition = precondition(request)?;
+    if let Some(size) = request.header("x-amz-if-match-size")? {
+        let parsed =
+            size.parse().map_err(|_| S3Error::invalid_argument("Invalid size", "x-amz-if-match-size", size))?;
+        precondition.if_match_size_bytes = Some(parsed);
+    }
+    if let Some(time) = request.header("x-amz-if-match-last-modified-time")? {
+        let parsed = dates::parse_http_date(time)
+            .ok_or_else(|| S3Error::invalid_argument("Invalid date", "x-amz-if-match-last-modified-time", time))?;
+        precondition.if_match_modified_s = Some(parsed);
+    }
+    Ok(precondition)
+}
+
+/// POST ?delete: up to 1,000 keys, an answer for each.
+pub(super) async fn delete_many(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+    let document = body.collect(&request.head.headers, xml::BODY_MAX_BYTES).await?;
+    let asked = xml::request::delete(&document)?;
+    if asked.objects.iter().any(|object| object.version_id.is_some()) {
+        app.require(request, Operation::DeleteObjects.action(true), request.bucket())?;
+    }
+    let mut answers: Vec<Option<S3Error>> = Vec::with_capacity(asked.objects.len());
+    let mut keys = Vec::with_capacity(asked.objects.len());
+    for object in &asked.objects {
+        let parsed = delete_key(object);
+        answers.push(parsed.as_ref().err().cloned());
+        keys.extend(parsed);
+    }
+    let outcomes = app.store.delete(request.bucket(), keys).await.map_err(failure::of)?;
+    let mut outcomes = outcomes.into_iter();
+    let results = answers.into_iter().map(|error| match error {
+        Some(error) => Err(error),
+        None => {
+            outcomes.next().map_or_else(|| Err(ErrorCode::InternalError.into()), |one| one.map_err(failure::of_refusal))
+        }
+    });
+    let shown: Vec<_> =
+        asked.objects.iter().zip(results).map(|(object, result)| shown_deleted(object, result)).collect();
+    Ok(respond::xml(response::delete_objects(&shown, asked.quiet)))
+}
+
+fn shown_deleted(object: &ObjectToDelete, result: Result<Deleted, S3Error>) -> response::Deleted {
+    let (key, version_id) = (object.key.clone(), object.version_id.clone());
+    match result {
+        Err(error) => response::Deleted::Refused { key, version_id, error },
+        Ok(deleted) => {
+            let marker = deleted.version.filter(|_| deleted.delete_marker).map(|marker| marker.to_string());
+            response::Deleted::Done { key, version_id, delete_marker_version_id: marker }
+        }
+    }
+}
+
+fn delete_key(asked: &ObjectToDelete) -> Result<DeleteKey, S3Error> {
+    crate::names::check_key(&asked.key)?;
+    let precondition = Precondition {
+        if_match: asked.etag.as_deref().map(|tag| match tag {
+            "*" => vec![None],
+            tag => vec![Some(metadata::etag(tag))],
+        }),
+        if_none_match: None,
+        if_match_size_bytes: asked.size_bytes,
+        if_match_modified_s: asked.last_modified_ms.map(|ms| ms.div_euclid(1000)),
+    };
+    Ok(DeleteKey {
+        key: Bytes::copy_from_slice(asked.key.as_bytes()),
+        version: asked.version_id.as_deref().map(parse_version).transpose()?,
+        precondition,
+        bypass_governance: false,
+    })
+}
+
+/// GET ?acl: the owner has full control, always.
+pub(super) async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let target = target_of(request)?;
+    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
+    app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    Ok(respond::xml(response::owner_only_acl(&shown::owner(&bucket.owner))))
+}
+
+/// PUT ?acl: what amounts to owner-only is accepted.
+pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+    let target = target_of(request)?;
+    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
+    app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    acl::check(request, &document, &bucket.owner)?;
+    Ok(respond::empty(StatusCode::OK))
+}
+
+/// GET ?retention and ?legal-hold of an object that has none.
+pub(super) async fn no_lock(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let target = target_of(request)?;
+    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
+    app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    if !bucket.lock {
+        return Err(S3Error::new(ErrorCode::InvalidRequest, "Bucket is missing Object Lock Configuration"));
+    }
+    Err(ErrorCode::NoSuchObjectLockConfiguration.into())
+}

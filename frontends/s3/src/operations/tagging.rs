@@ -1,0 +1,75 @@
+//! Tags of objects and of buckets.
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use predastore::catalog::{Change, Setting};
+use predastore::ids::VersionId;
+
+use super::object::of_read;
+use super::{XML_MAX_BYTES, target_of};
+use crate::app::{App, Request};
+use crate::body::Upload;
+use crate::error::{ErrorCode, S3Error};
+use crate::xml::request::{Tagged, tagging};
+use crate::xml::{response, shown};
+use crate::{failure, respond};
+
+/// GetObjectTagging; no tags are an empty set.
+pub(super) async fn of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let target = target_of(request)?;
+    let version = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    answer(app, request, respond::xml(response::tagging(&shown::tags(&version.attrs.tags))), version.id).await
+}
+
+/// PutObjectTagging.
+pub(super) async fn set_of_object(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let tags = tagging(&document, Tagged::Object)?;
+    change(app, request, shown::pairs(tags), StatusCode::OK).await
+}
+
+/// DeleteObjectTagging.
+pub(super) async fn remove_of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
+    change(app, request, Vec::new(), StatusCode::NO_CONTENT).await
+}
+
+async fn change(
+    app: &App,
+    request: &Request,
+    tags: Vec<(String, String)>,
+    status: StatusCode,
+) -> Result<Response, S3Error> {
+    let target = target_of(request)?;
+    let changed = app.store.change(&target, Change::Tags(tags)).await.map_err(|error| of_read(error, &target))?;
+    answer(app, request, respond::empty(status), changed).await
+}
+
+async fn answer(app: &App, request: &Request, mut response: Response, version: VersionId) -> Result<Response, S3Error> {
+    if super::bucket::of(app, request).await?.ever_versioned {
+        respond::put(response.headers_mut(), "x-amz-version-id", &version.to_string());
+    }
+    Ok(response)
+}
+
+/// GetBucketTagging. The setting is kept as the document that answers it.
+pub(super) async fn of_bucket(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let kept = app.store.setting(request.bucket(), Setting::Tagging).await.map_err(failure::of)?;
+    let document = kept.ok_or_else(|| S3Error::from(ErrorCode::NoSuchTagSet).with("BucketName", request.bucket()))?;
+    Ok(respond::xml(response::tagging(&tagging(&document, Tagged::Bucket)?)))
+}
+
+/// PutBucketTagging.
+pub(super) async fn set_of_bucket(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
+    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let tags = tagging(&document, Tagged::Bucket)?;
+    let value = Bytes::from(response::tagging(&tags));
+    app.store.set_setting(request.bucket(), Setting::Tagging, Some(value)).await.map_err(failure::of)?;
+    Ok(respond::empty(StatusCode::NO_CONTENT))
+}
+
+/// DeleteBucketTagging.
+pub(super) async fn remove_of_bucket(app: &App, request: &Request) -> Result<Response, S3Error> {
+    app.store.set_setting(request.bucket(), Setting::Tagging, None).await.map_err(failure::of)?;
+    Ok(respond::empty(StatusCode::NO_CONTENT))
+}

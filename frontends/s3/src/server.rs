@@ -1,0 +1,212 @@
+//! Connections: accept, TLS, limits and deadlines, draining. What a request means is `app.rs`.
+//!
+//! A connection costs little until it sends a request, and cannot keep what it holds: the handshake, each request's
+//! headers, each wait for body bytes and each wait for a slow reader have deadlines.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+/// How long a client may take, and how many there may be.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// From a connection's start, or the end of a response, to the end of the next request's headers.
+    pub headers: Duration,
+    /// Without any byte of a body that is awaited, or any taken of a response.
+    pub stall: Duration,
+    /// For requests that run when the server is told to stop.
+    pub drain: Duration,
+    /// Connections at a time; more wait in the kernel's queue.
+    pub connection_count: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            handshake: Duration::from_secs(10),
+            headers: Duration::from_secs(60),
+            stall: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+            connection_count: 4096,
+        }
+    }
+}
+
+/// The largest request head: line and headers.
+const HEAD_MAX_BYTES: usize = 128 << 10;
+const HEADER_COUNT_MAX: usize = 256;
+
+/// Serves `router` on `listener` until `stop` resolves, then lets running requests end within `limits.drain`.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: axum::Router,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
+    let acceptor = tls.map(TlsAcceptor::from);
+    let places = Arc::new(Semaphore::new(limits.connection_count));
+    let draining = GracefulShutdown::new();
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            () = &mut stop => break,
+        };
+        let Some((stream, peer, place)) = accepted else { continue };
+        let connection =
+            Connection { acceptor: acceptor.clone(), router: router.clone(), limits: limits.clone(), peer };
+        let watcher = draining.watcher();
+        tokio::spawn(async move {
+            connection.run(stream, watcher).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    if timeout(limits.drain, draining.shutdown()).await.is_err() {
+        tracing::warn!(seconds = limits.drain.as_secs(), "requests still running after the drain time were cut");
+    }
+}
+
+/// The next connection that there is a place for; none after an error, which is logged.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, place)),
+        Err(error) => {
+            // Out of descriptors, most likely: give running connections time to end.
+            tracing::warn!(%error, "accept failed");
+            sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+/// The address of the client, as a request extension.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+struct Connection {
+    acceptor: Option<TlsAcceptor>,
+    router: axum::Router,
+    limits: Limits,
+    peer: SocketAddr,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher) {
+        // Without it, small answers wait 40 ms for the client's delayed acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let stream = StallGuard::new(stream, self.limits.stall);
+        match self.acceptor.clone() {
+            None => self.speak(stream, watcher).await,
+            Some(acceptor) => match timeout(self.limits.handshake, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => self.speak(stream, watcher).await,
+                Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(peer = %self.peer, "TLS handshake timed out"),
+            },
+        }
+    }
+
+    async fn speak<S>(self, stream: S, watcher: hyper_util::server::graceful::Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = self.router.layer(axum::Extension(Peer(self.peer)));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.headers)
+            .max_buf_size(HEAD_MAX_BYTES)
+            .max_headers(HEADER_COUNT_MAX)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(peer = %self.peer, %error, "connection ended");
+        }
+    }
+}
+
+/// A stream whose writes fail once the peer has taken nothing for `limit`: a reader that stalls frees what it holds.
+struct StallGuard {
+    stream: TcpStream,
+    limit: Duration,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl StallGuard {
+    fn new(stream: TcpStream, limit: Duration) -> Self {
+        StallGuard { stream, limit, deadline: None }
+    }
+
+    fn judge<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.deadline = None;
+            return polled;
+        }
+        let limit = self.limit;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        match deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for StallGuard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for StallGuard {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.judge(context, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.judge(context, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.judge(context, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.judge(context, polled)
+    }
+}

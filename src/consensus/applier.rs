@@ -1,0 +1,319 @@
+//! The one thread that changes the catalog.
+//!
+//! Invariants
+//! - Jobs are done in the order they were sent; batches that wait together are one transaction, and their proposers are
+//!   answered after it. So the busier it is, the larger are the transactions.
+//! - Whoever hands over a batch does not wait for it: [`Applier::reaches`] tells how far the catalog really is.
+//! - An error is final: it goes to the [`Fatal`] hook, which ends the process, and nothing more is applied.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use openraft::storage::EntryResponder;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::encoding::encode_membership;
+use super::types::{Entry, Payload, TypeConfig, position};
+use crate::catalog::{self, Applied, Catalog, Envelope, Position, Readers};
+
+/// Ends the process. A test may note the message instead; then everything that was under way fails.
+pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// An entry, and whoever waits for its outcome.
+pub(super) type Proposal = EntryResponder<TypeConfig>;
+
+/// What applying has cost since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ApplyStats {
+    /// Transactions.
+    pub batches: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Time in them, microseconds.
+    pub us_sum: u64,
+    /// The slowest, microseconds.
+    pub us_max: u64,
+    /// Synced states.
+    pub syncs: u64,
+    /// The slowest, microseconds.
+    pub sync_us_max: u64,
+}
+
+/// A batch, hence a transaction, holds no more entries and no more bytes of commands, unless one entry alone does.
+const BATCH_MAX_ENTRIES: usize = 512;
+const BATCH_MAX_BYTES: usize = 1 << 20;
+/// Batches that may wait; whoever brings one more waits too.
+const QUEUE_LEN: usize = 256;
+
+/// Entries to be applied in one transaction.
+#[derive(Default)]
+pub(super) struct Batch {
+    proposals: Vec<Proposal>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn push(&mut self, proposal: Proposal) {
+        self.bytes += command_len(&proposal.0);
+        self.proposals.push(proposal);
+    }
+
+    /// Whether `more` may share a transaction with this.
+    fn has_room_for(&self, more: &Batch) -> bool {
+        self.proposals.len() + more.proposals.len() <= BATCH_MAX_ENTRIES && self.bytes + more.bytes <= BATCH_MAX_BYTES
+    }
+
+    fn append(&mut self, more: Batch) {
+        self.bytes += more.bytes;
+        self.proposals.extend(more.proposals);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.proposals.len() >= BATCH_MAX_ENTRIES || self.bytes >= BATCH_MAX_BYTES
+    }
+
+    /// The last entry's index; none in an empty batch.
+    pub(super) fn last_index(&self) -> Option<u64> {
+        self.proposals.last().map(|(entry, _)| entry.log_id.index)
+    }
+}
+
+fn command_len(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Normal(command) => command.0.len(),
+        Payload::Blank | Payload::Membership(_) => 0,
+    }
+}
+
+enum Job {
+    Apply(Batch),
+    Flush(oneshot::Sender<()>),
+    Sync(oneshot::Sender<()>),
+    Install(PathBuf, oneshot::Sender<()>),
+    Close,
+}
+
+#[derive(Default)]
+struct State {
+    applied: Applied,
+    /// As of the last sync.
+    synced: Applied,
+    stats: ApplyStats,
+}
+
+/// A handle to the thread; clones are the same one. The thread ends with the last.
+#[derive(Clone)]
+pub(super) struct Applier {
+    jobs: mpsc::Sender<Job>,
+    state: watch::Receiver<State>,
+    readers: Readers,
+}
+
+impl Applier {
+    pub(super) fn spawn(catalog: Catalog, fatal: Fatal) -> io::Result<(Applier, JoinHandle<()>)> {
+        let (jobs, queue) = mpsc::channel(QUEUE_LEN);
+        let (sender, state) = watch::channel(State { applied: catalog.applied().clone(), ..State::default() });
+        let applier = Applier { jobs, state, readers: catalog.readers() };
+        let worker = Worker { catalog, state: sender, queue, held: None };
+        let thread = std::thread::Builder::new().name("catalog-apply".into()).spawn(move || worker.run(&fatal))?;
+        Ok((applier, thread))
+    }
+
+    /// Hands over `batch`. Its proposers are answered once it is applied.
+    pub(super) async fn apply(&self, batch: Batch) -> io::Result<()> {
+        self.jobs.send(Job::Apply(batch)).await.map_err(|_| stopped())
+    }
+
+    /// Returns when everything handed over before is applied; how far that is.
+    pub(super) async fn flush(&self) -> io::Result<Applied> {
+        self.call(Job::Flush).await?;
+        Ok(self.applied())
+    }
+
+    /// Returns when the entry at `index` is applied; how far the catalog is then.
+    pub(super) async fn reaches(&self, index: u64) -> io::Result<u64> {
+        let mut state = self.state.clone();
+        let state = state.wait_for(|state| state.applied_index() >= Some(index)).await.map_err(|_| stopped())?;
+        Ok(state.applied_index().unwrap_or(index))
+    }
+
+    /// Makes what is applied survive a power cut; how far that is.
+    pub(super) async fn sync(&self) -> io::Result<Applied> {
+        self.call(Job::Sync).await?;
+        Ok(self.state.borrow().synced.clone())
+    }
+
+    /// Returns when everything up to `index` survives a power cut.
+    ///
+    /// # Errors
+    /// It is not applied yet.
+    pub(super) async fn sync_to(&self, index: u64) -> io::Result<()> {
+        let covers = |applied: &Applied| applied.position.is_some_and(|position| position.index >= index);
+        let covered = covers(&self.state.borrow().synced);
+        if covered || covers(&self.sync().await?) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("the catalog has not applied entry {index}")))
+    }
+
+    /// Replaces the catalog by the snapshot in `file`.
+    pub(super) async fn install(&self, file: PathBuf) -> io::Result<()> {
+        self.call(|done| Job::Install(file, done)).await
+    }
+
+    pub(super) fn applied(&self) -> Applied {
+        self.state.borrow().applied.clone()
+    }
+
+    pub(super) fn stats(&self) -> ApplyStats {
+        self.state.borrow().stats
+    }
+
+    pub(super) fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    /// Ends the thread after what was handed over before; later calls fail.
+    pub(super) async fn close(&self) {
+        // It has ended already if nobody takes this.
+        let _ = self.jobs.send(Job::Close).await;
+    }
+
+    async fn call(&self, job: impl FnOnce(oneshot::Sender<()>) -> Job) -> io::Result<()> {
+        let (done, wait) = oneshot::channel();
+        self.jobs.send(job(done)).await.map_err(|_| stopped())?;
+        wait.await.map_err(|_| stopped())
+    }
+}
+
+/// Whoever no longer waits misses nothing.
+fn tell(done: oneshot::Sender<()>) {
+    let _ = done.send(());
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the catalog has stopped")
+}
+
+impl State {
+    fn applied_index(&self) -> Option<u64> {
+        self.applied.position.map(|position| position.index)
+    }
+}
+
+struct Worker {
+    catalog: Catalog,
+    state: watch::Sender<State>,
+    queue: mpsc::Receiver<Job>,
+    /// Taken from the queue, but not done yet.
+    held: Option<Job>,
+}
+
+impl Worker {
+    fn run(mut self, fatal: &Fatal) {
+        let _guard = FatalOnPanic(fatal.clone());
+        while let Some(job) = self.held.take().or_else(|| self.queue.blocking_recv()) {
+            let result = match job {
+                Job::Apply(batch) => self.apply_with_waiting(batch),
+                Job::Flush(done) => {
+                    tell(done);
+                    Ok(())
+                }
+                Job::Sync(done) => self.sync().map(|()| tell(done)),
+                Job::Install(file, done) => self.install(&file).map(|()| tell(done)),
+                Job::Close => return,
+            };
+            if let Err(error) = result {
+                return fatal(&format!("the catalog cannot go on: {error}"));
+            }
+        }
+    }
+
+    /// Applies `batch` together with those that wait behind it.
+    fn apply_with_waiting(&mut self, mut batch: Batch) -> Result<(), catalog::Error> {
+        while let Ok(job) = self.queue.try_recv() {
+            match job {
+                Job::Apply(more) if batch.has_room_for(&more) => batch.append(more),
+                other => {
+                    self.held = Some(other);
+                    break;
+                }
+            }
+        }
+        self.apply(batch)
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<(), catalog::Error> {
+        let started = Instant::now();
+        let (entries, responders): (Vec<Entry>, Vec<_>) = batch.proposals.into_iter().unzip();
+        let entries = entries.iter().map(to_catalog).collect::<Result<Vec<_>, _>>()?;
+        let outcomes = self.catalog.apply(&entries)?;
+        self.note(|state| state.stats.note_batch(entries.len(), started));
+        for (responder, outcome) in responders.into_iter().zip(outcomes) {
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), catalog::Error> {
+        let started = Instant::now();
+        self.catalog.sync()?;
+        self.note(|state| {
+            state.synced = state.applied.clone();
+            state.stats.note_sync(started);
+        });
+        Ok(())
+    }
+
+    fn install(&mut self, file: &std::path::Path) -> Result<(), catalog::Error> {
+        self.catalog.install(file)?;
+        self.sync()
+    }
+
+    fn note(&self, change: impl FnOnce(&mut State)) {
+        self.state.send_modify(|state| {
+            state.applied.clone_from(self.catalog.applied());
+            change(state);
+        });
+    }
+}
+
+impl ApplyStats {
+    fn note_batch(&mut self, entry_count: usize, started: Instant) {
+        let us = started.elapsed().as_micros() as u64;
+        self.batches += 1;
+        self.entries += entry_count as u64;
+        self.us_sum += us;
+        self.us_max = self.us_max.max(us);
+    }
+
+    fn note_sync(&mut self, started: Instant) {
+        self.syncs += 1;
+        self.sync_us_max = self.sync_us_max.max(started.elapsed().as_micros() as u64);
+    }
+}
+
+fn to_catalog(entry: &Entry) -> Result<(Position, catalog::Entry), catalog::Error> {
+    let what = match &entry.payload {
+        Payload::Blank => catalog::Entry::Blank,
+        Payload::Normal(command) => catalog::Entry::Command(Envelope::decode(&command.0)?),
+        Payload::Membership(members) => catalog::Entry::Membership(encode_membership(Some(entry.log_id), members)),
+    };
+    Ok((position(entry.log_id), what))
+}
+
+/// Waiters would wait for ever if the thread were gone.
+struct FatalOnPanic(Fatal);
+
+impl Drop for FatalOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)("applying panicked");
+        }
+    }
+}

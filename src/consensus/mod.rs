@@ -1,0 +1,71 @@
+//! Consensus: openraft on top of [`crate::log`] and [`crate::catalog`].
+//!
+//! - [`Raft`] is a node's handle: it opens, proposes, orders reads and says how things stand.
+//! - `log_store`: Raft's log and vote; `state_machine` and `applier`: the catalog as the state it drives.
+//! - `encoding`: the bytes in the log; `types`: what openraft is instantiated with; [`Network`]: how peers are reached.
+//! - `barrier`: linearizable reads in rounds; `trim`: keeps the log short.
+//!
+//! One box is a cluster of one voter: it elects itself at once, and does nothing while it is idle.
+//!
+//! Invariants, on top of Raft's own
+//! - A proposal that failed is `Unavailable` only if it was never handed to the log; anything else is `Unknown`.
+//! - What opening finds is either consistent or refused: the catalog may be ahead of the log, which then starts anew after
+//!   it, or behind it, and then follows; never with a gap between them.
+//! - A log that has lost what it once acknowledged is not written to, unless the catalog has it all, or the loss is
+//!   accepted ([`Options::accept_loss`]): until then the node only serves reads.
+//! - A node leads only in a term of its own election since it started: what it had sent before is never sent otherwise.
+
+mod applier;
+mod barrier;
+mod encoding;
+mod log_store;
+mod network;
+mod open;
+mod raft;
+mod state_machine;
+mod trim;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use applier::{ApplyStats, Fatal};
+pub use encoding::Undecodable;
+pub use network::{Alone, Network};
+pub use open::Options;
+pub use raft::{Raft, Status};
+pub use state_machine::Snapshot;
+pub use types::{Command, Member, SnapshotMeta, TypeConfig};
+
+use crate::{catalog, log};
+
+/// Why a node could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log.
+    #[error("the log: {0}")]
+    Log(#[from] log::Error),
+    /// The catalog.
+    #[error("{0}")]
+    Catalog(#[from] catalog::Error),
+    /// A directory or a thread.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// Stored bytes are not what they should be.
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
+    /// The entries between catalog and log are gone.
+    #[error("the catalog needs log entry {needed}, but the log starts at {first_index}")]
+    Gap {
+        /// The first entry that the catalog has not applied.
+        needed: u64,
+        /// The first that the log holds.
+        first_index: u64,
+    },
+    /// Log and catalog contradict each other, or the log itself.
+    #[error("log and catalog do not belong together: {0}")]
+    Inconsistent(String),
+    /// openraft refused.
+    #[error("raft: {0}")]
+    Raft(String),
+}

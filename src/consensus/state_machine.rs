@@ -1,0 +1,151 @@
+//! Raft's state machine: hands entries in batches to the [`Applier`], and passes the catalog off as its snapshot.
+//!
+//! The catalog on disk is the state, so "building" a snapshot is syncing it; a file is written only when a peer needs one.
+//!
+//! `apply` hands batches over and does not wait, so that the next are gathered meanwhile. openraft then takes them for
+//! applied a little early; what depends on it (barriers, snapshots, the purge of the log) asks the applier instead.
+//!
+//! Invariants
+//! - An entry is applied only once the local log holds it durably: no node's catalog is ahead of its own log.
+//! - A snapshot's meta is never past what the catalog has synced when it is built.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures::{Stream, TryStreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+
+use super::applier::{Applier, Batch};
+use super::encoding::decode_membership;
+use super::log_store::Durable;
+use super::types::{LeaderId, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig, log_id};
+use crate::catalog::{Applied, Readers};
+
+/// The state of a catalog, for a peer that needs all of it.
+#[derive(Clone)]
+pub enum Snapshot {
+    /// Still in the live catalog of this node.
+    Live(Readers),
+    /// In a file, as received; removed once it is installed.
+    File(PathBuf),
+}
+
+impl Snapshot {
+    /// Writes a live snapshot to `file` (blocking; fsynced) and says what it covers, which may be more than what the
+    /// snapshot was announced with: this is what the receiver must be told.
+    ///
+    /// # Errors
+    /// The catalog's, or of a snapshot that is a file already.
+    pub fn write_to(&self, file: &Path) -> io::Result<SnapshotMeta> {
+        match self {
+            Snapshot::Live(readers) => meta_of(&readers.snapshot(file).map_err(io::Error::other)?),
+            Snapshot::File(_) => Err(io::Error::other("the snapshot is in a file already")),
+        }
+    }
+}
+
+fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {
+    Ok(SnapshotMeta { last_log_id: applied.position.map(log_id), last_membership: membership_of(applied)? })
+}
+
+fn membership_of(applied: &Applied) -> io::Result<StoredMembership> {
+    decode_membership(&applied.membership).map_err(io::Error::other)
+}
+
+type RaftSnapshot = openraft::Snapshot<LeaderId, u64, Member, Snapshot>;
+
+/// See the module.
+pub(super) struct StateMachine {
+    applier: Applier,
+    /// None where entries come without a log, as in openraft's own suite.
+    durable: Option<Durable>,
+    /// Where snapshots are put that are not yet installed.
+    scratch: PathBuf,
+}
+
+impl StateMachine {
+    pub(super) fn new(applier: Applier, durable: Option<Durable>, scratch: PathBuf) -> StateMachine {
+        StateMachine { applier, durable, scratch }
+    }
+
+    async fn hand_over(&mut self, batch: Batch) -> io::Result<()> {
+        let Some(last_index) = batch.last_index() else { return Ok(()) };
+        if let Some(durable) = &mut self.durable {
+            durable.reaches(last_index).await?;
+        }
+        self.applier.apply(batch).await
+    }
+
+    /// A live snapshot becomes a file first: only openraft's suite installs one within a process.
+    async fn file_of(&self, snapshot: Snapshot) -> io::Result<PathBuf> {
+        if let Snapshot::File(file) = snapshot {
+            return Ok(file);
+        }
+        let file = self.scratch.join("received");
+        let target = file.clone();
+        let write = tokio::task::spawn_blocking(move || snapshot.write_to(&target));
+        write.await.map_err(io::Error::other)??;
+        Ok(file)
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Snapshot;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let applied = self.applier.flush().await?;
+        Ok((applied.position.map(log_id), membership_of(&applied)?))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batch = Batch::default();
+        while let Some(proposal) = entries.try_next().await? {
+            batch.push(proposal);
+            if batch.is_full() {
+                self.hand_over(std::mem::take(&mut batch)).await?;
+            }
+        }
+        self.hand_over(batch).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder(self.applier.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Snapshot) -> Result<(), io::Error> {
+        let file = self.file_of(snapshot).await?;
+        self.applier.install(file.clone()).await?;
+        tokio::fs::remove_file(&file).await?;
+        let installed = meta_of(&self.applier.applied())?;
+        if installed != *meta {
+            return Err(io::Error::other(format!("the snapshot covers {installed}, not {meta}")));
+        }
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
+        let applied = self.applier.flush().await?;
+        if applied.position.is_none() {
+            return Ok(None);
+        }
+        let snapshot = Snapshot::Live(self.applier.readers().clone());
+        Ok(Some(RaftSnapshot { meta: meta_of(&applied)?, snapshot }))
+    }
+}
+
+/// "Builds" a snapshot: syncs the catalog.
+pub(super) struct Builder(Applier);
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Snapshot;
+
+    async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
+        let synced = self.0.sync().await?;
+        Ok(RaftSnapshot { meta: meta_of(&synced)?, snapshot: Snapshot::Live(self.0.readers().clone()) })
+    }
+}

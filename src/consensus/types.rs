@@ -1,0 +1,66 @@
+//! The types openraft is instantiated with.
+
+use std::fmt;
+
+use bytes::Bytes;
+use openraft::impls::leader_id_adv;
+
+use crate::catalog::{Outcome, Position};
+
+openraft::declare_raft_types!(
+    /// Raft as it is used here.
+    pub TypeConfig:
+        D = Command,
+        R = Outcome,
+        NodeId = u64,
+        Node = Member,
+);
+
+/// Whoever won an election: ordered by term, then by node.
+pub(super) type LeaderId = leader_id_adv::LeaderId<u64, u64>;
+/// Where an entry stands.
+pub(super) type LogId = openraft::LogId<LeaderId>;
+/// A vote, committed once its node leads.
+pub(super) type Vote = openraft::Vote<LeaderId>;
+/// What an entry carries.
+pub(super) type Payload = openraft::EntryPayload<Command, u64, Member>;
+/// An entry of the log.
+pub(super) type Entry = openraft::Entry<LeaderId, Payload>;
+/// Who votes and who learns.
+pub(super) type Membership = openraft::Membership<u64, Member>;
+/// A membership and where it was written.
+pub(super) type StoredMembership = openraft::StoredMembership<LeaderId, u64, Member>;
+/// What a snapshot covers.
+pub type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, Member>;
+
+/// A command as proposed: an encoded [`crate::catalog::Envelope`]. Encoded once, by its proposer; decoded once, by the
+/// thread that applies it; cheap to clone in between.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Command(pub Bytes);
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command of {} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What the members know of one of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Member {
+    /// Where it is reached, as the network understands it; empty for a node that is alone.
+    pub address: String,
+}
+
+pub(super) fn log_id(position: Position) -> LogId {
+    LogId { leader_id: LeaderId { term: position.term, node_id: position.leader }, index: position.index }
+}
+
+pub(super) fn position(log_id: LogId) -> Position {
+    Position { term: log_id.leader_id.term, leader: log_id.leader_id.node_id, index: log_id.index }
+}

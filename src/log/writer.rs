@@ -1,0 +1,189 @@
+//! The one thread that writes: takes all that is queued, writes it as one batch, syncs once, tells everybody.
+//!
+//! Invariants:
+//! - a batch is written only after the one before it is synced, and acknowledged only after its own sync;
+//! - the witness is raised only after the sync of what it names;
+//! - a file is part of the log (has a log file's name) only once its header is synced;
+//! - any failed write, sync or rename ends the process, through [`Disk::fatal`]; nothing is tried again.
+
+use super::Error;
+use super::disk::Disk;
+use super::files::{Files, name_of};
+use super::format::{self, BATCH_HEADER_LEN, BLOCK_LEN, ENTRY_HEADER_LEN, FileHeader, Kind, Tip};
+use super::spares::Spares;
+use super::view::{Done, Item, Place, View, Work};
+use super::witness::Witness;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A batch holds no more than this, unless one record alone does.
+const BATCH_MAX_LEN: usize = 8 << 20;
+/// A log that was quiet for this long has its witness synced.
+const IDLE: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) view: Arc<View>,
+    pub(super) spares: Arc<Spares>,
+    pub(super) witness: Witness,
+    pub(super) log_id: u64,
+    /// The log as it is on disk.
+    pub(super) tip: Tip,
+    pub(super) files: Files,
+    /// Where the next batch goes in the current file.
+    pub(super) position: usize,
+    /// The batch in the making, kept to reuse its memory; and the places of its records.
+    pub(super) buffer: Vec<u8>,
+    pub(super) places: Vec<Place>,
+}
+
+impl Writer {
+    /// Works until the log is closed.
+    pub(super) fn run(mut self) {
+        let _guard = FatalOnPanic(self.disk.clone());
+        loop {
+            let idle_after = self.witness.is_dirty().then_some(IDLE);
+            let result = match self.view.take_work(idle_after) {
+                Work::Items(items) => self.process(items),
+                Work::Idle => self.witness.sync(),
+                Work::Close => break self.finish(),
+            };
+            if let Err(error) = result {
+                return self.disk.fatal(&error.to_string());
+            }
+        }
+    }
+
+    /// Does what is queued now, without waiting for more.
+    pub(super) fn step(&mut self) -> io::Result<()> {
+        let items = self.view.take_queued();
+        self.process(items)
+    }
+
+    /// Leaves everything durable, the witness too.
+    pub(super) fn finish(&mut self) {
+        if let Err(error) = self.witness.sync() {
+            self.disk.fatal(&error.to_string());
+        }
+    }
+
+    /// Makes `items` durable, in order, in as few batches as they fit.
+    pub(super) fn process(&mut self, mut items: VecDeque<Item>) -> io::Result<()> {
+        let result = self.write_all(&mut items);
+        if result.is_err() {
+            self.view.close();
+            items.into_iter().filter_map(|item| item.done).for_each(|done| done(Err(Error::Closed)));
+        }
+        result
+    }
+
+    fn write_all(&mut self, items: &mut VecDeque<Item>) -> io::Result<()> {
+        while let Some(item) = items.front() {
+            if !self.fits(item) {
+                self.roll()?;
+            }
+            let count = self.encode_batch(items)?;
+            self.write_batch()?;
+            self.view.publish(items, count, &self.places);
+            let done: Vec<Done> = items.drain(..count).filter_map(|item| item.done).collect();
+            self.view.lock().stats.waiters += done.len() as u64;
+            done.into_iter().for_each(|done| done(Ok(())));
+            self.recycle()?;
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> usize {
+        self.files.current().map_or(0, |file| file.len.saturating_sub(self.position))
+    }
+
+    fn fits(&self, item: &Item) -> bool {
+        BATCH_HEADER_LEN + ENTRY_HEADER_LEN + item.payload.len() <= self.room()
+    }
+
+    /// Encodes as many of `items` as one batch holds; how many that is.
+    fn encode_batch(&mut self, items: &VecDeque<Item>) -> io::Result<usize> {
+        let current = self.files.current().map_or(0, |file| file.sequence);
+        let limit = self.room().min(BATCH_MAX_LEN);
+        let before = self.tip.clone();
+        self.places.clear();
+        format::begin_batch(&mut self.buffer);
+        let mut count = 0;
+        for item in items {
+            let end = self.buffer.len() + ENTRY_HEADER_LEN + item.payload.len();
+            if count > 0 && end > limit {
+                break;
+            }
+            self.encode_item(item, current)?;
+            count += 1;
+        }
+        format::end_batch(&mut self.buffer, self.log_id, u64::from(current), &before, count as u32);
+        Ok(count)
+    }
+
+    fn encode_item(&mut self, item: &Item, sequence: u32) -> io::Result<()> {
+        if item.kind == Kind::Record {
+            self.places.push(Place {
+                file: sequence,
+                offset: (self.position + self.buffer.len()) as u32,
+                payload_len: item.payload.len() as u32,
+                chain_before: self.tip.chain,
+            });
+        }
+        self.files.apply(item.kind, item.index);
+        let fits = format::encode_entry(&mut self.buffer, &mut self.tip, item.kind, item.index, &item.payload);
+        fits.then_some(()).ok_or_else(|| io::Error::other("an operation does not fit the log it was queued for"))
+    }
+
+    fn write_batch(&mut self) -> io::Result<()> {
+        let file = self.files.current().ok_or_else(|| io::Error::other("the log has no file to write to"))?;
+        let started = Instant::now();
+        file.file.write_at(self.position as u64, &self.buffer)?;
+        file.file.sync()?;
+        let sync_us = started.elapsed().as_micros() as u64;
+        self.position += self.buffer.len();
+        self.tip.batch += 1;
+        self.view.lock().stats.note_sync(sync_us);
+        self.witness.raise(&self.tip)
+    }
+
+    /// Goes on in a fresh file.
+    pub(super) fn roll(&mut self) -> io::Result<()> {
+        let last = self.files.current().map_or(0, |file| file.sequence);
+        let sequence = last.checked_add(1).ok_or_else(|| io::Error::other("the file numbers are used up"))?;
+        let spare = self.spares.take()?;
+        let file = self.disk.open(&spare)?;
+        let header = FileHeader { log_id: self.log_id, sequence: u64::from(sequence), tip: self.tip.clone() };
+        file.write_at(0, &header.encode())?;
+        file.sync()?;
+        self.disk.rename(&spare, &name_of(sequence))?;
+        self.disk.sync_dir()?;
+        self.witness.sync()?;
+        self.files.push(sequence, file.clone(), file.len()? as usize);
+        self.position = BLOCK_LEN;
+        self.view.lock().files.insert(sequence, file);
+        Ok(())
+    }
+
+    /// Gives away the files that hold nothing live.
+    pub(super) fn recycle(&mut self) -> io::Result<()> {
+        while let Some(sequence) = self.files.pop_dead(self.tip.first) {
+            self.view.lock().files.remove(&sequence);
+            self.spares.give(&name_of(sequence))?;
+        }
+        Ok(())
+    }
+}
+
+/// Waiters would wait for ever if the writer's thread were gone.
+struct FatalOnPanic(Arc<dyn Disk>);
+
+impl Drop for FatalOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fatal("the log's writer panicked");
+        }
+    }
+}

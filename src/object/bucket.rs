@@ -1,0 +1,226 @@
+//! Buckets: making, finding, setting; and commands that name one.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::catalog::{self, Bucket, Command, Outcome, Refusal, Setting, Usage, Versioning, View};
+use crate::ids::BucketId;
+
+use super::session::{FreshId, Lost};
+use super::{Error, Store};
+
+/// Names beyond this are looked up again.
+const NAMES_MAX_COUNT: usize = 10_000;
+
+/// Ids of buckets by name, as last seen. Ids are never reused, so `apply` refuses a command that names a stale one.
+#[derive(Default)]
+pub(super) struct BucketNames(Mutex<HashMap<String, BucketId>>);
+
+impl BucketNames {
+    fn get(&self, name: &str) -> Option<BucketId> {
+        self.with(|names| names.get(name).copied())
+    }
+
+    fn learn(&self, name: &str, id: BucketId) {
+        self.with(|names| {
+            if names.len() >= NAMES_MAX_COUNT {
+                names.clear();
+            }
+            names.insert(name.to_owned(), id);
+        });
+    }
+
+    fn forget(&self, name: &str) {
+        self.with(|names| names.remove(name));
+    }
+
+    fn with<R>(&self, change: impl FnOnce(&mut HashMap<String, BucketId>) -> R) -> R {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A command that has no good outcome.
+pub(super) enum Failure {
+    /// It did not happen and will not.
+    Never(Error),
+    /// It may have happened.
+    Unknown(String),
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Never(why) => Failure::Never(Error::Unavailable(why)),
+            Lost::Unknown(why) => Failure::Unknown(why),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Never(error) => error,
+            Failure::Unknown(why) => Error::Unavailable(why),
+        }
+    }
+}
+
+/// The bucket with this name in a snapshot.
+pub(super) fn find(view: &View<'_>, name: &str) -> Result<Bucket, Error> {
+    view.bucket(name)?.ok_or(Error::Refused(Refusal::NoSuchBucket))
+}
+
+/// The answer to a command that tells nothing.
+pub(super) fn done(outcome: Outcome) -> Result<(), Error> {
+    match outcome {
+        Outcome::Done => Ok(()),
+        outcome => Err(unexpected(&outcome)),
+    }
+}
+
+/// An outcome of another command's kind.
+pub(super) fn unexpected(outcome: &Outcome) -> Error {
+    Error::Catalog(catalog::Error::Inconsistent(format!("an unexpected outcome: {outcome:?}")))
+}
+
+impl Store {
+    /// Makes a bucket.
+    ///
+    /// # Errors
+    /// `Refused(BucketExists)`, `Unavailable`.
+    pub async fn create_bucket(&self, name: &str, owner: &str, region: &str, lock: bool) -> Result<Bucket, Error> {
+        let mut fresh = self.session.fresh_id().await?;
+        let command = Command::CreateBucket {
+            id: BucketId(fresh.ino().0),
+            name: name.to_owned(),
+            owner: owner.to_owned(),
+            region: region.to_owned(),
+            lock,
+        };
+        match self.session.propose_with(&fresh, command).await {
+            Ok(Outcome::Refused(refusal)) => return Err(refusal.into()),
+            Ok(outcome) => done(outcome)?,
+            Err(lost) => {
+                if matches!(lost, Lost::Unknown(_)) {
+                    fresh.leave();
+                }
+                return Err(lost.into());
+            }
+        }
+        self.bucket(name).await
+    }
+
+    /// Deletes an empty bucket.
+    ///
+    /// # Errors
+    /// `Refused(NoSuchBucket | BucketNotEmpty)`, `Unavailable`.
+    pub async fn delete_bucket(&self, name: &str) -> Result<(), Error> {
+        done(self.propose_in(name, None, |bucket| Command::DeleteBucket { bucket }).await?)?;
+        self.names.forget(name);
+        Ok(())
+    }
+
+    /// A bucket by its name.
+    ///
+    /// # Errors
+    /// `Refused(NoSuchBucket)`, `Unavailable`.
+    pub async fn bucket(&self, name: &str) -> Result<Bucket, Error> {
+        let wanted = name.to_owned();
+        let bucket = self.snapshot(move |view| find(view, &wanted)).await;
+        match &bucket {
+            Ok(bucket) => self.names.learn(name, bucket.id),
+            Err(_) => self.names.forget(name),
+        }
+        bucket
+    }
+
+    /// At most `limit` buckets after `after`, by name.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn buckets(&self, after: Option<&str>, limit: usize) -> Result<Vec<Bucket>, Error> {
+        let after = after.map(str::to_owned);
+        self.snapshot(move |view| Ok(view.buckets(after.as_deref(), limit)?)).await
+    }
+
+    /// What a bucket holds.
+    ///
+    /// # Errors
+    /// `Refused(NoSuchBucket)`, `Unavailable`.
+    pub async fn usage(&self, bucket: &str) -> Result<Usage, Error> {
+        self.in_bucket(bucket, |view, bucket| Ok(view.usage(bucket)?)).await
+    }
+
+    /// Sets versioning.
+    ///
+    /// # Errors
+    /// `Refused(NoSuchBucket | InvalidBucketState)`, `Unavailable`.
+    pub async fn set_versioning(&self, bucket: &str, versioning: Versioning) -> Result<(), Error> {
+        done(self.propose_in(bucket, None, move |bucket| Command::SetVersioning { bucket, versioning }).await?)
+    }
+
+    /// A setting as it was stored.
+    ///
+    /// # Errors
+    /// `Refused(NoSuchBucket)`, `Unavailable`.
+    pub async fn setting(&self, bucket: &str, setting: Setting) -> Result<Option<Bytes>, Error> {
+        self.in_bucket(bucket, move |view, bucket| Ok(view.setting(bucket, setting)?)).await
+    }
+
+    /// Replaces or removes a setting.
+    ///
+    /// # Errors
+    /// `Refused(NoSuchBucket | OutOfBounds)`, `Unavailable`.
+    pub async fn set_setting(&self, bucket: &str, setting: Setting, value: Option<Bytes>) -> Result<(), Error> {
+        let make = move |bucket| Command::SetBucket { bucket, setting, value: value.clone() };
+        done(self.propose_in(bucket, None, make).await?)
+    }
+
+    /// Runs `query` on one snapshot in which the bucket exists.
+    pub(super) async fn in_bucket<R: Send + 'static>(
+        &self,
+        bucket: &str,
+        query: impl FnOnce(&View<'_>, BucketId) -> Result<R, Error> + Send + 'static,
+    ) -> Result<R, Error> {
+        let name = bucket.to_owned();
+        self.snapshot(move |view| query(view, find(view, &name)?.id)).await
+    }
+
+    /// Refuses early what names a bucket that is not there. Cheap for a bucket seen before.
+    pub(super) async fn expect_bucket(&self, name: &str) -> Result<(), Error> {
+        self.bucket_id(name).await.map(|_| ())
+    }
+
+    /// Proposes a command in a bucket; `id`: the leased id it names. A refusal is an error.
+    ///
+    /// A name that was remembered may stand for a bucket made since: then it is looked up and proposed once more.
+    pub(super) async fn propose_in(
+        &self,
+        bucket: &str,
+        id: Option<&FreshId>,
+        make: impl Fn(BucketId) -> Command,
+    ) -> Result<Outcome, Failure> {
+        loop {
+            let was_remembered = self.names.get(bucket).is_some();
+            let command = make(self.bucket_id(bucket).await.map_err(Failure::Never)?);
+            let outcome = match id {
+                Some(id) => self.session.propose_with(id, command).await?,
+                None => self.session.propose(command).await?,
+            };
+            match outcome {
+                Outcome::Refused(Refusal::NoSuchBucket) if was_remembered => self.names.forget(bucket),
+                Outcome::Refused(refusal) => return Err(Failure::Never(refusal.into())),
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    async fn bucket_id(&self, name: &str) -> Result<BucketId, Error> {
+        match self.names.get(name) {
+            Some(id) => Ok(id),
+            None => Ok(self.bucket(name).await?.id),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Installs what the end-to-end suites need and is not there yet: Debian packages (as root), and a virtual environment
+# with the AWS CLI and boto3. Idempotent, and quick when all is there.
+# usage: tests/install-deps.sh [TARGET_DIR]     (default: $CARGO_TARGET_DIR, else target beside the workspace)
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+target=${1:-${CARGO_TARGET_DIR:-$here/../target}}
+venv=${PREDASTORE_TEST_VENV:-$target/test-venv}
+
+missing=
+need() { # program package
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"
+}
+need strace strace
+need mkfs.ext4 e2fsprogs
+need mkfs.xfs xfsprogs
+need xfs_io xfsprogs
+need curl curl
+need s3cmd s3cmd
+need rclone rclone
+need restic restic
+need s3fs s3fs
+need fusermount fuse3
+need python3 python3
+python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q
+        # Names may repeat; apt does not mind.
+        # shellcheck disable=SC2086
+        apt-get install -q -y --no-install-recommends $missing
+    else
+        echo "*** missing for the end-to-end suites:$missing" >&2
+        echo "*** install them (or run this as root); what needs them is skipped, and fails with CI=true" >&2
+    fi
+fi
+
+# awscrt gives boto3 the checksums that Python has not: CRC32C and CRC64NVME.
+wanted='awscli==1.45.11 boto3[crt]==1.43.11'
+stamp=$venv/installed
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    python3 -m venv "$venv"
+    # shellcheck disable=SC2086
+    "$venv/bin/pip" install -q --disable-pip-version-check $wanted
+    echo "$wanted" >"$stamp"
+fi

@@ -1,0 +1,57 @@
+//! What the environment decides: how long the suites run, what they may skip.
+
+use std::io::Write;
+
+/// The number in the environment variable `name`, or `default`.
+///
+/// # Panics
+/// When it is set to something that is no number: a soak run must not silently fall back to the short form.
+pub fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => default,
+    }
+}
+
+/// Whether `name` is set to `1` or `true`.
+pub fn flag(name: &str) -> bool {
+    matches!(std::env::var(name).as_deref(), Ok("1" | "true"))
+}
+
+/// Writes a line to the real standard error: unlike `eprintln!`, the test runner does not swallow it.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What a suite may lack on a developer's machine, and never in CI.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// Effective user 0.
+    Root,
+    /// Loop devices that can be mounted; implies root.
+    LoopMount,
+    /// `/dev/fuse`.
+    Fuse,
+    /// A program in PATH.
+    Program(&'static str),
+}
+
+/// Whether all `needs` are met. If not, says so loudly; with `CI=true` it panics instead: CI never passes by skipping.
+pub fn can_run(test: &str, needs: &[Need]) -> bool {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !is_met(need)).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    assert!(!flag("CI"), "{test} cannot run in CI: missing {missing:?}");
+    say(&format!("\n*** SKIPPED {test}: missing {missing:?} ***\n"));
+    false
+}
+
+fn is_met(need: &Need) -> bool {
+    match need {
+        Need::Root => nix::unistd::geteuid().is_root(),
+        Need::LoopMount => nix::unistd::geteuid().is_root() && std::path::Path::new("/dev/loop-control").exists(),
+        Need::Fuse => std::path::Path::new("/dev/fuse").exists(),
+        Need::Program(name) => crate::shell::find_program(name).is_some(),
+    }
+}

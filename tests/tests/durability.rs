@@ -1,0 +1,145 @@
+//! Nothing acknowledged is lost, and nothing is half there: writers are interrupted by SIGKILL at any time, by SIGKILL at a
+//! sync, and by a file system that is cut off under the process. How often: `PREDASTORE_TEST_KILLS`,
+//! `PREDASTORE_TEST_SYNC_KILLS`, `PREDASTORE_TEST_SHUTDOWNS`.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use predastore_tests::disk::{FileSystem, LoopMount};
+use predastore_tests::knobs::{Need, can_run, number, say};
+use predastore_tests::random::Rng;
+use predastore_tests::s3d::{Config, Inject, PATIENCE, S3d, SYNCS, setting};
+use predastore_tests::workload::{Tally, Workload};
+
+fn config() -> Config {
+    Config::default().plain().set(setting::SWEEP_GRACE, "1s").set(setting::SWEEP_INTERVAL, "1s")
+}
+
+/// A time that is sometimes short against one request and sometimes long enough for hundreds.
+fn moment(rng: &mut Rng) -> Duration {
+    let limit_us = *rng.choose(&[2_000, 50_000, 500_000]);
+    Duration::from_micros(rng.below(limit_us))
+}
+
+/// After an interruption: everything is as the history allows, and the stopped store is clean.
+fn recover(s3d: &mut S3d, workload: &Workload) -> Result<usize> {
+    s3d.restart()?;
+    let count = workload.verify(&mut s3d.s3()?)?;
+    s3d.stop()?;
+    s3d.expect_clean()?;
+    Ok(count)
+}
+
+fn finish(s3d: &mut S3d, workload: &Workload) -> Result<()> {
+    s3d.restart()?;
+    workload.expect_no_leak(s3d)?;
+    s3d.stop()?;
+    s3d.expect_clean()
+}
+
+fn report(test: &str, round: u64, tally: &Tally, count: usize) {
+    let (acknowledged, unknown) = (&tally.acknowledged, &tally.unknown);
+    let figures = format!("{acknowledged:?} acknowledged, {unknown:?} unknown, {count} objects as they should be");
+    if round % 50 == 49 || number("PREDASTORE_TEST_VERBOSE", 0) > 0 {
+        say(&format!("{test} {}: {figures}", round + 1));
+    }
+}
+
+#[test]
+fn sigkill_at_any_time() -> Result<()> {
+    let mut rng = Rng::for_test("sigkill_at_any_time");
+    let mut s3d = S3d::start(config())?;
+    let workload = Workload::new(&s3d, &mut rng)?;
+    let mut acknowledged = 0;
+    for round in 0..number("PREDASTORE_TEST_KILLS", 12) {
+        let pause = moment(&mut rng);
+        let tally = workload.run(&mut s3d, &mut rng, |s3d| {
+            std::thread::sleep(pause);
+            s3d.kill();
+            Ok(())
+        })?;
+        let count = recover(&mut s3d, &workload).with_context(|| format!("round {round}"))?;
+        report("SIGKILL at any time", round, &tally, count);
+        acknowledged += tally.acknowledged.load(Ordering::Relaxed);
+        s3d.restart()?;
+    }
+    ensure!(acknowledged > 0, "no round acknowledged anything: it tests nothing");
+    s3d.kill();
+    finish(&mut s3d, &workload)
+}
+
+#[test]
+fn sigkill_at_a_sync() -> Result<()> {
+    if !can_run("sigkill_at_a_sync", &[Need::Program("strace")]) {
+        return Ok(());
+    }
+    let mut rng = Rng::for_test("sigkill_at_a_sync");
+    let mut s3d = S3d::start(config())?;
+    let workload = Workload::new(&s3d, &mut rng)?;
+    s3d.stop()?;
+    for round in 0..number("PREDASTORE_TEST_SYNC_KILLS", 12) {
+        // Every early sync in turn, some of which belong to the start; later ones at random.
+        let nth = if round % 2 == 0 { 1 + round / 2 % 40 } else { 2 + rng.below(100) };
+        let tally = killed_at_sync(&mut s3d, &workload, &mut rng, nth)?;
+        let count = recover(&mut s3d, &workload).with_context(|| format!("round {round}, sync {nth}"))?;
+        report(&format!("SIGKILL at sync {nth}"), round, &tally, count);
+    }
+    finish(&mut s3d, &workload)
+}
+
+fn killed_at_sync(s3d: &mut S3d, workload: &Workload, rng: &mut Rng, nth: u64) -> Result<Tally> {
+    s3d.config.inject = Some(Inject { syscalls: SYNCS, effect: format!("signal=SIGKILL:when={nth}") });
+    let started = s3d.restart();
+    s3d.config.inject = None;
+    if started.is_err() {
+        // Killed at a sync of its start.
+        s3d.kill();
+        return Ok(Tally::default());
+    }
+    workload.run(s3d, rng, |s3d| s3d.wait_exit(PATIENCE).map(drop))
+}
+
+fn shutdowns(kind: FileSystem, count: u64) -> Result<()> {
+    let mut rng = Rng::for_test(&format!("shutdown of {kind:?}"));
+    let disk = LoopMount::new(kind, 2048)?;
+    let mut s3d = S3d::start(config().in_dir(&disk.path().join("data")))?;
+    let workload = Workload::new(&s3d, &mut rng)?;
+    for round in 0..count {
+        let pause = moment(&mut rng);
+        let tally = workload.run(&mut s3d, &mut rng, |s3d| {
+            std::thread::sleep(pause);
+            disk.shutdown()?;
+            // The writers go on: the next sync fails, and that must end the process.
+            let status = s3d.wait_exit(PATIENCE)?;
+            ensure!(!status.success(), "it ended as if nothing had happened");
+            Ok(())
+        })?;
+        disk.remount()?;
+        let count = recover(&mut s3d, &workload).with_context(|| format!("round {round}"))?;
+        report(&format!("shutdown of {kind:?}"), round, &tally, count);
+        s3d.restart()?;
+    }
+    s3d.kill();
+    finish(&mut s3d, &workload)
+}
+
+fn rounds() -> u64 {
+    number("PREDASTORE_TEST_SHUTDOWNS", 4).div_ceil(2)
+}
+
+#[test]
+fn xfs_shutdown() -> Result<()> {
+    if can_run("xfs_shutdown", &[Need::LoopMount, Need::Program("xfs_io"), Need::Program("mkfs.xfs")]) {
+        shutdowns(FileSystem::Xfs, rounds())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn ext4_shutdown() -> Result<()> {
+    if can_run("ext4_shutdown", &[Need::LoopMount, Need::Program("xfs_io"), Need::Program("mkfs.ext4")]) {
+        shutdowns(FileSystem::Ext4, rounds())?;
+    }
+    Ok(())
+}

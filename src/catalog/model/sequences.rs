@@ -211,7 +211,7 @@ impl World {
                 self.reclaim(&rows);
             }
             3 => self.check_sound(),
-            4..=9 => self.check(random),
+            4..=7 => self.check(random),
             _ => {
                 let count = 1 + random.below(3);
                 let commands: Vec<Command> = (0..count).map(|_| self.command(random)).collect();
@@ -484,7 +484,7 @@ fn pick_id<'m>(
 fn random_keys(random: &mut Random) -> Vec<Vec<u8>> {
     let mut keys: Vec<Vec<u8>> = (0..9).map(|_| random.text(5)).filter(|key| !key.is_empty()).collect();
     keys.push(b"a".to_vec());
-    if random.below(3) == 0 {
+    if random.below(6) == 0 {
         let deep = "/".repeat(path::DEPTH_MAX - 1 + random.below(3));
         keys.extend(["", "a", "a/", "/a", "-"].map(|end| [&deep, end].concat().into_bytes()));
         keys.push(vec![b'/'; KEY_MAX_BYTES]);

@@ -151,7 +151,7 @@ def test_part_copies():
 
     parts = [copy_part(1), copy_part(2, CopySourceRange=f"bytes=3-{5 * MIB + 10}"), part(upload, 3, b"tail")]
     equal(parts[0]["ETag"], '"' + hashlib.md5(data).hexdigest() + '"')
-    refused((400, 416), ("InvalidRange", "InvalidArgument"), s3.upload_part_copy, PartNumber=4, CopySource=source, CopySourceRange=f"bytes=0-{13 * MIB}", **upload)
+    refused((400, 416), ("InvalidRange", "InvalidArgument", "InvalidRequest"), s3.upload_part_copy, PartNumber=4, CopySource=source, CopySourceRange=f"bytes=0-{13 * MIB}", **upload)
     refused(404, "NoSuchKey", s3.upload_part_copy, PartNumber=4, CopySource={"Bucket": BUCKET, "Key": "missing"}, **upload)
     refused(412, "PreconditionFailed", s3.upload_part_copy, PartNumber=4, CopySource=source, CopySourceIfMatch='"x"', **upload)
     complete(upload, parts)

@@ -43,13 +43,16 @@ impl Clients {
 
     /// The environment that the AWS SDKs read; nothing of the user's own configuration.
     fn aws_environment(&self, command: &mut Command) -> Result<()> {
+        // Version 1 of the CLI presigns by Signature Version 2 unless told otherwise.
+        let config = self.scratch.path().join("aws-config");
+        std::fs::write(&config, "[default]\ns3 =\n    signature_version = s3v4\n")?;
         command
+            .env("AWS_CONFIG_FILE", config)
             .env("AWS_ACCESS_KEY_ID", &self.credentials.access_key)
             .env("AWS_SECRET_ACCESS_KEY", &self.credentials.secret_key)
             .env("AWS_DEFAULT_REGION", &self.credentials.region)
             .env("AWS_ENDPOINT_URL", &self.url)
             .env("AWS_CA_BUNDLE", self.ca()?)
-            .env("AWS_CONFIG_FILE", self.scratch.path().join("no-config"))
             .env("AWS_SHARED_CREDENTIALS_FILE", self.scratch.path().join("no-credentials"))
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_PAGER", "")
@@ -115,6 +118,8 @@ impl Clients {
         let mut rclone = command(&["rclone", "--ca-cert"]);
         rclone.arg(self.ca()?).args(["--retries", "1", "--config", "/dev/null"]).args(words);
         rclone
+            // Its AWS SDK would take the bundle for itself, and cannot.
+            .env_remove("AWS_CA_BUNDLE")
             .env("RCLONE_CONFIG_PD_TYPE", "s3")
             .env("RCLONE_CONFIG_PD_PROVIDER", "Other")
             .env("RCLONE_CONFIG_PD_ACCESS_KEY_ID", &self.credentials.access_key)

@@ -31,7 +31,7 @@ fn make_tree(dir: &Path, count: u64) -> Result<()> {
     for index in 0..count {
         let mut path = dir.to_path_buf();
         for _ in 0..rng.below(4) {
-            path.push(format!("{} {}", rng.choose(&names), rng.below(6)));
+            path.push(format!("{} d{}", rng.choose(&names), rng.below(6)));
         }
         std::fs::create_dir_all(&path)?;
         let len = match rng.below(100) {
@@ -103,7 +103,7 @@ fn aws_cli_session(s3d: &S3d, clients: &Clients) -> Result<()> {
     ensure!(aws(&["s3", "sync", text(&source), "s3://aws-bucket/tree"])?.trim().is_empty(), "a second sync found work");
     aws(&["s3", "sync", "--no-progress", "s3://aws-bucket/tree", text(&target)])?;
     same_tree(&source, &target)?;
-    std::fs::remove_dir_all(source.join("plain 0")).ok();
+    std::fs::remove_dir_all(source.join("plain d0")).ok();
     aws(&["s3", "sync", "--no-progress", "--delete", text(&source), "s3://aws-bucket/tree"])?;
     let listed = aws(&["s3", "ls", "--recursive", "s3://aws-bucket/tree/"])?.lines().count();
     ensure!(listed == files_under(&source)?.len(), "{listed} keys after sync --delete");

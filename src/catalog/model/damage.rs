@@ -1,6 +1,5 @@
 //! The complete check finds what it says it finds.
 
-use super::*;
 use crate::catalog::list::tests::Random;
 use crate::catalog::model::sequences::World;
 

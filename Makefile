@@ -37,11 +37,12 @@ dev:
 test-deps:
 	tests/install-deps.sh $(abspath $(TARGET))
 
+# The suites drive the development build, with its assertions: one build of everything serves all tests.
 # Ends with the sum of all suites; the log stays in target/test.log.
-test: test-deps build
+test: test-deps
 	@status=0
-	mkdir -p $(TARGET)
-	S3D_BIN=$(abspath bin/s3d) $(CARGO) test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test.log || status=$$?
+	$(CARGO) build --workspace
+	S3D_BIN=$(abspath $(TARGET))/debug/s3d $(CARGO) test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test.log || status=$$?
 	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	     END { printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored }' $(TARGET)/test.log
 	exit $$status

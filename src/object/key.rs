@@ -1,8 +1,8 @@
 //! Keys and their versions: looking at, listing, changing and deleting them.
 
 use crate::catalog::{
-    Change, Command, DeleteKey, Deleted, ListPage, ListQuery, Lookup, Outcome, Part, Refusal, UploadPage, Version,
-    VersionPage, VersionQuery, View,
+    Bucket, Change, Command, DeleteKey, Deleted, ListPage, ListQuery, Lookup, Outcome, Part, Refusal, UploadPage,
+    Version, VersionPage, VersionQuery, View,
 };
 use crate::ids::{BucketId, Ino, Seq, VersionId};
 
@@ -13,12 +13,21 @@ use std::ops::Range;
 /// Keys that one command deletes.
 const DELETE_BATCH_COUNT: usize = 250;
 
+/// A version, and the bucket it is in, from one snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The bucket.
+    pub bucket: Bucket,
+    /// The version.
+    pub version: Version,
+}
+
 /// The version that `target` names, in a snapshot.
-pub(super) fn look_up(view: &View<'_>, target: &Target) -> Result<Version, Error> {
+pub(super) fn look_up(view: &View<'_>, target: &Target) -> Result<Found, Error> {
     let bucket = find(view, &target.bucket)?;
     match view.lookup(bucket.id, &target.key, target.version)? {
         Lookup::Found(version) if version.is_delete_marker => Err(Refusal::IsDeleteMarker.into()),
-        Lookup::Found(version) => Ok(version),
+        Lookup::Found(version) => Ok(Found { bucket, version }),
         Lookup::Deleted(marker) => Err(Error::Deleted { marker: marker.id }),
         Lookup::Missing if target.version.is_some() => Err(Refusal::NoSuchVersion.into()),
         Lookup::Missing => Err(Refusal::NoSuchKey.into()),
@@ -31,7 +40,7 @@ impl Store {
     /// # Errors
     /// `Refused(NoSuchBucket | NoSuchKey | NoSuchVersion)`, `Deleted`, `Refused(IsDeleteMarker)` where a marker was
     /// named, `Unavailable`.
-    pub async fn head(&self, target: &Target) -> Result<Version, Error> {
+    pub async fn head(&self, target: &Target) -> Result<Found, Error> {
         let target = target.clone();
         self.snapshot(move |view| look_up(view, &target)).await
     }

@@ -44,6 +44,7 @@ use crate::ids::{NodeId, VersionId};
 use crate::units::{BLOCK_BYTES, MIB};
 
 pub use digest::is_body_of;
+pub use key::Found;
 pub use read::{Object, Reader};
 pub use room::Pressure;
 pub use sweep::SweepReport;

@@ -5,14 +5,14 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use crate::catalog::{self, ChecksumAlgorithm, Extent, Manifest, Refusal, Version, View};
+use crate::catalog::{self, Bucket, ChecksumAlgorithm, Extent, Manifest, Refusal, Version, View};
 use crate::file::{self, Chunk, Files};
 use crate::ids::Ino;
 use crate::units::{MIB, SEGMENT_BYTES};
 
 use super::budget::Permit;
 use super::digest::{Digested, Digests, is_body_of};
-use super::key::look_up;
+use super::key::{Found, look_up};
 use super::session::ReadGuard;
 use super::{Error, Store, Target, blocking, joined};
 
@@ -25,6 +25,8 @@ static ZEROS: [u8; SEGMENT_BYTES as usize] = [0; SEGMENT_BYTES as usize];
 
 /// An object opened for reading: its version and its manifest come from one snapshot.
 pub struct Object {
+    /// The bucket it is in.
+    pub bucket: Bucket,
     /// The version.
     pub version: Version,
     content: Content,
@@ -274,11 +276,11 @@ impl Store {
     pub async fn get(&self, target: &Target) -> Result<Object, Error> {
         let mut guard = self.session.begin_read();
         let wanted = target.clone();
-        let (version, manifest, applied) = self
+        let (Found { bucket, version }, manifest, applied) = self
             .snapshot(move |view| {
-                let version = look_up(view, &wanted)?;
-                let manifest = view.manifest(version.ino, 0..version.size_bytes)?;
-                Ok((version, manifest, view.applied_index()?))
+                let found = look_up(view, &wanted)?;
+                let manifest = view.manifest(found.version.ino, 0..found.version.size_bytes)?;
+                Ok((found, manifest, view.applied_index()?))
             })
             .await?;
         guard.taken(applied);
@@ -290,7 +292,7 @@ impl Store {
             return Err(Error::Corrupt(format!("the bytes of node {} in the catalog", version.ino)));
         }
         let content = Content { manifest, size_bytes: version.size_bytes, store: self.clone(), guard };
-        Ok(Object { version, content, name })
+        Ok(Object { bucket, version, content, name })
     }
 
     /// The content of a version that was looked up before.

@@ -244,7 +244,7 @@ async fn bodies_of_every_length_come_back_whole_and_in_ranges() {
         let expected = digest(&body, &[ChecksumAlgorithm::Crc64Nvme]);
         assert_eq!(stored.written.etag, ETag { md5: expected.md5, part_count: 0 });
         assert_eq!((stored.size_bytes, &stored.checksums), (len as u64, &expected.checksums));
-        let version = bed.store.head(&target(&key)).await.unwrap();
+        let version = bed.store.head(&target(&key)).await.unwrap().version;
         assert_eq!((version.size_bytes, &version.attrs.checksums), (len as u64, &expected.checksums));
         for range in [0..len, len / 3..len / 2, len.saturating_sub(1)..len, len..len] {
             let got = bed.get(&key, range.start as u64..range.end as u64).await.unwrap();
@@ -483,7 +483,7 @@ async fn a_copy_shares_the_bytes_and_outlives_its_source() {
         let body = pattern(len, 1);
         bed.put("source", &body).await;
         let chunk_count = bed.chunks().len();
-        let source = bed.store.head(&target("source")).await.unwrap();
+        let source = bed.store.head(&target("source")).await.unwrap().version;
         let stored = bed.store.copy(&source, put_of("copy"), Vec::new()).await.unwrap();
         assert_eq!((stored.written.etag, stored.checksums), (source.etag, source.attrs.checksums.clone()));
         let algorithms = vec![ChecksumAlgorithm::Sha1];
@@ -550,7 +550,7 @@ async fn an_upload_becomes_an_object_without_moving_data() {
     assert!(bed.get("k", 0..whole.len() as u64).await.unwrap() == whole);
     let middle = PART_MIN_BYTES - 10..2 * PART_MIN_BYTES + 80;
     assert!(bed.get("k", middle.clone()).await.unwrap() == whole[middle.start as usize..middle.end as usize]);
-    let version = bed.store.head(&target("k")).await.unwrap();
+    let version = bed.store.head(&target("k")).await.unwrap().version;
     let second = bed.store.part_range(&version, 2).await.unwrap();
     assert_eq!(second, (3, PART_MIN_BYTES..2 * PART_MIN_BYTES + 77));
     assert!(matches!(bed.store.part_range(&version, 4).await, Err(Error::InvalidRange { .. })));
@@ -579,7 +579,7 @@ async fn composite_checksums_are_those_of_the_parts() {
 }
 
 async fn version(bed: &Bed, key: &str) -> Version {
-    bed.store.head(&target(key)).await.unwrap()
+    bed.store.head(&target(key)).await.unwrap().version
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES};
 use super::bucket::{done, unexpected};
 use super::copy::known;
 use super::digest::{self, Digested, etag_of_parts, of_parts};
+use super::key::Found;
 use super::put::{Fresh, Held, Received, place, receive_cost_bytes};
 use super::read::{Content, Reader, read_cost_bytes};
 use super::{Error, Incoming, Source, Store, Stored, Target};
@@ -264,7 +265,7 @@ impl Store {
     async fn stored_before(&self, bucket: &str, key: &[u8], written: Written) -> Result<Stored, Error> {
         let target = Target { bucket: bucket.to_owned(), key: key.to_vec(), version: Some(written.version) };
         match self.head(&target).await {
-            Ok(version) if version.etag == written.etag => {
+            Ok(Found { version, .. }) if version.etag == written.etag => {
                 Ok(Stored { written, size_bytes: version.size_bytes, checksums: version.attrs.checksums })
             }
             _ => Ok(Stored { written, size_bytes: 0, checksums: Vec::new() }),

@@ -115,12 +115,16 @@ impl Signer {
     fn canonical(&self, request: &Request, payload_hash: &str) -> (String, String) {
         let names = self.signed_names(request);
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
-        let mut pairs: Vec<String> = query.split('&').filter(|pair| !pair.is_empty()).map(canonical_pair).collect();
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let mut pairs: Vec<(&str, &str)> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
         pairs.sort();
+        let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut text = format!("{}\n{path}\n{}\n", request.method, pairs.join("&"));
         for name in &names {
             let matching = request.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-            let values: Vec<&str> = matching.map(|(_, value)| value.trim()).collect();
+            // Runs of spaces count as one, as AWS's own signers have it.
+            let values: Vec<String> =
+                matching.map(|(_, value)| value.split_ascii_whitespace().collect::<Vec<_>>().join(" ")).collect();
             text.push_str(&format!("{name}:{}\n", values.join(",")));
         }
         let names = names.join(";");
@@ -171,11 +175,6 @@ impl ChunkSigner {
         let text = format!("{algorithm}\n{}\n{}\n{}\n{rest}", self.timestamp, self.scope, self.previous);
         self.previous = hex(&hmac_sha256(&self.key, text.as_bytes()));
     }
-}
-
-fn canonical_pair(pair: &str) -> String {
-    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-    format!("{name}={value}")
 }
 
 /// Percent-encodes `text` as SigV4 wants it; `/` too where `slash` is set.

@@ -391,6 +391,14 @@ mod tests {
     }
 
     #[test]
+    fn every_operation_is_documented() {
+        let document = include_str!("../../../docs/S3.md");
+        for operation in Operation::ALL {
+            assert!(document.contains(&format!("| {} |", operation.name())), "docs/S3.md lacks {}", operation.name());
+        }
+    }
+
+    #[test]
     fn actions() {
         assert_eq!(Operation::GetObject.action(false), "s3:GetObject");
         assert_eq!(Operation::GetObject.action(true), "s3:GetObjectVersion");

@@ -2,6 +2,7 @@
 
 use axum::response::Response;
 use predastore::catalog::Version;
+use predastore::object::Found;
 
 use super::object::of_read;
 use super::target_of;
@@ -20,8 +21,7 @@ const KNOWN: [&str; 5] = ["ETag", "Checksum", "ObjectParts", "StorageClass", "Ob
 pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
     let wanted = wanted(request)?;
     let target = target_of(request)?;
-    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
-    let version = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let Found { bucket, version } = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
     let has = |name: &str| wanted.contains(&name);
     let part_count = version.etag.part_count;
     let attributes = Attributes {

@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use predastore::catalog::{Attrs, Refusal, Version};
-use predastore::object::{Error, Put, Target};
+use predastore::object::{Error, Found, Put, Target};
 
 use super::object::{of_read, precondition};
 use super::{multipart, parse_version};
@@ -22,7 +22,7 @@ const ATTEMPTS: usize = 3;
 /// CopyObject.
 pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
-    let (source, asked) = source_of(request)?;
+    let source = source_of(request)?;
     let replace_metadata = directive(request, "x-amz-metadata-directive")?;
     let replace_tags = directive(request, "x-amz-tagging-directive")?;
     let fresh = metadata::attrs_of(request)?;
@@ -35,17 +35,17 @@ pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3E
         return Err(S3Error::new(ErrorCode::InvalidRequest, message));
     }
     let mut attempt = 1;
-    let (version, stored) = loop {
-        let version = read_source(app, request, &source).await?;
+    let (found, stored) = loop {
+        let found = read_source(app, request, &source).await?;
         let put = Put {
             bucket: request.bucket().to_owned(),
             key: request.key().as_bytes().to_vec(),
-            attrs: attrs_of(&version, &fresh, replace_metadata, replace_tags),
+            attrs: attrs_of(&found.version, &fresh, replace_metadata, replace_tags),
             precondition: precondition(request)?,
         };
-        match app.store.copy(&version, put, algorithm.into_iter().collect()).await {
+        match app.store.copy(&found.version, put, algorithm.into_iter().collect()).await {
             Err(Error::Refused(Refusal::SourceGone)) if attempt < ATTEMPTS => attempt += 1,
-            outcome => break (version, outcome.map_err(failure::of)?),
+            outcome => break (found, outcome.map_err(failure::of)?),
         }
     };
     let mut response = respond::xml(response::copy_object(
@@ -54,7 +54,7 @@ pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3E
         shown::object_checksum(&stored.checksums, stored.written.etag.part_count).as_ref(),
     ));
     let headers = response.headers_mut();
-    name_source_version(headers, app, &asked, &version).await?;
+    name_source_version(headers, &found);
     if stored.written.ever_versioned {
         respond::put(headers, "x-amz-version-id", &stored.written.version.to_string());
     }
@@ -63,7 +63,7 @@ pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3E
 
 /// UploadPartCopy.
 pub(super) async fn part(app: &App, request: &Request) -> Result<Response, S3Error> {
-    let (source, asked) = source_of(request)?;
+    let source = source_of(request)?;
     let (upload, number) = multipart::part_of(request)?;
     let range = match request.header("x-amz-copy-source-range")? {
         None => None,
@@ -74,13 +74,13 @@ pub(super) async fn part(app: &App, request: &Request) -> Result<Response, S3Err
         })?),
     };
     let mut attempt = 1;
-    let (version, part) = loop {
-        let version = read_source(app, request, &source).await?;
-        let range = range.map(|range| within(range, version.size_bytes)).transpose()?;
+    let (found, part) = loop {
+        let found = read_source(app, request, &source).await?;
+        let range = range.map(|range| within(range, found.version.size_bytes)).transpose()?;
         let (bucket, key) = (request.bucket(), request.key().as_bytes());
-        match app.store.copy_part(bucket, key, upload, number, &version, range).await {
+        match app.store.copy_part(bucket, key, upload, number, &found.version, range).await {
             Err(Error::Refused(Refusal::SourceGone)) if attempt < ATTEMPTS => attempt += 1,
-            outcome => break (version, outcome.map_err(failure::of)?),
+            outcome => break (found, outcome.map_err(failure::of)?),
         }
     };
     let mut response = respond::xml(response::copy_part(
@@ -88,7 +88,7 @@ pub(super) async fn part(app: &App, request: &Request) -> Result<Response, S3Err
         milliseconds(part.modified),
         shown::part_checksum(&part.checksums, None).as_ref(),
     ));
-    name_source_version(response.headers_mut(), app, &asked, &version).await?;
+    name_source_version(response.headers_mut(), &found);
     Ok(response)
 }
 
@@ -103,14 +103,14 @@ fn within(range: ByteRange, size_bytes: u64) -> Result<std::ops::Range<u64>, S3E
     }
 }
 
-fn source_of(request: &Request) -> Result<(Target, CopySource), S3Error> {
+fn source_of(request: &Request) -> Result<Target, S3Error> {
     let source = CopySource::parse(request.header("x-amz-copy-source")?.unwrap_or_default())?;
     let version = source.version_id.as_deref().map(parse_version).transpose()?;
-    Ok((Target { bucket: source.bucket.clone(), key: source.key.clone().into_bytes(), version }, source))
+    Ok(Target { bucket: source.bucket, key: source.key.into_bytes(), version })
 }
 
-async fn read_source(app: &App, request: &Request, source: &Target) -> Result<Version, S3Error> {
-    let version = app.store.head(source).await.map_err(|error| match error {
+async fn read_source(app: &App, request: &Request, source: &Target) -> Result<Found, S3Error> {
+    let found = app.store.head(source).await.map_err(|error| match error {
         Error::Refused(Refusal::IsDeleteMarker) => S3Error::new(
             ErrorCode::InvalidRequest,
             "The source of a copy request may not specifically refer to a delete marker by version id.",
@@ -124,8 +124,8 @@ async fn read_source(app: &App, request: &Request, source: &Target) -> Result<Ve
         if_modified_since: request.header("x-amz-copy-source-if-modified-since")?,
         if_unmodified_since: request.header("x-amz-copy-source-if-unmodified-since")?,
     };
-    match conditions.evaluate(&version.etag.to_string(), milliseconds(version.modified)).for_copy_source() {
-        Outcome::Proceed => Ok(version),
+    match conditions.evaluate(&found.version.etag.to_string(), milliseconds(found.version.modified)).for_copy_source() {
+        Outcome::Proceed => Ok(found),
         Outcome::NotModified | Outcome::PreconditionFailed => Err(ErrorCode::PreconditionFailed.into()),
     }
 }
@@ -157,15 +157,8 @@ fn attrs_of(source: &Version, fresh: &Attrs, replace_metadata: bool, replace_tag
     attrs
 }
 
-async fn name_source_version(
-    headers: &mut http::HeaderMap,
-    app: &App,
-    source: &CopySource,
-    version: &Version,
-) -> Result<(), S3Error> {
-    let bucket = app.store.bucket(&source.bucket).await.map_err(failure::of)?;
-    if bucket.ever_versioned {
-        respond::put(headers, "x-amz-copy-source-version-id", &version.id.to_string());
+fn name_source_version(headers: &mut http::HeaderMap, source: &Found) {
+    if source.bucket.ever_versioned {
+        respond::put(headers, "x-amz-copy-source-version-id", &source.version.id.to_string());
     }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use predastore::catalog::{DeleteKey, Deleted, Precondition, Refusal, Version};
-use predastore::object::{Error, Put, Stored, Target};
+use predastore::object::{Error, Found, Put, Stored, Target};
 
 use super::{XML_MAX_BYTES, parse_version, target_of, version_of};
 use crate::app::{App, Request};
@@ -24,9 +24,8 @@ use crate::{acl, dates, failure, metadata, xml};
 /// GET of an object.
 pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
     let object = app.store.get(&target).await.map_err(|error| of_read(error, &target))?;
-    let answer = describe(app, request, &object.version, bucket.ever_versioned).await?;
+    let answer = describe(app, request, &object.version, object.bucket.ever_versioned).await?;
     let Some((mut response, range)) = answer.range() else { return Ok(answer.response) };
     *response.body_mut() = if range.is_empty() {
         Body::empty()
@@ -39,8 +38,7 @@ pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Erro
 /// HEAD of an object.
 pub(super) async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
-    let version = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let Found { bucket, version } = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
     Ok(describe(app, request, &version, bucket.ever_versioned).await?.response)
 }
 
@@ -325,16 +323,14 @@ fn delete_key(asked: &ObjectToDelete) -> Result<DeleteKey, S3Error> {
 /// GET ?acl: the owner has full control, always.
 pub(super) async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
-    app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let bucket = app.store.head(&target).await.map_err(|error| of_read(error, &target))?.bucket;
     Ok(respond::xml(response::owner_only_acl(&shown::owner(&bucket.owner))))
 }
 
 /// PUT ?acl: what amounts to owner-only is accepted.
 pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
-    app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let bucket = app.store.head(&target).await.map_err(|error| of_read(error, &target))?.bucket;
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     acl::check(request, &document, &bucket.owner)?;
     Ok(respond::empty(StatusCode::OK))
@@ -343,8 +339,7 @@ pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> 
 /// GET ?retention and ?legal-hold of an object that has none.
 pub(super) async fn no_lock(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.bucket(&target.bucket).await.map_err(failure::of)?;
-    app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let bucket = app.store.head(&target).await.map_err(|error| of_read(error, &target))?.bucket;
     if !bucket.lock {
         return Err(S3Error::new(ErrorCode::InvalidRequest, "Bucket is missing Object Lock Configuration"));
     }

@@ -3,8 +3,9 @@
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
-use predastore::catalog::{Change, Setting};
+use predastore::catalog::{Bucket, Change, Setting};
 use predastore::ids::VersionId;
+use predastore::object::Found;
 
 use super::object::of_read;
 use super::{XML_MAX_BYTES, target_of};
@@ -18,8 +19,9 @@ use crate::{failure, respond};
 /// GetObjectTagging; no tags are an empty set.
 pub(super) async fn of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let version = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
-    answer(app, request, respond::xml(response::tagging(&shown::tags(&version.attrs.tags))), version.id).await
+    let Found { bucket, version } = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let response = respond::xml(response::tagging(&shown::tags(&version.attrs.tags)));
+    Ok(with_version(response, &bucket, version.id))
 }
 
 /// PutObjectTagging.
@@ -42,14 +44,15 @@ async fn change(
 ) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let changed = app.store.change(&target, Change::Tags(tags)).await.map_err(|error| of_read(error, &target))?;
-    answer(app, request, respond::empty(status), changed).await
+    let bucket = super::bucket::of(app, request).await?;
+    Ok(with_version(respond::empty(status), &bucket, changed))
 }
 
-async fn answer(app: &App, request: &Request, mut response: Response, version: VersionId) -> Result<Response, S3Error> {
-    if super::bucket::of(app, request).await?.ever_versioned {
+fn with_version(mut response: Response, bucket: &Bucket, version: VersionId) -> Response {
+    if bucket.ever_versioned {
         respond::put(response.headers_mut(), "x-amz-version-id", &version.to_string());
     }
-    Ok(response)
+    response
 }
 
 /// GetBucketTagging. The setting is kept as the document that answers it.

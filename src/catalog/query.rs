@@ -388,7 +388,7 @@ impl View<'_> {
 
     /// Where the bytes of `range` of a content are: every extent that overlaps it, whole.
     ///
-    /// `range`: half-open, bytes; what lies past the content's end names nothing. An inline content comes whole.
+    /// `range`: half-open, bytes; an empty one overlaps nothing, and what lies past the content's end names nothing. An inline content comes whole.
     ///
     /// # Errors
     /// `Inconsistent`: no such node, or a chunk without a place.
@@ -667,7 +667,9 @@ impl PartSpan {
 }
 
 fn overlaps(extent: &Extent, range: &Range<u64>) -> bool {
-    extent.start_bytes < range.end && range.start < extent.start_bytes.saturating_add(extent.len_bytes)
+    !range.is_empty()
+        && extent.start_bytes < range.end
+        && range.start < extent.start_bytes.saturating_add(extent.len_bytes)
 }
 
 fn read_place(row: &rusqlite::Row<'_>, column: usize, chunk: Ino) -> Result<Place, Error> {
@@ -725,3 +727,6 @@ impl From<rusqlite::types::FromSqlError> for Error {
         Error::Undecodable { what: "column" }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 pub(in crate::catalog) use super::Groups;
 use super::*;
 use crate::catalog::query::kind;
+use crate::catalog::store::keep_plans;
 
 const BUCKET: BucketId = BucketId(1);
 const TAG: [u8; 16] = [7; 16];
@@ -24,6 +25,7 @@ impl Tree {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(include_str!("../schema.sql")).unwrap();
         connection.pragma_update(None, "foreign_keys", false).unwrap();
+        keep_plans(&connection).unwrap();
         Tree { connection, directories: BTreeMap::from([(Vec::new(), 1)]), next: 2 }
     }
 

@@ -122,7 +122,7 @@ fn manifest(model: &Model, content: &Content, range: &std::ops::Range<u64>) -> M
     let mut start_bytes = 0;
     let mut extents = Vec::new();
     for (chunk, chunk_start_bytes, len_bytes) in runs {
-        if start_bytes < range.end && range.start < start_bytes + len_bytes {
+        if !range.is_empty() && start_bytes < range.end && range.start < start_bytes + len_bytes {
             let place = model.places[&chunk].clone();
             extents.push(Extent { start_bytes, chunk, chunk_start_bytes, len_bytes, place });
         }
@@ -213,10 +213,12 @@ fn expect_items<'m, T>(
             None if key > &query.after || key == &query.after && is_behind_marker => {
                 entries.push((key.clone(), Some(item)));
             }
-            Some(group) if group > query.after.as_slice() && !query.after.starts_with(group) => {
-                if entries.last().is_none_or(|(name, _)| name != group) {
-                    entries.push((group.to_vec(), None));
-                }
+            Some(group)
+                if group > query.after.as_slice()
+                    && !query.after.starts_with(group)
+                    && entries.last().is_none_or(|(name, _)| name != group) =>
+            {
+                entries.push((group.to_vec(), None));
             }
             _ => {}
         }

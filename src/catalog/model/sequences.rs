@@ -20,9 +20,9 @@ const STEPS: usize = 40;
 const CASES_PER_CATALOG: u64 = 50;
 const LEASE_COUNT: u32 = 65_536;
 
-struct World {
+pub(super) struct World {
     _dir: TempDir,
-    catalog: Catalog,
+    pub(super) catalog: Catalog,
     model: Model,
     index: u64,
     session: SessionId,
@@ -36,7 +36,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> World {
+    pub(super) fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(dir.path(), Options { reader_count: 1, ..Options::default() }).unwrap();
         let mut world = World {
@@ -186,14 +186,7 @@ impl World {
 
     fn run(&mut self, seed: u64, steps: &[u64]) {
         let mut random = Random(seed);
-        self.keys = random_keys(&mut random);
-        self.names.clear();
-        for name in ["b", "a"] {
-            let lock = random.below(8) == 0;
-            let id = BucketId(self.id().0);
-            self.names.push(id);
-            self.send(vec![create_bucket(id, name, lock)]);
-        }
+        self.begin(&mut random);
         for step in steps {
             self.step(&mut Random(*step));
         }
@@ -202,7 +195,19 @@ impl World {
         self.clean();
     }
 
-    fn step(&mut self, random: &mut Random) {
+    /// Picks keys, and makes two buckets.
+    pub(super) fn begin(&mut self, random: &mut Random) {
+        self.keys = random_keys(random);
+        self.names.clear();
+        for name in ["b", "a"] {
+            let lock = random.below(8) == 0;
+            let id = BucketId(self.id().0);
+            self.names.push(id);
+            self.send(vec![create_bucket(id, name, lock)]);
+        }
+    }
+
+    pub(super) fn step(&mut self, random: &mut Random) {
         match random.below(40) {
             0 => self.ask_again(),
             1 => self.drain(1 + random.below(6) as u32),
@@ -526,7 +531,7 @@ fn catalog_and_model_agree() {
     println!("PREDASTORE_TEST_SEED={first} PREDASTORE_TEST_CASES={count}");
     let mut world = World::new();
     for (number, seed) in (first..first + count).enumerate() {
-        if number as u64 % CASES_PER_CATALOG == 0 {
+        if (number as u64).is_multiple_of(CASES_PER_CATALOG) {
             world = World::new();
         }
         let mut random = Random(seed);

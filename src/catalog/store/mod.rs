@@ -22,6 +22,7 @@ mod tests;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::Error;
@@ -192,7 +193,15 @@ fn open_connection(database: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    keep_plans(&connection)?;
     Ok(connection)
+}
+
+/// Makes a statement's plan depend on its text alone. Otherwise one with `LIMIT ?` is prepared anew at every use,
+/// in case the number bound to it calls for another plan.
+pub(super) fn keep_plans(connection: &Connection) -> Result<(), Error> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 fn check_format(connection: &Connection) -> Result<(), Error> {

@@ -129,6 +129,7 @@ fn open_reader(database: &Path) -> Result<Connection, Error> {
     let connection = Connection::open_with_flags(database, flags)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(128);
+    super::keep_plans(&connection)?;
     Ok(connection)
 }
 

@@ -246,6 +246,10 @@ fn checkpoints_keep_the_wal_short() {
     store.sync().unwrap();
     assert!(checkpoint::wal_pages(store.connection()).unwrap() > 12_000, "a reader needs them");
     reader.execute_batch("COMMIT").unwrap();
-    store.sync().unwrap();
-    assert_eq!(checkpoint::wal_pages(store.connection()).unwrap(), 0);
+    // The thread may be at it still, and only one checkpoint runs at a time.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while checkpoint::wal_pages(store.connection()).unwrap() > 0 {
+        assert!(std::time::Instant::now() < deadline, "the WAL stays long");
+        store.sync().unwrap();
+    }
 }

@@ -80,6 +80,10 @@ async fn a_catalog_error_is_fatal_and_the_outcome_unknown() {
     raft.barrier().await.unwrap();
     let error = raft.propose_raw(RaftCommand(Bytes::from_static(b"\xffnot an envelope"))).await.unwrap_err();
     assert!(matches!(error, LedgerError::Unknown(_)), "{error}");
+    // The proposer hears of it while the hook is still to be called.
+    while fatals.noted().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
     assert!(fatals.noted()[0].contains("undecodable command"), "{:?}", fatals.noted());
     let later = raft.propose(envelope(SessionId(1), 1, Command::LeaseIds { count: 1 })).await;
     assert!(later.is_err(), "nothing is applied after an error: {later:?}");

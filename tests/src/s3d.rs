@@ -402,6 +402,40 @@ impl S3d {
         shell::files_under(&chunks)
     }
 
+    /// Moves what is in the stopped catalog's write-ahead log into its database.
+    ///
+    /// # Errors
+    /// When there is no catalog, or it cannot be opened.
+    pub fn checkpoint_catalog(&self) -> Result<()> {
+        let files = shell::files_under(&self.data_dir.join("catalog"))?;
+        let databases = files.iter().filter(|(file, _)| file.extension().is_some_and(|extension| extension == "db"));
+        for (database, _) in databases {
+            let connection = rusqlite::Connection::open(database)?;
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Every blob of at least `min_bytes` in the stopped catalog, whatever its table is called.
+    ///
+    /// # Errors
+    /// As [`S3d::checkpoint_catalog`].
+    pub fn catalog_blobs(&self, min_bytes: usize) -> Result<Vec<Vec<u8>>> {
+        // A copy: SQLite would move the write-ahead log into the database.
+        let copy = tempfile::tempdir()?;
+        let mut blobs = Vec::new();
+        for (file, _) in shell::files_under(&self.data_dir.join("catalog"))? {
+            let name = file.file_name().unwrap_or_default();
+            std::fs::copy(&file, copy.path().join(name))?;
+        }
+        for (database, _) in shell::files_under(copy.path())? {
+            if database.extension().is_some_and(|extension| extension == "db") {
+                blobs.extend(blobs_of(&database, min_bytes)?);
+            }
+        }
+        Ok(blobs)
+    }
+
     /// Resident memory in bytes.
     ///
     /// # Errors
@@ -476,6 +510,28 @@ fn strace(inject: &Inject) -> Command {
     command.args(["-e", &format!("trace={}", inject.syscalls)]);
     command.args(["-e", &format!("inject={}:{}", inject.syscalls, inject.effect)]);
     command
+}
+
+fn blobs_of(database: &Path, min_bytes: usize) -> Result<Vec<Vec<u8>>> {
+    let connection = rusqlite::Connection::open(database)?;
+    let mut tables = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+    let tables: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut blobs = Vec::new();
+    for table in tables {
+        let mut statement = connection.prepare(&format!("SELECT * FROM \"{table}\""))?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            for column in 0..columns {
+                if let rusqlite::types::ValueRef::Blob(blob) = row.get_ref(column)?
+                    && blob.len() >= min_bytes
+                {
+                    blobs.push(blob.to_vec());
+                }
+            }
+        }
+    }
+    Ok(blobs)
 }
 
 fn export_line(line: &str) -> Option<(&str, &str)> {

@@ -77,7 +77,7 @@ fn aws_cli() -> Result<()> {
 
 fn aws_cli_session(s3d: &S3d, clients: &Clients) -> Result<()> {
     let (source, target) = (clients.scratch().join("source"), clients.scratch().join("target"));
-    make_tree(&source, 3000)?;
+    make_tree(&source, 2000)?;
     let file = clients.scratch().join("file");
     std::fs::write(&file, body(1, 20 << 20))?;
     let aws = |words: &[&str]| clients.aws(words);

@@ -102,6 +102,8 @@ struct Account {
     key: String,
     access_key_id: Option<String>,
     received_bytes: u64,
+    /// The connection ends with this answer.
+    close: bool,
 }
 
 impl App {
@@ -127,6 +129,7 @@ impl App {
         let mut body = Upload::new(body, &head.headers, self.config.stall);
         let answered = self.carry_out(head, &mut body, account).await;
         account.received_bytes = body.received_bytes();
+        account.close = body.continue_was_withheld();
         if answered.is_err() {
             // A client that is still sending would otherwise see a reset connection instead of the error.
             body.drain().await;
@@ -201,6 +204,9 @@ async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, requ
     let code = answered.as_ref().err().map(|error| error.code.as_str());
     let mut response = answered.unwrap_or_else(|error| respond::error(&error, &resource, &request_id, &method));
     seal(&mut response, &request_id, &method);
+    if account.close {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 
     let done = Done {
         app,

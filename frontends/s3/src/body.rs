@@ -139,9 +139,15 @@ impl Upload {
         self.received_bytes
     }
 
+    /// Whether the client waited for a 100 that it was not given. Its connection must not be used again: botocore
+    /// misreads what follows a final answer that came in the place of a 100.
+    pub fn continue_was_withheld(&self) -> bool {
+        self.expects_continue && self.received_bytes == 0
+    }
+
     /// Reads away a little of what a refused client still sends.
     pub async fn drain(&mut self) {
-        if self.expects_continue && self.received_bytes == 0 {
+        if self.continue_was_withheld() {
             return;
         }
         let reading = async {

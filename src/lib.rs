@@ -7,9 +7,9 @@
 //! - [`object`]: the front door. Object semantics over catalog and chunks; all that a frontend sees.
 //! - [`consensus`]: openraft on top of [`log`] and [`catalog`]: log store, ReadIndex, snapshots.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
-//! - [`file`]: the `plain` layout: one file per chunk on one node.
+//! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
 //! - [`log`]: append-only log files: records, group commit, recovery.
-//! - [`env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
+//! - [`mod@env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
 
 pub mod catalog;
 pub mod check;

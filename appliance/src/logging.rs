@@ -8,7 +8,7 @@ use tracing_subscriber::fmt;
 
 use crate::config::Log;
 
-/// Starts logging. `log` was judged by [`Config::load`]; called once.
+/// Starts logging. `log` was judged by the configuration; called once.
 pub(crate) fn start(log: &Log) {
     let filter = EnvFilter::builder().parse_lossy(directives(&log.directives));
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);

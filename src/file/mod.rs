@@ -12,7 +12,7 @@
 //! Invariants
 //! - A file under its durable name is whole and synced: it is written under another name, synced, renamed, and
 //!   the directory synced, before anybody hears of it. An id is written once, so a name never changes its bytes.
-//! - No byte is returned whose segment was not verified against the checksum it was written with ([`format`]).
+//! - No byte is returned whose segment was not verified against the checksum it was written with ([`mod@format`]).
 //! - A failed sync is final: the file is discarded, nothing is retried, and the fatal hook is called, because what
 //!   the kernel dropped may have been any file's.
 

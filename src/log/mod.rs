@@ -9,7 +9,7 @@
 //! batch       what was synced before it | entries: records, truncations, purges, resets, marks
 //! ```
 //!
-//! The bytes are in [`format`], the witness's in [`witness`]. Invariants stand at the top of the file that keeps them:
+//! The bytes are in [`mod@format`], the witness's in [`witness`]. Invariants stand at the top of the file that keeps them:
 //! `format` (what makes a batch valid), `writer` (what is written when), `view` (what callers see), `recover` (what
 //! opening accepts), `witness`, `files` (what may be recycled).
 //!

@@ -40,7 +40,7 @@ const COMPARED_ROUNDS: u32 = 5;
 /// How to measure.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// Endpoint to measure: http[s]://host[:port]
+    /// Endpoint to measure: http://host:port or https://host:port
     #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
     endpoint: String,
     /// A second endpoint, measured by turns with the first

@@ -47,6 +47,8 @@ pub struct Config {
     pub settings: BTreeMap<String, String>,
     /// Serve plain HTTP.
     pub plain_http: bool,
+    /// Contents of a configuration file, TOML.
+    pub toml: Option<String>,
     /// An existing directory to keep the data in; none: a temporary one.
     pub data_dir: Option<PathBuf>,
     /// Faults to inject; none: run without strace.
@@ -123,7 +125,7 @@ pub struct S3d {
     credentials: Option<Credentials>,
     child: Option<Child>,
     log: PathBuf,
-    _scratch: tempfile::TempDir,
+    scratch: tempfile::TempDir,
 }
 
 impl S3d {
@@ -146,7 +148,7 @@ impl S3d {
         let data_dir = config.data_dir.clone().unwrap_or_else(|| scratch.path().join("data"));
         let (port, admin_port) = (free_port()?, free_port()?);
         let log = scratch.path().join("log");
-        Ok(S3d { config, data_dir, port, admin_port, credentials: None, child: None, log, _scratch: scratch })
+        Ok(S3d { config, data_dir, port, admin_port, credentials: None, child: None, log, scratch })
     }
 
     /// Starts the process again on the same directory and ports and waits until it serves.
@@ -167,6 +169,9 @@ impl S3d {
             bail!("it runs already");
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        if let Some(toml) = &self.config.toml {
+            std::fs::write(self.config_file(), toml)?;
+        }
         let mut command = self.command();
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         die_with_this_thread(&mut command);
@@ -188,8 +193,15 @@ impl S3d {
         if self.config.plain_http {
             command.args(["--tls", "off"]);
         }
+        if self.config.toml.is_some() {
+            command.arg("-config").arg(self.config_file());
+        }
         self.environment(&mut command);
         command
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.scratch.path().join("config.toml")
     }
 
     fn environment(&self, command: &mut Command) {
@@ -360,6 +372,17 @@ impl S3d {
             std::thread::sleep(Duration::from_millis(5));
         }
         bail!("s3d still runs after {patience:?}\n{}", self.log_tail())
+    }
+
+    /// Files below the data directory that hold keys or credentials.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn secret_files(&self) -> Result<Vec<PathBuf>> {
+        let keys = shell::files_under(&self.data_dir.join("keys"))?.into_iter().map(|(file, _)| file);
+        Ok(keys
+            .filter(|file| !matches!(file.file_name().and_then(|name| name.to_str()), Some("ca.pem" | "server.pem")))
+            .collect())
     }
 
     /// `s3d check` on the stopped store.

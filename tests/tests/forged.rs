@@ -714,6 +714,10 @@ fn attributes(forger: &mut Forger) -> Forged {
         ("x-amz-storage-class", "NONSENSE"),
         ("x-amz-acl", "nonsense"),
         ("x-amz-server-side-encryption", "rot13"),
+        // Not done, so it must not be said to be done.
+        ("x-amz-server-side-encryption", "AES256"),
+        ("x-amz-server-side-encryption", "aws:kms"),
+        ("x-amz-object-lock-legal-hold", "ON"),
         ("x-amz-object-lock-mode", "NONSENSE"),
         ("x-amz-tagging", "=v"),
         ("x-amz-server-side-encryption-customer-algorithm", "AES255"),

@@ -1,0 +1,109 @@
+//! The process itself: its lock, its signals, its identity, its admin endpoint.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use predastore_tests::random::body;
+use predastore_tests::s3d::{Config, PATIENCE, S3d};
+use predastore_tests::sigv4::UNSIGNED_PAYLOAD;
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn a_data_directory_has_one_process() -> Result<()> {
+    let first = S3d::start(Config::default().plain())?;
+    first.s3()?.create_bucket("locked")?;
+    let mut second = S3d::stopped(Config::default().plain().in_dir(&first.data_dir))?;
+    second.spawn()?;
+    let status = second.wait_exit(PATIENCE)?;
+    ensure!(!status.success(), "a second process ended with {status}");
+    ensure!(second.log_text().contains("in use"), "{}", second.log_tail());
+    ensure!(!first.check()?.clean, "s3d check takes a store that is in use for clean");
+    first.s3()?.put("locked", "key", "x")?.expect(200).map(drop)
+}
+
+#[test]
+fn sigterm_drains() -> Result<()> {
+    let mut s3d = S3d::start(Config::default())?;
+    let s3 = s3d.s3()?;
+    s3d.s3()?.create_bucket("drained")?;
+    let bytes = body(1, 2 * MIB);
+    let mut request = s3.request("PUT", "drained", "key", "", "").header("Content-Length", bytes.len().to_string());
+    s3.signer.sign_as(&mut request, UNSIGNED_PAYLOAD);
+    let mut connection = s3.endpoint.connect()?;
+    connection.write(&request.head())?;
+    connection.write(&bytes[..MIB])?;
+    s3d.signal(Signal::SIGTERM)?;
+    let deadline = Instant::now() + PATIENCE;
+    while s3d.admin("/health").is_ok_and(|answer| answer.status == 200) {
+        ensure!(Instant::now() < deadline, "it does not say that it drains");
+    }
+    ensure!(s3d.try_exit()?.is_none(), "it ended in the middle of a request\n{}", s3d.log_tail());
+    connection.write(&bytes[MIB..])?;
+    connection.response("PUT")?.expect(200)?;
+    drop(connection);
+    ensure!(s3d.wait_exit(PATIENCE)?.success(), "{}", s3d.log_tail());
+    s3d.restart()?;
+    s3d.s3()?.expect_body("drained", "key", &bytes)
+}
+
+#[test]
+fn identity_survives_a_restart_and_is_private() -> Result<()> {
+    let mut s3d = S3d::start(Config::default())?;
+    let (before, ca) = (s3d.credentials().clone(), s3d.credentials().ca.clone());
+    let ca_text = ca.as_ref().map(std::fs::read).transpose()?;
+    let files = s3d.secret_files()?;
+    ensure!(files.len() >= 2, "secrets in {files:?}");
+    for file in &files {
+        let mode = std::fs::metadata(file)?.permissions().mode() & 0o777;
+        ensure!(mode == 0o600, "{} has mode {mode:o}", file.display());
+    }
+    s3d.stop()?;
+    let mut again = S3d::start(Config::default().in_dir(&s3d.data_dir))?;
+    ensure!(again.credentials().secret_key == before.secret_key && again.credentials().access_key == before.access_key);
+    ensure!(ca.as_ref().map(std::fs::read).transpose()? == ca_text, "the authority has changed");
+    again.s3()?.create_bucket("again")?;
+    again.stop()?;
+    let other = S3d::start(Config::default())?;
+    ensure!(other.credentials().secret_key != before.secret_key, "two stores have one secret");
+    Ok(())
+}
+
+#[test]
+fn an_unknown_setting_is_refused_by_name() -> Result<()> {
+    let mut s3d = S3d::stopped(Config::default().set("PREDASTORE_SERVER_PROT", "1"))?;
+    s3d.spawn()?;
+    ensure!(!s3d.wait_exit(PATIENCE)?.success());
+    ensure!(s3d.log_text().to_lowercase().contains("server_prot"), "{}", s3d.log_tail());
+    let mut s3d = S3d::stopped(Config { toml: Some("[server]\nprot = 1\n".into()), ..Config::default() })?;
+    s3d.spawn()?;
+    ensure!(!s3d.wait_exit(PATIENCE)?.success());
+    ensure!(s3d.log_text().contains("server.prot"), "{}", s3d.log_tail());
+    Ok(())
+}
+
+#[test]
+fn the_admin_endpoint_tells_what_happens() -> Result<()> {
+    let s3d = S3d::start(Config::default())?;
+    let mut s3 = s3d.s3()?;
+    s3.create_bucket("counted")?;
+    for index in 0..7 {
+        s3.put("counted", &format!("{index}"), "x")?.expect(200)?;
+    }
+    let metrics = s3d.admin("/metrics")?.expect(200)?.text();
+    let counted = metrics.lines().any(|line| line.contains("\"PutObject\"") && line.trim_end().ends_with(" 7"));
+    ensure!(counted, "seven PUTs are not in the metrics:\n{metrics}");
+    ensure!(metrics.contains("_bucket{"), "no histogram in the metrics");
+    let status = s3d.status()?;
+    ensure!(status["state"] == "serving", "{status}");
+    for text in [metrics, status.to_string()] {
+        ensure!(!text.contains(&s3d.credentials().secret_key), "the secret key is shown");
+    }
+    // The S3 port knows nothing of it.
+    let answer =
+        s3.send(&predastore_tests::http::Request::new("GET", "/metrics", "").header("Host", s3.endpoint.authority()))?;
+    ensure!(answer.status == 403, "GET /metrics on the S3 port: {}", answer.status);
+    Ok(())
+}

@@ -70,10 +70,7 @@ impl Upload {
     }
 
     /// Takes what the verified head says of the body; before this nothing can be read.
-    ///
-    /// # Errors
-    /// None today; a payload that cannot be decoded would be refused here.
-    pub fn verify(&mut self, payload: Payload) -> Result<(), S3Error> {
+    pub fn verify(&mut self, payload: Payload) {
         self.decoding = match payload {
             Payload::Unsigned => Decoding::Plain,
             Payload::Sha256(expected) => Decoding::Sha256 { context: Context::new(&SHA256), expected },
@@ -82,7 +79,6 @@ impl Upload {
                 Decoding::Chunked(Box::new(Decoder::new(body)))
             }
         };
-        Ok(())
     }
 
     /// What the request's headers say of the object's bytes. Call it before the body is handed to the store.

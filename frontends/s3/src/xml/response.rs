@@ -5,7 +5,6 @@
 use super::Writer;
 use super::request::{Tag, VersioningStatus};
 use crate::checksum::{ChecksumAlgorithm, ChecksumType, Kind, Spelling as _};
-use crate::dates::iso_8601_ms;
 use crate::error::S3Error;
 use crate::listing::{Filter, ListObjects, ListObjectsV2, ListParts, ListUploads, ListVersions, continuation_token};
 
@@ -99,7 +98,7 @@ pub fn list_buckets(owner: &Owner, buckets: &[Bucket], prefix: &str, next: Optio
 fn write_bucket(xml: &mut Writer, bucket: &Bucket) {
     xml.element("Bucket", |xml| {
         xml.text("Name", &bucket.name);
-        xml.text("CreationDate", &iso_8601_ms(bucket.created_ms));
+        xml.time("CreationDate", bucket.created_ms);
         xml.optional("BucketRegion", bucket.region.as_deref());
     });
 }
@@ -199,7 +198,7 @@ fn write_object(xml: &mut Writer, name: &str, object: &Object) {
 
 fn write_object_fields(xml: &mut Writer, object: &Object) {
     xml.key("Key", &object.key);
-    xml.text("LastModified", &iso_8601_ms(object.modified_ms));
+    xml.time("LastModified", object.modified_ms);
     xml.etag(&object.etag);
     write_checksum_kind(xml, object.checksum);
     xml.value("Size", object.size_bytes);
@@ -230,7 +229,7 @@ fn write_version(xml: &mut Writer, version: &Version) {
     xml.element("DeleteMarker", |xml| {
         write_identity(xml);
         xml.key("Key", &version.object.key);
-        xml.text("LastModified", &iso_8601_ms(version.object.modified_ms));
+        xml.time("LastModified", version.object.modified_ms);
         if let Some(owner) = &version.object.owner {
             write_owner(xml, "Owner", owner);
         }
@@ -244,7 +243,7 @@ fn write_upload(xml: &mut Writer, upload: &Upload) {
         write_owner(xml, "Initiator", &upload.owner);
         write_owner(xml, "Owner", &upload.owner);
         xml.text("StorageClass", &upload.storage_class);
-        xml.text("Initiated", &iso_8601_ms(upload.initiated_ms));
+        xml.time("Initiated", upload.initiated_ms);
         write_checksum_kind(xml, upload.checksum);
     });
 }
@@ -300,7 +299,7 @@ pub fn list_parts(bucket: &str, upload: &Upload, list: &ListParts, parts: &[Part
 fn write_part(xml: &mut Writer, part: &Part) {
     xml.element("Part", |xml| {
         xml.value("PartNumber", part.part_number);
-        xml.text("LastModified", &iso_8601_ms(part.modified_ms));
+        xml.time("LastModified", part.modified_ms);
         xml.etag(&part.etag);
         xml.value("Size", part.size_bytes);
         write_checksum(xml, part.checksum.as_ref());
@@ -345,7 +344,7 @@ pub fn copy_part(etag: &str, modified_ms: i64, checksum: Option<&ShownChecksum>)
 
 fn copied(root: &str, etag: &str, modified_ms: i64, checksum: Option<&ShownChecksum>) -> String {
     Writer::document(root, |xml| {
-        xml.text("LastModified", &iso_8601_ms(modified_ms));
+        xml.time("LastModified", modified_ms);
         xml.etag(etag);
         write_checksum(xml, checksum);
     })

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::dates::iso_8601_ms;
 use crate::query::uri_encode_path;
 
 /// A document being written. Element names are ours, so only text is escaped.
@@ -58,12 +59,20 @@ impl Writer {
 
     /// `<name>value</name>` for a number or a boolean.
     pub fn value(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.text(name, &value.to_string());
+        self.element(name, |writer| {
+            // Writing to a String cannot fail.
+            let _ = write!(writer.text, "{value}");
+        });
     }
 
-    /// `<name>"etag"</name>`, the quotes being part of it. `etag`: without quotes.
+    /// `<name>time</name>`, in milliseconds since 1970.
+    pub fn time(&mut self, name: &str, unix_ms: i64) {
+        self.element(name, |writer| writer.text.push_str(&iso_8601_ms(unix_ms)));
+    }
+
+    /// `<ETag>"etag"</ETag>`, the quotes being part of it. `etag`: without quotes; hexadecimal digits and `-`.
     pub fn etag(&mut self, etag: &str) {
-        self.text("ETag", &format!("\"{etag}\""));
+        self.element("ETag", |writer| writer.text.extend(["&quot;", etag, "&quot;"]));
     }
 
     /// A key, prefix, delimiter or marker: percent-encoded where the request asked for it.
@@ -76,14 +85,18 @@ impl Writer {
     /// Control characters become references, as S3 writes them, though XML 1.0 knows most of them in no form: a client that
     /// has such keys asks for `encoding-type=url`.
     pub fn push_text(&mut self, text: &str) {
-        for character in text.chars() {
+        let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'&' | b'<' | b'>' | b'"');
+        // Most of a listing is plain, and taken at once.
+        let plain_len = text.bytes().position(|byte| !is_plain(byte)).unwrap_or(text.len());
+        let (plain, rest) = text.split_at(plain_len);
+        self.text.push_str(plain);
+        for character in rest.chars() {
             match character {
                 '&' => self.text.push_str("&amp;"),
                 '<' => self.text.push_str("&lt;"),
                 '>' => self.text.push_str("&gt;"),
                 '"' => self.text.push_str("&quot;"),
                 '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{fffe}' | '\u{ffff}' => {
-                    // Writing to a String cannot fail.
                     let _ = write!(self.text, "&#x{:x};", u32::from(character));
                 }
                 _ => self.text.push(character),

@@ -168,6 +168,11 @@ impl Applier {
         self.state.borrow().applied.clone()
     }
 
+    /// How far the catalog is; none: it is empty.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.state.borrow().applied.position
+    }
+
     pub(super) fn stats(&self) -> ApplyStats {
         self.state.borrow().stats
     }

@@ -1,22 +1,34 @@
 //! Structured lines on stderr.
 //!
-//! Invariant: no secret is ever logged. Types that hold one have no `Display`, and a `Debug` that hides it; request
-//! headers and query strings, which hold signatures, are never fields of an event.
+//! Invariants
+//! - No request waits for whoever reads stderr: lines below WARN go through a queue and a thread. Were the reader to
+//!   fall that far behind, lines would be dropped. Warnings and errors are written at once: they may be the last.
+//! - No secret is ever logged. Types that hold one have no `Display`, and a `Debug` that hides it; request
+//!   headers and query strings, which hold signatures, are never fields of an event.
 
+use tracing::Level;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 use crate::config::Log;
 
-/// Starts logging. `log` was judged by the configuration; called once.
-pub(crate) fn start(log: &Log) {
+/// Lines that wait for the thread; more are dropped.
+const QUEUE_LINES: usize = 16 << 10;
+
+/// Starts logging. `log` was judged by the configuration; called once. What is queued is written when the guard goes.
+pub(crate) fn start(log: &Log) -> WorkerGuard {
     let filter = EnvFilter::builder().parse_lossy(directives(&log.directives));
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES).thread_name("log-lines");
+    let (queue, guard) = queue.finish(std::io::stderr());
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr.with_max_level(Level::WARN).or_else(queue));
     if log.json {
         lines.json().flatten_event(true).init();
     } else {
         lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
     }
+    guard
 }
 
 /// A level alone is meant for this program: Raft tells its inner life at `info`, and only who names it wants that.

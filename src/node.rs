@@ -14,8 +14,9 @@
 //! - The identity is durable before anything is stored under it.
 //! - What cannot be survived (a failed sync, an error in `apply`) ends the process; the next start recovers.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -54,8 +55,13 @@ pub enum Error {
         dir: PathBuf,
     },
     /// A file or directory.
-    #[error("the data directory: {0}")]
-    Io(#[from] io::Error),
+    #[error("the data directory {}: {error}", .dir.display())]
+    Io {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is wrong with it.
+        error: io::Error,
+    },
     /// Log and catalog.
     #[error(transparent)]
     Consensus(#[from] consensus::Error),
@@ -150,12 +156,13 @@ impl DataDir {
     /// # Errors
     /// `Locked`; `Identity`: another node's, or of a later format; `Io`.
     pub fn open(path: &Path, env: &Env, node: NodeId) -> Result<DataDir, Error> {
-        fs::create_dir_all(path)?;
+        // Nobody else reads what is stored behind signatures; what lies below is made with the process's umask.
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(in_dir(path))?;
         let lock = lock(path)?;
         let identity = match read_identity(path)? {
             Some(found) if found.node == node => found,
             Some(found) => return Err(wrong_identity(path, format!("this is node {}, not {node}", found.node))),
-            None => write_identity(path, env, node)?,
+            None => write_identity(path, env, node).map_err(in_dir(path))?,
         };
         Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
     }
@@ -197,11 +204,16 @@ fn log_file_bytes(path: &Path) -> u64 {
     (total_bytes / 64).clamp(4 * MIB, 64 * MIB)
 }
 
+fn in_dir(dir: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::Io { dir: dir.to_owned(), error }
+}
+
 fn lock(path: &Path) -> Result<Flock<File>, Error> {
-    let file = File::options().create(true).truncate(false).write(true).open(path.join("LOCK"))?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(path.join("LOCK")).map_err(in_dir(path))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::Error::EWOULDBLOCK => Error::Locked { dir: path.to_owned() },
-        errno => Error::Io(errno.into()),
+        errno => in_dir(path)(errno.into()),
     })
 }
 
@@ -213,11 +225,11 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, Error> {
     match fs::read_to_string(path.join("identity")) {
         Ok(text) => text.parse().map(Some).map_err(|what| wrong_identity(path, what)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(in_dir(path)(error)),
     }
 }
 
-fn write_identity(path: &Path, env: &Env, node: NodeId) -> Result<Identity, Error> {
+fn write_identity(path: &Path, env: &Env, node: NodeId) -> io::Result<Identity> {
     let store = u128::from(env.random_u64()) << 64 | u128::from(env.random_u64());
     let identity = Identity { store, node };
     let temporary = path.join("identity.new");
@@ -247,10 +259,10 @@ impl Node {
     pub async fn open(env: Env, config: Config) -> Result<Node, Error> {
         let Config { data_dir, node, accept_loss, store: mut store_config, fatal } = config;
         let opened = {
-            let (env, fatal) = (env.clone(), fatal.clone());
+            let (data_dir, env, fatal) = (data_dir.clone(), env.clone(), fatal.clone());
             tokio::task::spawn_blocking(move || open_files(&data_dir, &env, node, fatal))
         };
-        let (directory, files) = opened.await.map_err(io::Error::other)??;
+        let (directory, files) = opened.await.map_err(|error| in_dir(&data_dir)(io::Error::other(error)))??;
         let mut options = directory.consensus(fatal);
         options.accept_loss = accept_loss;
         let raft = Raft::open(options, Alone).await?;

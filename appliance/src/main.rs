@@ -23,6 +23,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use nix::sys::stat::{Mode, umask};
 
 use cli::{Action, Cli, Flags};
 use config::Config;
@@ -39,6 +40,8 @@ static ALLOCATOR_OPTIONS: &[u8] = b"background_thread:true,dirty_decay_ms:1000,m
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // What is stored is read by clients with a key, and by nobody on this machine but the daemon's user.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     match Cli::from_process() {
         Action::Serve(flags) => with_config(flags, |config| {
             let _lines = logging::start(&config.log);

@@ -26,15 +26,34 @@ const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 3600);
 /// Whatever kept it from starting, or made it stop.
 pub(crate) async fn run(config: Config) -> Result<()> {
     let signals = Signals::listen()?;
-    // First of all the store, because it locks the directory that all else is kept in.
+    // What can be wrong outside of the store is found before one is made.
+    let listeners = Listeners::bind(&config).await?;
+    Certificate::check_files(&config.server)?;
+    // Of all that is kept the store first, because it locks the directory.
     let store = Store::open(&config).await?;
-    let served = serve(&config, &store, signals).await;
+    let served = serve(&config, &store, listeners, signals).await;
     store.shutdown().await;
     tracing::info!("stopped");
     served
 }
 
-async fn serve(config: &Config, store: &Store, mut signals: Signals) -> Result<()> {
+/// Where requests come; who connects before the store is open waits for it.
+struct Listeners {
+    s3: TcpListener,
+    admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self> {
+        let admin = match config.admin {
+            Some(address) => Some(bind(address, "the admin endpoint (admin.port 0 turns it off)").await?),
+            None => None,
+        };
+        Ok(Listeners { s3: bind(config.server.address, "the S3 endpoint").await?, admin })
+    }
+}
+
+async fn serve(config: &Config, store: &Store, listeners: Listeners, mut signals: Signals) -> Result<()> {
     let identity = Identity::of(&config.storage.data_dir);
     let accounts = accounts(config, &identity)?;
     let certificate = match config.server.tls {
@@ -44,17 +63,18 @@ async fn serve(config: &Config, store: &Store, mut signals: Signals) -> Result<(
     let tls = certificate.clone().map(server_config).transpose()?;
     store.seed(config).await?;
 
-    let listener = bind(config.server.address, "the S3 endpoint").await?;
-    let address = listener.local_addr()?;
+    let address = listeners.s3.local_addr()?;
     let mut metrics = Registry::default();
     let frontend = Frontend::new(config, store, accounts, &mut metrics);
     let shown = Shown::new(facts(config, address.port()), store.figures(), metrics);
     let stop = CancellationToken::new();
-    if let Some(address) = config.admin {
-        let listener = bind(address, "the admin endpoint (admin.port 0 turns it off)").await?;
+    if let Some(listener) = listeners.admin {
         tokio::spawn(admin::serve(listener, shown.clone()));
     }
-    let mut frontend = tokio::spawn(frontend.serve(listener, tls, stop.clone()));
+    let mut frontend = tokio::spawn(frontend.serve(listeners.s3, tls, stop.clone()));
+    for bucket in config.buckets.iter().filter(|bucket| bucket.public) {
+        tracing::info!(bucket = bucket.name, "anybody may read this bucket: the configuration says public");
+    }
     tracing::info!(%address, endpoint = endpoint(config, address.port()), data_dir = %config.storage.data_dir.display(), "serving");
     let ended = loop {
         tokio::select! {

@@ -34,6 +34,14 @@ impl Certificate {
         Ok(Certificate { current: RwLock::new(Arc::new(read(server, identity)?)) })
     }
 
+    /// Finds out whether the files that `server` names, if it does, can be used.
+    pub(crate) fn check_files(server: &Server) -> Result<()> {
+        match &server.tls {
+            Tls::Files { cert, key } => read_files(cert, key).map(drop),
+            Tls::Own | Tls::Off => Ok(()),
+        }
+    }
+
     /// Reads it again, for new connections. After an error the old one stays.
     pub(crate) fn reload(&self, server: &Server, identity: &Identity) -> Result<()> {
         let fresh = Arc::new(read(server, identity)?);
@@ -44,11 +52,7 @@ impl Certificate {
 
 fn read(server: &Server, identity: &Identity) -> Result<CertifiedKey> {
     match &server.tls {
-        Tls::Files { cert, key } => {
-            let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
-            certified(&read(cert)?, &read(key)?)
-                .with_context(|| format!("certificate {} with key {}", cert.display(), key.display()))
-        }
+        Tls::Files { cert, key } => read_files(cert, key),
         Tls::Own | Tls::Off => {
             let mut names = host_names(&server.domains);
             if !server.address.ip().is_unspecified() {
@@ -61,6 +65,14 @@ fn read(server: &Server, identity: &Identity) -> Result<CertifiedKey> {
             certified(&certificate.pem, &certificate.pem).context("the store's own certificate")
         }
     }
+}
+
+fn read_files(cert: &Path, key: &Path) -> Result<CertifiedKey> {
+    let read = |setting, path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("server.tls.{setting}: {}", path.display()))
+    };
+    certified(&read("cert_file", cert)?, &read("key_file", key)?)
+        .with_context(|| format!("certificate {} with key {}", cert.display(), key.display()))
 }
 
 /// A chain and its key from PEM, found to belong together.

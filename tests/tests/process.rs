@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
+use predastore_tests::http::{Endpoint, Request};
 use predastore_tests::random::body;
 use predastore_tests::s3d::{Config, PATIENCE, S3d};
 use predastore_tests::sigv4::UNSIGNED_PAYLOAD;
@@ -72,6 +73,49 @@ fn identity_survives_a_restart_and_is_private() -> Result<()> {
 }
 
 #[test]
+fn what_is_stored_is_private() -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let s3d = S3d::start(Config::default().in_dir(&scratch.path().join("data")))?;
+    let mut s3 = s3d.s3()?;
+    s3.create_bucket("private")?;
+    s3.put("private", "small", "x")?.expect(200)?;
+    s3.put("private", "large", body(2, MIB))?.expect(200)?;
+    let mut left = vec![s3d.data_dir.clone()];
+    while let Some(path) = left.pop() {
+        let metadata = std::fs::symlink_metadata(&path)?;
+        let mode = metadata.permissions().mode() & 0o777;
+        ensure!(mode & 0o077 == 0, "{} has mode {mode:o}", path.display());
+        if metadata.is_dir() {
+            let below: Vec<_> = std::fs::read_dir(&path)?.collect::<std::io::Result<_>>()?;
+            left.extend(below.iter().map(std::fs::DirEntry::path));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wrong_certificate_is_found_before_a_store_is_made() -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let data = scratch.path().join("data");
+    let toml = "[server.tls]\ncert_file = \"/nowhere/cert.pem\"\nkey_file = \"/nowhere/key.pem\"\n";
+    let mut s3d = S3d::stopped(Config { toml: Some(toml.into()), ..Config::default() }.in_dir(&data))?;
+    s3d.spawn()?;
+    ensure!(!s3d.wait_exit(PATIENCE)?.success());
+    ensure!(s3d.log_text().contains("server.tls.cert_file: /nowhere/cert.pem"), "{}", s3d.log_tail());
+    ensure!(!data.exists(), "it made a data directory first");
+    Ok(())
+}
+
+#[test]
+fn plain_http_is_told_to_use_https() -> Result<()> {
+    let s3d = S3d::start(Config::default())?;
+    let answer =
+        Endpoint::plain(s3d.port).connect()?.call(&Request::new("GET", "/", "").header("Host", "localhost"))?;
+    ensure!(answer.status == 400 && answer.text().contains("HTTPS"), "{} {}", answer.status, answer.text());
+    Ok(())
+}
+
+#[test]
 fn an_unknown_setting_is_refused_by_name() -> Result<()> {
     let mut s3d = S3d::stopped(Config::default().set("PREDASTORE_SERVER_PROT", "1"))?;
     s3d.spawn()?;
@@ -102,8 +146,7 @@ fn the_admin_endpoint_tells_what_happens() -> Result<()> {
         ensure!(!text.contains(&s3d.credentials().secret_key), "the secret key is shown");
     }
     // The S3 port knows nothing of it.
-    let answer =
-        s3.send(&predastore_tests::http::Request::new("GET", "/metrics", "").header("Host", s3.endpoint.authority()))?;
+    let answer = s3.send(&Request::new("GET", "/metrics", "").header("Host", s3.endpoint.authority()))?;
     ensure!(answer.status == 403, "GET /metrics on the S3 port: {}", answer.status);
     Ok(())
 }

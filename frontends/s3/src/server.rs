@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -52,6 +52,9 @@ impl Default for Limits {
 /// The largest request head: line and headers.
 const HEAD_MAX_BYTES: usize = 128 << 10;
 const HEADER_COUNT_MAX: usize = 256;
+
+const USE_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+    content-length: 49\r\n\r\nThis port speaks HTTPS; the request was in HTTP.\n";
 
 /// Serves `router` on `listener` until `stop` resolves, then lets running requests end within `limits.drain`.
 pub async fn serve(
@@ -117,15 +120,32 @@ impl Connection {
     async fn run(self, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher) {
         // Without it, small answers wait 40 ms for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
-        let stream = StallGuard::new(stream, self.limits.stall);
         match self.acceptor.clone() {
-            None => self.speak(stream, watcher).await,
-            Some(acceptor) => match timeout(self.limits.handshake, acceptor.accept(stream)).await {
+            None => {
+                let stream = StallGuard::new(stream, self.limits.stall);
+                self.speak(stream, watcher).await;
+            }
+            Some(acceptor) => match timeout(self.limits.handshake, self.shake_hands(acceptor, stream)).await {
                 Ok(Ok(stream)) => self.speak(stream, watcher).await,
                 Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "TLS handshake failed"),
                 Err(_) => tracing::debug!(peer = %self.peer, "TLS handshake timed out"),
             },
         }
+    }
+
+    /// Whoever speaks plain HTTP where TLS is spoken is told so: to a client it would look like a broken server.
+    async fn shake_hands(
+        &self,
+        acceptor: TlsAcceptor,
+        mut stream: TcpStream,
+    ) -> io::Result<tokio_rustls::server::TlsStream<StallGuard>> {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 1 && first[0].is_ascii_alphabetic() {
+            stream.write_all(USE_HTTPS).await?;
+            stream.shutdown().await?;
+            return Err(io::Error::other("the client speaks plain HTTP"));
+        }
+        acceptor.accept(StallGuard::new(stream, self.limits.stall)).await
     }
 
     async fn speak<S>(self, stream: S, watcher: hyper_util::server::graceful::Watcher)

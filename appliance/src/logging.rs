@@ -31,10 +31,11 @@ pub(crate) fn start(log: &Log) -> WorkerGuard {
     guard
 }
 
-/// A level alone is meant for this program: Raft tells its inner life at `info`, and only who names it wants that.
+/// A level alone is meant for this program: Raft tells its inner life, and warns of what is no trouble (each start
+/// of a sole voter, say); only who names it wants that.
 fn directives(asked: &str) -> String {
     match asked.parse::<LevelFilter>() {
-        Ok(level) if level > LevelFilter::WARN => format!("{asked},openraft=warn"),
+        Ok(level) if level > LevelFilter::ERROR => format!("{asked},openraft=error"),
         _ => asked.to_owned(),
     }
 }
@@ -45,7 +46,7 @@ mod tests {
 
     #[test]
     fn raft_is_quiet_unless_it_is_named() {
-        let cases = [("info", "info,openraft=warn"), ("trace", "trace,openraft=warn"), ("error", "error")];
+        let cases = [("info", "info,openraft=error"), ("trace", "trace,openraft=error"), ("error", "error")];
         for (asked, used) in cases.into_iter().chain([("info,openraft=debug", "info,openraft=debug")]) {
             assert_eq!(directives(asked), used);
         }

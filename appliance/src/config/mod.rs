@@ -177,6 +177,7 @@ impl Config {
             log: Log { directives: document.log.level, json: document.log.format == "json" },
         };
         check_unique(&config)?;
+        check_buckets(&config.buckets)?;
         Ok(config)
     }
 }
@@ -328,6 +329,19 @@ fn check_unique(config: &Config) -> Result<(), Error> {
         Some(pair) => conflict(format!("the access key `{}` is there twice", pair[0])),
         None => Ok(()),
     }
+}
+
+/// A bucket with a name that no request can say could never be removed again.
+fn check_buckets(buckets: &[BucketSeed]) -> Result<(), Error> {
+    for (index, bucket) in buckets.iter().enumerate() {
+        if predastore_s3::names::check_bucket_name(&bucket.name).is_err() {
+            return conflict(format!("`buckets[{index}].name`: `{}` is no bucket name", bucket.name));
+        }
+        if buckets[..index].iter().any(|earlier| earlier.name == bucket.name) {
+            return conflict(format!("`buckets[{index}].name`: `{}` is there twice", bucket.name));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -198,6 +198,10 @@ fn wrong_values_are_named_with_their_source() {
     assert!(error.contains("`storage.memory_budget` `lots` is no size"), "{error}");
     let error = Case::new().file("c.toml", "[[buckets]]\npublic = true").error();
     assert!(error.contains("`buckets[0]` lacks `name`"), "{error}");
+    let error = Case::new().file("c.toml", "[[buckets]]\nname = 'BAD NAME'").error();
+    assert!(error.contains("`buckets[0].name`: `BAD NAME` is no bucket name"), "{error}");
+    let error = Case::new().file("c.toml", "[[buckets]]\nname = 'twice'\n[[buckets]]\nname = 'twice'").error();
+    assert!(error.contains("`buckets[1].name`: `twice` is there twice"), "{error}");
     let error = Case::new().file("c.ini", "").error();
     assert!(error.contains("must end in .yaml, .yml or .toml"), "{error}");
     assert!(Case::new().flag("config", "/nowhere/c.yaml").error().starts_with("/nowhere/c.yaml: "));

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -135,13 +135,18 @@ async fn measure(args: &BenchArgs) -> Result<()> {
         make_bucket(site).await?;
     }
     let measured = prepare_and_measure(args, &sites).await;
+    if let Ok(rows) = &measured {
+        print(args, &sites, rows)?;
+    }
     if !args.keep {
         for site in &sites {
-            clear(site).await.with_context(|| format!("clearing {} away", site.target.url))?;
+            // What was measured holds, whatever becomes of its leavings.
+            if let Err(error) = clear(site).await {
+                eprintln!("s3d: {} was not cleared: {error:#}", site.target.url);
+            }
         }
     }
     let rows = measured?;
-    print(args, &sites, &rows)?;
     match rows.iter().flat_map(|row| &row.tallies).find_map(|tally| tally.first_error.as_ref()) {
         Some(error) => bail!("requests failed; the first: {error}"),
         None => Ok(()),
@@ -265,6 +270,8 @@ async fn clear(site: &Arc<Site>) -> Result<()> {
     let call = Call { method: "DELETE", path: &path, query: "", headers: "", body: Payload::None };
     match once(&mut connection, call).await? {
         (200 | 204, _) => Ok(()),
+        // Both endpoints may be the same store.
+        (404, text) if text.contains("NoSuchBucket") => Ok(()),
         (409, text) if text.contains("BucketNotEmpty") => Ok(()),
         (status, text) => bail!("deleting bucket {} answered {status}: {text}", site.bucket),
     }
@@ -278,6 +285,7 @@ async fn delete_batch(connection: &mut Connection, site: &Site, keys: &[String])
     let call = Call { method: "POST", path: &path, query: "delete=", headers: &headers, body: Payload::Text(&body) };
     match once(connection, call).await? {
         (200, text) if !text.contains("<Error>") => Ok(()),
+        (404, text) if text.contains("NoSuchBucket") => Ok(()),
         (status, text) => bail!("deleting objects answered {status}: {text}"),
     }
 }

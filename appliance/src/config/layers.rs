@@ -11,6 +11,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::Error;
 use super::settings::{CONFIG_KEY, ENV_PREFIX, LISTS, POLICY_FIELDS, SETTINGS, Setting, is_section, setting};
+use super::twice::NoKeyTwice;
 
 /// Values from one source.
 struct Layer {
@@ -106,7 +107,7 @@ fn file_layer(path: &Path) -> Result<Layer, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::Read { path: source.clone(), error })?;
     let syntax = |what: String| Error::Syntax { path: source.clone(), what };
     let values = match path.extension().and_then(|e| e.to_str()) {
-        Some("yaml" | "yml") => Yaml::from_str::<Option<Dict>>(&text).map_err(|e| syntax(e.to_string()))?,
+        Some("yaml" | "yml") => yaml(&text).map_err(|e| syntax(e.to_string()))?,
         Some("toml") => Toml::from_str::<Option<Dict>>(&text).map_err(|e| syntax(toml_error(&e)))?,
         _ => return Err(syntax("its name must end in .yaml, .yml or .toml".to_owned())),
     };
@@ -118,6 +119,12 @@ fn file_layer(path: &Path) -> Result<Layer, Error> {
         values.insert("accounts".to_owned(), list);
     }
     Ok(Layer { source, values })
+}
+
+fn yaml(text: &str) -> Result<Option<Dict>, <Yaml as Format>::Error> {
+    let values = Yaml::from_str::<Option<Dict>>(text)?;
+    Yaml::from_str::<NoKeyTwice>(text)?;
+    Ok(values)
 }
 
 /// Message and line; the whole of the parser's error would quote the line, with a secret perhaps.

@@ -6,6 +6,7 @@
 mod document;
 mod layers;
 pub(crate) mod settings;
+mod twice;
 mod values;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};

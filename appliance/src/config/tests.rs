@@ -202,6 +202,10 @@ fn wrong_values_are_named_with_their_source() {
     assert!(error.contains("`buckets[0].name`: `BAD NAME` is no bucket name"), "{error}");
     let error = Case::new().file("c.toml", "[[buckets]]\nname = 'twice'\n[[buckets]]\nname = 'twice'").error();
     assert!(error.contains("`buckets[1].name`: `twice` is there twice"), "{error}");
+    let error = Case::new().file("c.yaml", "server: {port: 1}\nserver: {port: 2}").error();
+    assert!(error.contains("c.yaml: `server` is there twice"), "{error}");
+    let error = Case::new().file("c.yaml", "buckets:\n- name: one\n  name: two").error();
+    assert!(error.contains("`buckets.name` is there twice"), "{error}");
     let error = Case::new().file("c.ini", "").error();
     assert!(error.contains("must end in .yaml, .yml or .toml"), "{error}");
     assert!(Case::new().flag("config", "/nowhere/c.yaml").error().starts_with("/nowhere/c.yaml: "));

@@ -186,7 +186,7 @@ impl Drop for S3fs {
 }
 
 /// A program of the virtual environment that `tests/install-deps.sh` makes, else the one in PATH.
-fn venv_program(name: &str) -> PathBuf {
+pub fn venv_program(name: &str) -> PathBuf {
     let venv = std::env::var_os("PREDASTORE_TEST_VENV").map_or_else(|| target_dir().join("test-venv"), PathBuf::from);
     let program = venv.join("bin").join(name);
     if program.is_file() { program } else { name.into() }

@@ -8,6 +8,7 @@
 //! - [`workload`], `writer`: writers with unique bodies, and the check of what they left.
 //! - [`disk`]: loop mounts that can be filled, shut down and mounted again.
 //! - [`clients`]: aws cli, boto3, s3cmd, rclone, restic, s3fs, pointed at one process.
+//! - [`tree`]: trees of files for the clients to carry.
 //! - [`random`], [`knobs`], [`shell`]: seeded randomness, environment variables, subprocesses.
 
 pub mod clients;
@@ -20,6 +21,7 @@ pub mod s3;
 pub mod s3d;
 pub mod shell;
 pub mod sigv4;
+pub mod tree;
 pub mod versions;
 pub mod workload;
 mod writer;

@@ -71,14 +71,14 @@ impl Clients {
         run(&mut aws)
     }
 
-    /// Runs `tests/clients/SCRIPT` under Python with boto3; its standard output.
+    /// Runs `tests/clients/SCRIPT` under Python with boto3 and these variables in its environment; its standard output.
     ///
     /// # Errors
     /// When it fails, with what it printed.
-    pub fn python(&self, script: &str, arguments: &[&str]) -> Result<String> {
+    pub fn python(&self, script: &str, variables: &[(&str, String)]) -> Result<String> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
         let mut python = Command::new(venv_program("python3"));
-        python.arg(file).args(arguments).env("PYTHONDONTWRITEBYTECODE", "1");
+        python.arg(file).env("PYTHONDONTWRITEBYTECODE", "1").envs(variables.iter().cloned());
         self.aws_environment(&mut python)?;
         run(&mut python)
     }
@@ -186,7 +186,7 @@ impl Drop for S3fs {
 }
 
 /// A program of the virtual environment that `tests/install-deps.sh` makes, else the one in PATH.
-fn venv_program(name: &str) -> PathBuf {
+pub fn venv_program(name: &str) -> PathBuf {
     let venv = std::env::var_os("PREDASTORE_TEST_VENV").map_or_else(|| target_dir().join("test-venv"), PathBuf::from);
     let program = venv.join("bin").join(name);
     if program.is_file() { program } else { name.into() }

@@ -1,4 +1,4 @@
-//! What was written to each key, and what a store may therefore hold.
+//! What was written to each key of an unversioned bucket, and what a store may therefore hold.
 //!
 //! An operation is an attempt to make a key hold a body (or nothing). It starts, and perhaps it is acknowledged. A key may
 //! hold what an attempt wrote unless a later one, started after the first was acknowledged (or known to be settled), has been
@@ -25,13 +25,18 @@ impl Body {
     pub fn bytes(&self) -> Vec<u8> {
         random::body(self.id, self.len_bytes)
     }
+
+    /// Whether `bytes` are exactly these.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        self.len_bytes == bytes.len() && self.bytes() == bytes
+    }
 }
 
 /// Names one attempt.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    key: String,
-    started: u64,
+    pub(crate) key: String,
+    pub(crate) started: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -42,7 +47,7 @@ struct Operation {
     body: Option<Body>,
 }
 
-/// The history of one bucket. Shared by the writers.
+/// The history of one unversioned bucket. Shared by the writers.
 #[derive(Default)]
 pub struct History(Mutex<State>);
 
@@ -78,12 +83,6 @@ impl History {
     /// Every key that was ever written to.
     pub fn keys(&self) -> Vec<String> {
         self.lock().keys.keys().cloned().collect()
-    }
-
-    /// How many attempts are acknowledged and still to be seen (or superseded only by unknown ones).
-    pub fn acknowledged_count(&self) -> usize {
-        let state = self.lock();
-        state.keys.values().flatten().filter(|operation| operation.acknowledged.is_some_and(|at| at > 0)).count()
     }
 
     /// Checks that `found` (the bytes a quiet store gives for `key`) is allowed, and makes it the only state of the key:
@@ -122,13 +121,14 @@ impl Operation {
     fn wrote(&self, found: Option<&[u8]>) -> bool {
         match (&self.body, found) {
             (None, None) => true,
-            (Some(body), Some(bytes)) => body.len_bytes == bytes.len() && body.bytes() == bytes,
+            (Some(body), Some(bytes)) => body.is(bytes),
             _ => false,
         }
     }
 }
 
-fn shown(found: Option<&[u8]>) -> String {
+/// What was found, for messages.
+pub(crate) fn shown(found: Option<&[u8]>) -> String {
     match found {
         None => "nothing".into(),
         Some(bytes) => format!("{} bytes, {:02x?}…", bytes.len(), &bytes[..bytes.len().min(16)]),

@@ -69,8 +69,12 @@ impl Endpoint {
         let stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(tcp),
             Some(config) => {
-                let name = ServerName::try_from("localhost")?;
-                Box::new(StreamOwned::new(ClientConnection::new(config.clone(), name)?, tcp))
+                let client = ClientConnection::new(config.clone(), ServerName::try_from("localhost")?)?;
+                let mut stream = StreamOwned::new(client, tcp);
+                while stream.conn.is_handshaking() {
+                    stream.conn.complete_io(&mut stream.sock).context("no TLS handshake")?;
+                }
+                Box::new(stream)
             }
         };
         Ok(Connection { stream, control, received: Vec::new() })

@@ -3,10 +3,12 @@
 //! - [`s3d`]: the process: start, stop, kill, trace, restart, check. The only module that knows its command line.
 //! - [`http`], [`sigv4`], [`s3`]: a small blocking HTTP client, a signer whose every step can be forged, and the few S3
 //!   calls the suites need.
-//! - [`history`]: what was written and acknowledged, and what a store may therefore hold.
-//! - [`workload`]: writers with unique bodies, and the check of what they left.
+//! - [`history`], [`versions`]: what was written and acknowledged, and what a bucket without and with versioning may
+//!   therefore hold.
+//! - [`workload`], `writer`: writers with unique bodies, and the check of what they left.
 //! - [`disk`]: loop mounts that can be filled, shut down and mounted again.
 //! - [`clients`]: aws cli, boto3, s3cmd, rclone, restic, s3fs, pointed at one process.
+//! - [`tree`]: trees of files for the clients to carry.
 //! - [`random`], [`knobs`], [`shell`]: seeded randomness, environment variables, subprocesses.
 
 pub mod clients;
@@ -19,4 +21,7 @@ pub mod s3;
 pub mod s3d;
 pub mod shell;
 pub mod sigv4;
+pub mod tree;
+pub mod versions;
 pub mod workload;
+mod writer;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use crate::http::{Connection, Endpoint, Request, Response};
-use crate::sigv4::{Signer, encode};
+use crate::sigv4::{Signer, decode, encode};
 
 /// A client with its own connection.
 pub struct S3 {
@@ -12,6 +12,7 @@ pub struct S3 {
     /// As whom.
     pub signer: Signer,
     connection: Option<Connection>,
+    resends: bool,
 }
 
 /// One row of a listing.
@@ -25,10 +26,32 @@ pub struct Listed {
     pub etag: String,
 }
 
+/// One row of a listing of versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedVersion {
+    /// Key.
+    pub key: String,
+    /// Version id.
+    pub id: String,
+    /// Whether a GET of the key gives this one.
+    pub is_latest: bool,
+    /// Size in bytes and ETag without quotes; none: a delete marker.
+    pub object: Option<(u64, String)>,
+}
+
 impl S3 {
     /// A client; connects when first used.
     pub fn new(endpoint: Endpoint, signer: Signer) -> S3 {
-        S3 { endpoint, signer, connection: None }
+        S3 { endpoint, signer, connection: None, resends: true }
+    }
+
+    /// A client that is connected already and sends each request once: sent again, one could take effect twice.
+    ///
+    /// # Errors
+    /// When it cannot connect.
+    pub fn connected_once(endpoint: Endpoint, signer: Signer) -> Result<S3> {
+        let connection = Some(endpoint.connect()?);
+        Ok(S3 { endpoint, signer, connection, resends: false })
     }
 
     /// A request for `/bucket/key`, unsigned, with its Host; `query` without `?`.
@@ -66,10 +89,12 @@ impl S3 {
     /// # Errors
     /// As [`S3::call`].
     pub fn send(&mut self, request: &Request) -> Result<Response> {
-        if let Some(mut connection) = self.connection.take()
-            && let Ok(response) = connection.call(request)
-        {
-            return Ok(self.keep(connection, response));
+        if let Some(mut connection) = self.connection.take() {
+            match connection.call(request) {
+                Ok(response) => return Ok(self.keep(connection, response)),
+                Err(error) if !self.resends => return Err(error),
+                Err(_) => {}
+            }
         }
         let mut connection = self.endpoint.connect()?;
         let response = connection.call(request)?;
@@ -92,6 +117,15 @@ impl S3 {
         self.call(self.request("PUT", bucket, "", "", ""))?.expect(200).map(drop)
     }
 
+    /// PutBucketVersioning.
+    ///
+    /// # Errors
+    /// Unless it answers 200.
+    pub fn enable_versioning(&mut self, bucket: &str) -> Result<()> {
+        let enabled = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+        self.call(self.request("PUT", bucket, "", "versioning", enabled))?.expect(200).map(drop)
+    }
+
     /// PutObject; any status.
     ///
     /// # Errors
@@ -108,6 +142,14 @@ impl S3 {
         self.call(self.request("GET", bucket, key, "", ""))
     }
 
+    /// GetObject of one version; any status.
+    ///
+    /// # Errors
+    /// As [`S3::get`].
+    pub fn get_version(&mut self, bucket: &str, key: &str, id: &str) -> Result<Response> {
+        self.call(self.request("GET", bucket, key, &format!("versionId={}", encode(id, true)), ""))
+    }
+
     /// HeadObject; any status.
     ///
     /// # Errors
@@ -122,6 +164,14 @@ impl S3 {
     /// When the connection breaks.
     pub fn delete(&mut self, bucket: &str, key: &str) -> Result<Response> {
         self.call(self.request("DELETE", bucket, key, "", ""))
+    }
+
+    /// DeleteObject of one version; any status.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn delete_version(&mut self, bucket: &str, key: &str, id: &str) -> Result<Response> {
+        self.call(self.request("DELETE", bucket, key, &format!("versionId={}", encode(id, true)), ""))
     }
 
     /// PutObject in parts of the given bodies (CreateMultipartUpload, UploadPart, CompleteMultipartUpload). The answer
@@ -155,21 +205,44 @@ impl S3 {
     /// # Errors
     /// When a page does not answer 200.
     pub fn list(&mut self, bucket: &str) -> Result<Vec<Listed>> {
-        let mut rows = Vec::new();
-        let mut query = String::from("list-type=2");
+        let mut listed = Vec::new();
+        // Control characters cannot stand in XML 1.0: keys are asked for encoded.
+        let mut query = String::from("encoding-type=url&list-type=2");
         loop {
             let page = self.call(self.request("GET", bucket, "", &query, ""))?.expect(200)?.text();
             for row in elements(&page, "Contents") {
-                rows.push(Listed {
-                    key: element(&row, "Key").context("a row without Key")?,
-                    size: element(&row, "Size").context("a row without Size")?.parse()?,
-                    etag: element(&row, "ETag").unwrap_or_default().trim_matches('"').to_owned(),
+                let (size, etag) = size_and_etag(&row)?;
+                listed.push(Listed { key: decoded(&row, "Key")?, size, etag });
+            }
+            let Some(token) = element(&page, "NextContinuationToken") else { return Ok(listed) };
+            query = format!("continuation-token={}&encoding-type=url&list-type=2", encode(&token, true));
+        }
+    }
+
+    /// Every version of a bucket, by ListObjectVersions, all pages: by key, the newest first.
+    ///
+    /// # Errors
+    /// When a page does not answer 200.
+    pub fn list_versions(&mut self, bucket: &str) -> Result<Vec<ListedVersion>> {
+        let mut listed = Vec::new();
+        let mut query = String::from("encoding-type=url&versions");
+        loop {
+            let page = self.call(self.request("GET", bucket, "", &query, ""))?.expect(200)?.text();
+            for (kind, row) in rows(&page, &["Version", "DeleteMarker"]) {
+                listed.push(ListedVersion {
+                    key: decoded(&row, "Key")?,
+                    id: element(&row, "VersionId").context("a row without VersionId")?,
+                    is_latest: element(&row, "IsLatest").context("a row without IsLatest")? == "true",
+                    object: if kind == "Version" { Some(size_and_etag(&row)?) } else { None },
                 });
             }
-            match element(&page, "NextContinuationToken") {
-                Some(token) => query = format!("continuation-token={}&list-type=2", encode(&token, true)),
-                None => return Ok(rows),
+            if element(&page, "NextKeyMarker").is_none() {
+                return Ok(listed);
             }
+            let (key, id) =
+                (decoded(&page, "NextKeyMarker")?, element(&page, "NextVersionIdMarker").unwrap_or_default());
+            let (key, id) = (encode(&key, true), encode(&id, true));
+            query = format!("encoding-type=url&key-marker={key}&version-id-marker={id}&versions");
         }
     }
 
@@ -215,9 +288,31 @@ pub fn element(xml: &str, name: &str) -> Option<String> {
 
 /// The contents of every `<name>`, unescaped where they hold no further element.
 pub fn elements(xml: &str, name: &str) -> Vec<String> {
-    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-    let inner = xml.split(&open).skip(1).filter_map(|rest| rest.split_once(&close)).map(|(inner, _)| inner);
-    inner.map(|inner| if inner.contains('<') { inner.to_owned() } else { unescape(inner) }).collect()
+    let inner = rows(xml, &[name]).into_iter().map(|(_, inner)| inner);
+    inner.map(|inner| if inner.contains('<') { inner } else { unescape(&inner) }).collect()
+}
+
+/// The contents of every element called one of `names`, with its name, in the order of the document.
+fn rows<'a>(xml: &str, names: &[&'a str]) -> Vec<(&'a str, String)> {
+    let mut found = Vec::new();
+    for name in names {
+        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+        for (at, _) in xml.match_indices(&open) {
+            let inner = xml[at + open.len()..].split_once(&close);
+            found.extend(inner.map(|(inner, _)| (at, *name, inner.to_owned())));
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, name, inner)| (name, inner)).collect()
+}
+
+fn decoded(xml: &str, name: &str) -> Result<String> {
+    Ok(decode(&element(xml, name).with_context(|| format!("a row without {name}"))?))
+}
+
+fn size_and_etag(row: &str) -> Result<(u64, String)> {
+    let size = element(row, "Size").context("a row without Size")?.parse()?;
+    Ok((size, element(row, "ETag").unwrap_or_default().trim_matches('"').to_owned()))
 }
 
 fn unescape(text: &str) -> String {
@@ -234,5 +329,13 @@ mod tests {
         let xml = "<R><C><Key>a&amp;b</Key></C><C><Key>&quot;c&quot;</Key></C></R>";
         let keys: Vec<_> = elements(xml, "C").iter().filter_map(|row| element(row, "Key")).collect();
         assert_eq!(keys, ["a&b", "\"c\""]);
+    }
+
+    #[test]
+    fn rows_keep_the_order_of_the_document() {
+        let xml = "<Version><Key>a</Key></Version><DeleteMarker>x</DeleteMarker><Version>y</Version><VersionId/>";
+        let found = rows(xml, &["Version", "DeleteMarker"]);
+        let kinds: Vec<_> = found.iter().map(|(name, _)| *name).collect();
+        assert_eq!(kinds, ["Version", "DeleteMarker", "Version"]);
     }
 }

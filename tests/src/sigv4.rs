@@ -184,6 +184,26 @@ pub fn encode(text: &str, slash: bool) -> String {
     text.bytes().map(one).collect()
 }
 
+/// Undoes percent-encoding; `+` is a space, as in what `encoding-type=url` answers.
+pub fn decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escape = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match escape.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(if *first == b'+' { b' ' } else { *first });
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -198,6 +218,13 @@ mod tests {
     use super::*;
 
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+
+    #[test]
+    fn what_is_encoded_decodes() {
+        let text = "a b+c/%2F\u{e4}\n\0";
+        assert_eq!(decode(&encode(text, true)), text);
+        assert_eq!(decode("a+b%zz%2"), "a b%zz%2");
+    }
 
     /// "GET Object" of the S3 API reference, section "Examples: Signature Calculations".
     #[test]

@@ -1,74 +1,92 @@
 //! Writers with unique bodies, to be interrupted; and the check of what a store holds after.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use md5::{Digest, Md5};
 
-use crate::history::{Body, History};
+use crate::history::{Attempt, Body, History};
 use crate::http::Response;
 use crate::random::Rng;
-use crate::s3::{Listed, S3};
+use crate::s3::{Listed, ListedVersion, S3};
 use crate::s3d::S3d;
 use crate::sigv4::hex;
+use crate::versions::{Found, Versions};
+use crate::writer::Writer;
 
-/// The least that S3 lets a part have that is not the last.
-pub const PART_MIN_BYTES: usize = 5 << 20;
+/// Versions of one key that a verification leaves: the next has as much to read as this one.
+const KEPT_VERSIONS: usize = 5;
 
-const WRITERS: u64 = 4;
-const OWN_KEYS: u64 = 10;
-const SHARED_KEYS: u64 = 6;
+/// The two buckets of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bucket {
+    /// What is overwritten or deleted is gone.
+    Plain,
+    /// It becomes a version.
+    Versioned,
+}
 
-/// Writers on one bucket, over any number of lives of a store.
+/// Writers on two buckets, over any number of lives of a store.
 pub struct Workload {
-    bucket: String,
+    writers: u64,
     history: History,
-    next_body: AtomicU64,
+    pub(crate) versions: Versions,
+    pub(crate) next_body: AtomicU64,
 }
 
 /// What one run did.
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// Writers that were connected before the first one wrote.
+    pub connected: u64,
     /// Attempts that were acknowledged.
     pub acknowledged: AtomicU64,
     /// Attempts whose outcome is unknown.
     pub unknown: AtomicU64,
 }
 
-struct Writer<'a> {
-    workload: &'a Workload,
-    tally: &'a Tally,
-    s3: S3,
-    rng: Rng,
-    index: u64,
-    /// What its own keys hold, where it knows: nobody else writes to them.
-    known: BTreeMap<String, Body>,
+impl Bucket {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bucket::Plain => "durable",
+            Bucket::Versioned => "versioned",
+        }
+    }
 }
 
 impl Workload {
-    /// A new bucket and an empty history. `rng` makes the bodies differ between tests.
+    /// Two new buckets, empty histories, four writers. `rng` makes the bodies differ between tests.
     ///
     /// # Errors
-    /// When the bucket cannot be made.
+    /// When the buckets cannot be made.
     pub fn new(s3d: &S3d, rng: &mut Rng) -> Result<Workload> {
-        let bucket = String::from("durable");
-        s3d.s3()?.create_bucket(&bucket)?;
-        Ok(Workload { bucket, history: History::default(), next_body: AtomicU64::new(rng.next_u64()) })
+        let mut s3 = s3d.s3()?;
+        s3.create_bucket(Bucket::Plain.name())?;
+        s3.create_bucket(Bucket::Versioned.name())?;
+        s3.enable_versioning(Bucket::Versioned.name())?;
+        let next_body = AtomicU64::new(rng.next_u64());
+        Ok(Workload { writers: 4, history: History::default(), versions: Versions::default(), next_body })
     }
 
-    /// Runs the writers until `interrupt` has returned; a writer ends earlier when its connection breaks.
+    /// Sets the number of writers.
+    #[must_use]
+    pub fn with_writers(self, writers: u64) -> Workload {
+        Workload { writers, ..self }
+    }
+
+    /// Runs the writers until `interrupt` has returned; a writer ends earlier when its connection breaks. All are connected
+    /// before the first one writes.
     ///
     /// # Errors
-    /// When `interrupt` fails, or a writer got an answer that no interruption explains (a 4xx).
+    /// When `interrupt` fails, or a writer got an answer that no interruption explains (a 4xx, wrong bytes).
     pub fn run(&self, s3d: &mut S3d, rng: &mut Rng, interrupt: impl FnOnce(&mut S3d) -> Result<()>) -> Result<Tally> {
-        let (tally, stop) = (Tally::default(), AtomicBool::new(false));
-        let mut writers = Vec::new();
-        for index in 0..WRITERS {
-            let rng = Rng::new(rng.next_u64());
-            writers.push(Writer { workload: self, tally: &tally, s3: s3d.s3()?, rng, index, known: BTreeMap::new() });
-        }
+        let clients = self.connect(s3d)?;
+        let tally = Tally { connected: clients.len() as u64, ..Tally::default() };
+        let stop = AtomicBool::new(false);
+        let writer = |(index, s3)| Writer::new(self, &tally, s3, Rng::new(rng.next_u64()), index);
+        let writers: Vec<_> = (0..).zip(clients).map(writer).collect();
         std::thread::scope(|scope| {
             let threads: Vec<_> = writers.into_iter().map(|writer| scope.spawn(|| writer.run(&stop))).collect();
             let interrupted = interrupt(s3d);
@@ -81,44 +99,109 @@ impl Workload {
         Ok(tally)
     }
 
-    /// Reads every key of a quiet store: each must hold what its history allows, its ETag must be that of the bytes, and
-    /// the listing must show exactly these keys. Uploads in progress are aborted.
-    ///
-    /// # Errors
-    /// With the first key that is wrong.
-    pub fn verify(&self, s3: &mut S3) -> Result<usize> {
-        s3.abort_uploads(&self.bucket)?;
-        let mut expected = Vec::new();
-        for key in self.history.keys() {
-            let answer = s3.get(&self.bucket, &key)?;
-            let found = match answer.status {
-                200 => Some(answer.body.as_slice()),
-                404 => None,
-                _ => bail!("{key}: {} {}", answer.status, answer.text()),
-            };
-            if let Some(body) = self.history.settle(&key, found)? {
-                expected.push(Listed { key, size: body.len_bytes as u64, etag: checked_etag(&answer)? });
+    /// A client for each writer. Fewer where the process dies meanwhile: it may be about to.
+    fn connect(&self, s3d: &S3d) -> Result<Vec<S3>> {
+        let endpoint = s3d.endpoint()?;
+        let clients = (0..self.writers).map_while(|_| S3::connected_once(endpoint.clone(), s3d.signer()).ok());
+        Ok(clients.collect())
+    }
+
+    pub(crate) fn begin(&self, bucket: Bucket, key: &str, body: Option<Body>) -> Attempt {
+        match bucket {
+            Bucket::Plain => self.history.begin(key, body),
+            Bucket::Versioned => self.versions.begin(key, body),
+        }
+    }
+
+    pub(crate) fn acknowledge(&self, bucket: Bucket, attempt: &Attempt, answer: &Response) -> Result<()> {
+        match bucket {
+            Bucket::Plain => self.history.acknowledge(attempt),
+            Bucket::Versioned => {
+                let id = answer.get("x-amz-version-id").context("acknowledged without a version id")?;
+                self.versions.acknowledge(attempt, id);
             }
         }
-        let listed = s3.list(&self.bucket)?;
-        if listed != expected {
-            bail!("the listing differs:\nlisted   {listed:?}\nexpected {expected:?}");
+        Ok(())
+    }
+
+    /// Reads all that a quiet store holds: every key and every version must be what its history allows, every ETag that of
+    /// the bytes, and the listings must show exactly these. Uploads in progress are aborted, old versions deleted. How
+    /// many objects and versions there were.
+    ///
+    /// # Errors
+    /// With the first that is wrong.
+    pub fn verify(&self, s3: &mut S3) -> Result<usize> {
+        s3.abort_uploads(Bucket::Plain.name())?;
+        s3.abort_uploads(Bucket::Versioned.name())?;
+        Ok(self.verify_plain(s3)? + self.verify_versions(s3)?)
+    }
+
+    fn verify_plain(&self, s3: &mut S3) -> Result<usize> {
+        let bucket = Bucket::Plain.name();
+        let mut expected = Vec::new();
+        for key in self.history.keys() {
+            let answer = current(s3, bucket, &key)?;
+            let found = answer.as_ref().map(|answer| answer.body.as_slice());
+            self.history.settle(&key, found)?;
+            expected.extend(answer.map(|answer| as_listed(&key, &answer)).transpose()?);
         }
+        expect_listed(s3, bucket, &expected)?;
         Ok(expected.len())
     }
 
-    /// Deletes every key, then waits until no chunk is left on disk.
+    fn verify_versions(&self, s3: &mut S3) -> Result<usize> {
+        let bucket = Bucket::Versioned.name();
+        let listed = s3.list_versions(bucket)?;
+        let keys = self.versions.keys();
+        let strange = listed.iter().find(|row| !keys.contains(&row.key));
+        ensure!(strange.is_none(), "nobody ever wrote to the key of {strange:?}");
+        let mut expected = Vec::new();
+        for key in &keys {
+            let rows: Vec<_> = listed.iter().filter(|row| row.key == *key).collect();
+            let found = rows.iter().map(|row| read_version(s3, bucket, row)).collect::<Result<Vec<_>>>()?;
+            self.versions.settle(key, &found)?;
+            let latest = rows.iter().position(|row| row.is_latest);
+            ensure!(latest == (!rows.is_empty()).then_some(0), "{key}: the latest is not the newest: {rows:?}");
+            let answer = current(s3, bucket, key)?;
+            let shown = answer.as_ref().map(|answer| &answer.body);
+            ensure!(
+                shown == found.first().and_then(|found| found.bytes.as_ref()),
+                "{key} shows another than its latest"
+            );
+            expected.extend(answer.map(|answer| as_listed(key, &answer)).transpose()?);
+        }
+        expect_listed(s3, bucket, &expected)?;
+        for key in &keys {
+            self.remove_versions(s3, key, KEPT_VERSIONS)?;
+        }
+        Ok(listed.len())
+    }
+
+    /// Deletes all but the `kept` youngest versions of a key.
+    fn remove_versions(&self, s3: &mut S3, key: &str, kept: usize) -> Result<()> {
+        for id in self.versions.surplus(key, kept) {
+            s3.delete_version(Bucket::Versioned.name(), key, &id)?.expect(204)?;
+            self.versions.acknowledge_removal(key, &id);
+        }
+        Ok(())
+    }
+
+    /// Deletes every key and every version of a verified store, then waits until no chunk is left on disk.
     ///
     /// # Errors
     /// When chunks are left after two minutes.
     pub fn expect_no_leak(&self, s3d: &S3d) -> Result<()> {
         let mut s3 = s3d.s3()?;
-        s3.abort_uploads(&self.bucket)?;
+        self.verify(&mut s3)?;
         for key in self.history.keys() {
             let attempt = self.history.begin(&key, None);
-            s3.delete(&self.bucket, &key)?.expect(204)?;
+            s3.delete(Bucket::Plain.name(), &key)?.expect(204)?;
             self.history.acknowledge(&attempt);
         }
+        for key in self.versions.keys() {
+            self.remove_versions(&mut s3, &key, 0)?;
+        }
+        ensure!(s3.list_versions(Bucket::Versioned.name())?.is_empty(), "versions are left");
         wait_until_no_chunk(s3d)
     }
 }
@@ -141,127 +224,37 @@ pub fn wait_until_no_chunk(s3d: &S3d) -> Result<()> {
     }
 }
 
-/// The ETag of an answer without quotes; where it is an MD5, it must be that of the body.
-fn checked_etag(answer: &Response) -> Result<String> {
+/// What a GET of the key gives; none: 404.
+fn current(s3: &mut S3, bucket: &str, key: &str) -> Result<Option<Response>> {
+    let answer = s3.get(bucket, key)?;
+    match answer.status {
+        200 => Ok(Some(answer)),
+        404 => Ok(None),
+        _ => bail!("{bucket}/{key}: {} {}", answer.status, answer.text()),
+    }
+}
+
+/// Reads a version; the listing must have told its size and ETag.
+fn read_version(s3: &mut S3, bucket: &str, row: &ListedVersion) -> Result<Found> {
+    let Some((size, etag)) = &row.object else { return Ok(Found { id: row.id.clone(), bytes: None }) };
+    let answer = s3.get_version(bucket, &row.key, &row.id)?.expect(200).with_context(|| format!("{row:?}"))?;
+    let read = as_listed(&row.key, &answer)?;
+    ensure!((read.size, &read.etag) == (*size, etag), "the listing says {row:?}, a GET {read:?}");
+    Ok(Found { id: row.id.clone(), bytes: Some(answer.body) })
+}
+
+/// The row of a listing that belongs to what a GET answered. Where its ETag is an MD5, it must be that of the body.
+fn as_listed(key: &str, answer: &Response) -> Result<Listed> {
     let etag = answer.get("etag").context("no ETag")?.trim_matches('"').to_owned();
     let md5 = hex(&Md5::digest(&answer.body));
     if !etag.contains('-') && etag != md5 {
-        bail!("ETag {etag}, and the bytes have MD5 {md5}");
+        bail!("{key}: ETag {etag}, and the bytes have MD5 {md5}");
     }
-    Ok(etag)
+    Ok(Listed { key: key.to_owned(), size: answer.body.len() as u64, etag })
 }
 
-impl Writer<'_> {
-    fn run(mut self, stop: &AtomicBool) -> Result<()> {
-        while !stop.load(Ordering::Relaxed) {
-            if !self.step()? {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// One operation. False: the connection broke.
-    fn step(&mut self) -> Result<bool> {
-        match self.rng.below(100) {
-            0..70 => self.put(),
-            70..75 => self.multipart(),
-            75..83 => self.copy(),
-            _ => self.delete(),
-        }
-    }
-
-    fn put(&mut self) -> Result<bool> {
-        let len_bytes = match self.rng.below(100) {
-            0..10 => self.rng.below(3),
-            10..45 => self.rng.below(8 << 10),
-            45..70 => (8 << 10) - 2 + self.rng.below(4),
-            70..97 => self.rng.below(200 << 10),
-            _ => (6 << 20) + self.rng.below(1 << 10),
-        };
-        let (key, body) = (self.any_key(), self.new_body(len_bytes as usize));
-        let bucket = &self.workload.bucket;
-        self.attempt(&key, Some(&body), |s3| s3.put(bucket, &key, body.bytes()))
-    }
-
-    fn multipart(&mut self) -> Result<bool> {
-        let len_bytes = PART_MIN_BYTES + self.rng.below(1 << 20) as usize;
-        let (key, body) = (self.any_key(), self.new_body(len_bytes));
-        let bytes = body.bytes();
-        let parts = vec![bytes[..PART_MIN_BYTES].to_vec(), bytes[PART_MIN_BYTES..].to_vec()];
-        let bucket = &self.workload.bucket;
-        self.attempt(&key, Some(&body), |s3| s3.put_multipart(bucket, &key, parts))
-    }
-
-    fn copy(&mut self) -> Result<bool> {
-        let choices: Vec<_> = self.known.iter().map(|(key, body)| (key.clone(), body.clone())).collect();
-        if choices.is_empty() {
-            return Ok(true);
-        }
-        let (source, body) = self.rng.choose(&choices).clone();
-        let key = self.own_key();
-        if source == key {
-            return Ok(true);
-        }
-        let bucket = &self.workload.bucket;
-        self.attempt(&key, Some(&body), |s3| {
-            let request =
-                s3.request("PUT", bucket, &key, "", "").header("x-amz-copy-source", format!("{bucket}/{source}"));
-            s3.call(request)
-        })
-    }
-
-    fn delete(&mut self) -> Result<bool> {
-        let key = self.any_key();
-        let bucket = &self.workload.bucket;
-        self.attempt(&key, None, |s3| s3.delete(bucket, &key))
-    }
-
-    /// Makes an attempt and records what became of it.
-    fn attempt(
-        &mut self,
-        key: &str,
-        body: Option<&Body>,
-        call: impl FnOnce(&mut S3) -> Result<Response>,
-    ) -> Result<bool> {
-        let attempt = self.workload.history.begin(key, body.cloned());
-        self.known.remove(key);
-        let answer = call(&mut self.s3);
-        match &answer {
-            Ok(answer) if (200..300).contains(&answer.status) && !answer.text_is_error() => {
-                self.workload.history.acknowledge(&attempt);
-                self.tally.acknowledged.fetch_add(1, Ordering::Relaxed);
-                if let Some(body) = body.filter(|_| key.starts_with("own/")) {
-                    self.known.insert(key.to_owned(), body.clone());
-                }
-            }
-            Ok(answer) if answer.status < 500 => bail!("{key}: {} {}", answer.status, answer.text()),
-            _ => {
-                self.tally.unknown.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        Ok(answer.is_ok())
-    }
-
-    fn new_body(&mut self, len_bytes: usize) -> Body {
-        Body { id: self.workload.next_body.fetch_add(1, Ordering::Relaxed), len_bytes }
-    }
-
-    fn own_key(&mut self) -> String {
-        format!("own/{}/{:02}", self.index, self.rng.below(OWN_KEYS))
-    }
-
-    fn any_key(&mut self) -> String {
-        match self.rng.below(4) {
-            0 => format!("shared {:02}", self.rng.below(SHARED_KEYS)),
-            _ => self.own_key(),
-        }
-    }
-}
-
-impl Response {
-    /// Whether a 200 carries an error all the same, as CopyObject and CompleteMultipartUpload may.
-    fn text_is_error(&self) -> bool {
-        self.body.len() < 4096 && self.text().contains("<Error>")
-    }
+fn expect_listed(s3: &mut S3, bucket: &str, expected: &[Listed]) -> Result<()> {
+    let listed = s3.list(bucket)?;
+    ensure!(listed == expected, "the listing of {bucket} differs:\nlisted   {listed:?}\nexpected {expected:?}");
+    Ok(())
 }

@@ -1,16 +1,18 @@
-//! Real clients over TLS, as their users run them. `PREDASTORE_TEST_LARGE=1`: the multipart object has 6 GiB instead of 600 MiB.
+//! Real clients over TLS, as their users run them. Larger forms: `PREDASTORE_TEST_TREE`: files of each tree;
+//! `PREDASTORE_TEST_PAGE_SIZES`: how many page sizes list ten thousand keys; `PREDASTORE_TEST_LARGE=1`: the multipart object
+//! has 6 GiB instead of 600 MiB.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use predastore_tests::clients::Clients;
-use predastore_tests::knobs::{Need, can_run, flag, say};
+use predastore_tests::knobs::{Need, can_run, flag, number, say};
 use predastore_tests::random::{Rng, body};
 use predastore_tests::s3d::{Config, S3d};
-use predastore_tests::shell::files_under;
+use predastore_tests::tree::{Names, contents, make_tree, same_tree};
 
 fn box_and_clients() -> Result<(S3d, Clients)> {
     let s3d = S3d::start(Config::default())?;
@@ -23,45 +25,15 @@ fn explained<T>(s3d: &S3d, outcome: Result<T>) -> Result<T> {
     outcome.with_context(|| s3d.log_tail())
 }
 
-/// Writes `count` files of mixed sizes into nested directories with awkward names.
-fn make_tree(dir: &Path, count: u64) -> Result<()> {
-    let mut rng = Rng::new(count);
-    let names =
-        ["plain", "with space", "ünï", "a+b", "per%cent", "hash#", "quote'", "UPPER", "dots..dots", "am&persand"];
-    for index in 0..count {
-        let mut path = dir.to_path_buf();
-        for _ in 0..rng.below(4) {
-            path.push(format!("{} d{}", rng.choose(&names), rng.below(6)));
-        }
-        std::fs::create_dir_all(&path)?;
-        let len = match rng.below(100) {
-            0..5 => 0,
-            5..80 => rng.below(3000),
-            80..98 => rng.below(40_000),
-            _ => rng.below(400_000),
-        };
-        std::fs::write(path.join(format!("{} {index}", rng.choose(&names))), body(index, len as usize))?;
-    }
-    Ok(())
-}
-
-/// What is under `dir`: relative path to content.
-fn tree(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
-    let mut contents = BTreeMap::new();
-    for (path, _) in files_under(dir)? {
-        let name = path.strip_prefix(dir)?.to_string_lossy().into_owned();
-        contents.insert(name, std::fs::read(&path)?);
-    }
-    Ok(contents)
-}
-
-fn same_tree(left: &Path, right: &Path) -> Result<()> {
-    let (left, right) = (tree(left)?, tree(right)?);
-    let names = |tree: &BTreeMap<String, Vec<u8>>| tree.keys().cloned().collect::<Vec<_>>();
-    ensure!(names(&left) == names(&right), "{} files here, {} there", left.len(), right.len());
-    for (name, content) in &left {
-        ensure!(right[name] == *content, "{name} differs");
-    }
+/// The keys of the bucket that begin with `prefix` are the names of what is under `dir`.
+fn same_keys(s3d: &S3d, bucket: &str, prefix: &str, dir: &Path) -> Result<()> {
+    let listed = s3d.s3()?.list(bucket)?;
+    let keys = listed.iter().filter_map(|row| row.key.strip_prefix(prefix));
+    // s3fs keeps directories as keys with a slash at their end.
+    let keys: BTreeSet<String> = keys.filter(|key| !key.ends_with('/') && !key.is_empty()).map(str::to_owned).collect();
+    let names: BTreeSet<String> = contents(dir)?.into_keys().collect();
+    let (missing, strange): (Vec<_>, Vec<_>) = (names.difference(&keys).collect(), keys.difference(&names).collect());
+    ensure!(missing.is_empty() && strange.is_empty(), "no keys for {missing:?}; no files for {strange:?}");
     Ok(())
 }
 
@@ -77,7 +49,7 @@ fn aws_cli() -> Result<()> {
 
 fn aws_cli_session(s3d: &S3d, clients: &Clients) -> Result<()> {
     let (source, target) = (clients.scratch().join("source"), clients.scratch().join("target"));
-    make_tree(&source, 2000)?;
+    make_tree(&source, 2000, Names::Any)?;
     let file = clients.scratch().join("file");
     std::fs::write(&file, body(1, 20 << 20))?;
     let aws = |words: &[&str]| clients.aws(words);
@@ -100,13 +72,13 @@ fn aws_cli_session(s3d: &S3d, clients: &Clients) -> Result<()> {
     ensure!(clients.curl(&[&url.trim().replace("Signature=", "Signature=0")]).is_err(), "a forged URL was served");
 
     aws(&["s3", "sync", "--no-progress", text(&source), "s3://aws-bucket/tree"])?;
+    same_keys(s3d, "aws-bucket", "tree/", &source)?;
     ensure!(aws(&["s3", "sync", text(&source), "s3://aws-bucket/tree"])?.trim().is_empty(), "a second sync found work");
     aws(&["s3", "sync", "--no-progress", "s3://aws-bucket/tree", text(&target)])?;
     same_tree(&source, &target)?;
     std::fs::remove_dir_all(source.join("plain d0")).ok();
     aws(&["s3", "sync", "--no-progress", "--delete", text(&source), "s3://aws-bucket/tree"])?;
-    let listed = aws(&["s3", "ls", "--recursive", "s3://aws-bucket/tree/"])?.lines().count();
-    ensure!(listed == files_under(&source)?.len(), "{listed} keys after sync --delete");
+    same_keys(s3d, "aws-bucket", "tree/", &source).context("after sync --delete")?;
 
     let words =
         ["s3api", "list-objects-v2", "--bucket", "aws-bucket", "--max-items", "3", "--query", "length(Contents)"];
@@ -119,8 +91,12 @@ fn aws_cli_session(s3d: &S3d, clients: &Clients) -> Result<()> {
 }
 
 fn boto(script: &str) -> Result<()> {
+    boto_with(script, &[])
+}
+
+fn boto_with(script: &str, variables: &[(&str, String)]) -> Result<()> {
     let (s3d, clients) = box_and_clients()?;
-    explained(&s3d, clients.python(script, &[]).map(drop))
+    explained(&s3d, clients.python(script, variables).map(drop))
 }
 
 #[test]
@@ -135,7 +111,18 @@ fn boto3_multipart() -> Result<()> {
 
 #[test]
 fn boto3_listing() -> Result<()> {
-    boto("boto_listing.py")
+    boto_with("boto_listing.py", &[("PAGE_SIZES", page_sizes().join(","))])
+}
+
+/// Page sizes, of the thousand that there are: the largest two, and as many more at random. Small ones take many requests: they
+/// come when all are asked for.
+fn page_sizes() -> Vec<String> {
+    let mut rng = Rng::for_test("boto3_listing");
+    let count = number("PREDASTORE_TEST_PAGE_SIZES", 10);
+    if count >= 1000 {
+        return (1..=1000).map(|size: u64| size.to_string()).collect();
+    }
+    [1000, 999].into_iter().chain((2..count).map(|_| 40 + rng.below(959))).map(|size: u64| size.to_string()).collect()
 }
 
 #[test]
@@ -149,12 +136,12 @@ fn s3cmd() -> Result<()> {
         return Ok(());
     }
     let (s3d, clients) = box_and_clients()?;
-    explained(&s3d, s3cmd_session(&clients))
+    explained(&s3d, s3cmd_session(&s3d, &clients))
 }
 
-fn s3cmd_session(clients: &Clients) -> Result<()> {
+fn s3cmd_session(s3d: &S3d, clients: &Clients) -> Result<()> {
     let (source, target) = (clients.scratch().join("source"), clients.scratch().join("target"));
-    make_tree(&source, 150)?;
+    make_tree(&source, 150, Names::Printable)?;
     let large = clients.scratch().join("large");
     std::fs::write(&large, body(3, 17 << 20))?;
     let s3cmd = |words: &[&str]| clients.s3cmd(words);
@@ -166,6 +153,7 @@ fn s3cmd_session(clients: &Clients) -> Result<()> {
     s3cmd(&["get", "s3://s3cmd-bucket/large", text(&back)])?;
     ensure!(std::fs::read(&back)? == body(3, 17 << 20), "the multipart object differs");
     s3cmd(&["sync", &format!("{}/", text(&source)), "s3://s3cmd-bucket/tree/"])?;
+    same_keys(s3d, "s3cmd-bucket", "tree/", &source)?;
     std::fs::create_dir_all(&target)?;
     s3cmd(&["sync", "s3://s3cmd-bucket/tree/", &format!("{}/", text(&target))])?;
     same_tree(&source, &target)?;
@@ -182,12 +170,12 @@ fn rclone() -> Result<()> {
         return Ok(());
     }
     let (s3d, clients) = box_and_clients()?;
-    explained(&s3d, rclone_session(&clients))
+    explained(&s3d, rclone_session(&s3d, &clients))
 }
 
-fn rclone_session(clients: &Clients) -> Result<()> {
+fn rclone_session(s3d: &S3d, clients: &Clients) -> Result<()> {
     let (source, target) = (clients.scratch().join("source"), clients.scratch().join("target"));
-    make_tree(&source, 1000)?;
+    make_tree(&source, 1000, Names::Printable)?;
     // Above rclone's cut-off for a single PUT with a small chunk size.
     std::fs::write(source.join("large"), body(4, 30 << 20))?;
     let multipart = ["--s3-upload-cutoff", "10M", "--s3-chunk-size", "5M"];
@@ -195,6 +183,7 @@ fn rclone_session(clients: &Clients) -> Result<()> {
 
     rclone(&["mkdir", "pd:rclone-bucket"])?;
     rclone(&[&["copy", text(&source), "pd:rclone-bucket/tree"][..], &multipart].concat())?;
+    same_keys(s3d, "rclone-bucket", "tree/", &source)?;
     rclone(&["check", text(&source), "pd:rclone-bucket/tree"])?;
     rclone(&["check", "--download", text(&source), "pd:rclone-bucket/tree"])?;
     rclone(&["sync", "pd:rclone-bucket/tree", text(&target)])?;
@@ -221,7 +210,7 @@ fn restic() -> Result<()> {
 
 fn restic_session(clients: &Clients) -> Result<()> {
     let (source, target) = (clients.scratch().join("source"), clients.scratch().join("target"));
-    make_tree(&source, 1500)?;
+    make_tree(&source, 1500, Names::Any)?;
     let restic = |words: &[&str]| clients.restic("restic-bucket", words);
     restic(&["init"])?;
     restic(&["backup", text(&source)])?;
@@ -248,7 +237,7 @@ fn s3fs_mount() -> Result<()> {
 fn s3fs_session(s3d: &S3d, clients: &Clients) -> Result<()> {
     s3d.s3()?.create_bucket("s3fs-bucket")?;
     let source = clients.scratch().join("source");
-    make_tree(&source, 120)?;
+    make_tree(&source, 120, Names::Printable)?;
     std::fs::write(source.join("large"), body(6, 25 << 20))?;
     let mount = clients.s3fs("s3fs-bucket")?;
     ensure!(mount.is_mounted(), "s3fs did not mount");
@@ -257,6 +246,7 @@ fn s3fs_session(s3d: &S3d, clients: &Clients) -> Result<()> {
     )?;
     let copied = mount.path().join("source");
     same_tree(&source, &copied)?;
+    same_keys(s3d, "s3fs-bucket", "source/", &source)?;
     std::fs::rename(copied.join("large"), copied.join("renamed"))?;
     ensure!(std::fs::read(copied.join("renamed"))? == body(6, 25 << 20), "the renamed file differs");
     std::fs::write(copied.join("new"), b"through the mount")?;

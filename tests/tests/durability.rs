@@ -1,7 +1,9 @@
 //! Nothing acknowledged is lost, and nothing is half there: writers are interrupted by SIGKILL at any time, by SIGKILL at a
-//! sync, and by a file system that is cut off under the process. How often: `PREDASTORE_TEST_KILLS`,
-//! `PREDASTORE_TEST_SYNC_KILLS`, `PREDASTORE_TEST_SHUTDOWNS`.
+//! sync, and by a file system that is cut off under the process. Over TLS, as boxes are run, and with old versions, which
+//! must all be there too. How often: `PREDASTORE_TEST_KILLS`, `PREDASTORE_TEST_SYNC_KILLS`,
+//! `PREDASTORE_TEST_START_STRIDE`, `PREDASTORE_TEST_SHUTDOWNS`.
 
+use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,8 +14,10 @@ use predastore_tests::random::Rng;
 use predastore_tests::s3d::{Config, Inject, PATIENCE, S3d, SYNCS, setting};
 use predastore_tests::workload::{Tally, Workload};
 
+const SIGKILL: i32 = 9;
+
 fn config() -> Config {
-    Config::default().plain().set(setting::SWEEP_GRACE, "1s").set(setting::SWEEP_INTERVAL, "1s")
+    Config::default().set(setting::SWEEP_GRACE, "1s").set(setting::SWEEP_INTERVAL, "1s")
 }
 
 /// A time that is sometimes short against one request and sometimes long enough for hundreds.
@@ -40,7 +44,8 @@ fn finish(s3d: &mut S3d, workload: &Workload) -> Result<()> {
 
 fn report(test: &str, round: u64, tally: &Tally, count: usize) {
     let (acknowledged, unknown) = (&tally.acknowledged, &tally.unknown);
-    let figures = format!("{acknowledged:?} acknowledged, {unknown:?} unknown, {count} objects as they should be");
+    let figures =
+        format!("{acknowledged:?} acknowledged, {unknown:?} unknown, {count} objects and versions as they should be");
     if round % 50 == 49 || number("PREDASTORE_TEST_VERBOSE", 0) > 0 {
         say(&format!("{test} {}: {figures}", round + 1));
     }
@@ -89,15 +94,58 @@ fn sigkill_at_a_sync() -> Result<()> {
 }
 
 fn killed_at_sync(s3d: &mut S3d, workload: &Workload, rng: &mut Rng, nth: u64) -> Result<Tally> {
-    s3d.config.inject = Some(Inject { syscalls: SYNCS, effect: format!("signal=SIGKILL:when={nth}") });
-    let started = s3d.restart();
-    s3d.config.inject = None;
-    if started.is_err() {
-        // Killed at a sync of its start.
-        s3d.kill();
+    if !start_to_be_killed(s3d, nth)? {
         return Ok(Tally::default());
     }
-    workload.run(s3d, rng, |s3d| s3d.wait_exit(PATIENCE).map(drop))
+    workload.run(s3d, rng, |s3d| {
+        let status = s3d.wait_exit(PATIENCE)?;
+        ensure!(status.signal() == Some(SIGKILL), "{status}, and it was to be killed at sync {nth}");
+        Ok(())
+    })
+}
+
+/// Starts it so that SIGKILL meets the `nth` sync of any thread. Whether it came to serve before that.
+fn start_to_be_killed(s3d: &mut S3d, nth: u64) -> Result<bool> {
+    s3d.config.inject = Some(Inject { syscalls: SYNCS, effect: format!("signal=SIGKILL:when={nth}") });
+    s3d.spawn()?;
+    s3d.config.inject = None;
+    let Err(error) = s3d.wait_until_serving() else { return Ok(true) };
+    let text = format!("{error:#}");
+    ensure!(text.contains("SIGKILL"), "its start fails, and not by the kill at sync {nth}: {text}");
+    Ok(false)
+}
+
+/// Whatever sync of its very first start a box dies at, the next start makes it whole.
+#[test]
+fn sigkill_at_a_sync_of_the_first_start() -> Result<()> {
+    if !can_run("sigkill_at_a_sync_of_the_first_start", &[Need::Program("strace")]) {
+        return Ok(());
+    }
+    let mut rng = Rng::for_test("sigkill_at_a_sync_of_the_first_start");
+    // Every sync, or some: a first start has more than a hundred, most of them SQLite's.
+    let stride = number("PREDASTORE_TEST_START_STRIDE", 16);
+    let (mut nth, mut kills, mut serves) = (1 + rng.below(stride), 0, false);
+    while !serves {
+        let mut s3d = S3d::stopped(config())?;
+        serves = start_to_be_killed(&mut s3d, nth)?;
+        s3d.kill();
+        let outcome = first_life(&mut s3d, &mut rng);
+        outcome.with_context(|| format!("after SIGKILL at sync {nth} of the first start"))?;
+        kills += u64::from(!serves);
+        nth += 1 + rng.below(2 * stride - 1);
+    }
+    say(&format!("SIGKILL at {kills} syncs of a first start"));
+    ensure!(kills > 0, "no start was killed: it tests nothing");
+    Ok(())
+}
+
+fn first_life(s3d: &mut S3d, rng: &mut Rng) -> Result<()> {
+    s3d.restart()?;
+    let workload = Workload::new(s3d, rng)?;
+    workload.run(s3d, rng, |_| Ok(()))?;
+    workload.verify(&mut s3d.s3()?)?;
+    s3d.stop()?;
+    s3d.expect_clean()
 }
 
 fn shutdowns(kind: FileSystem, count: u64) -> Result<()> {

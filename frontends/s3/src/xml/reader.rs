@@ -99,8 +99,9 @@ fn parse_text(text: &str) -> Result<Element<'_>, S3Error> {
                 let closed = open.pop().ok_or_else(malformed)?;
                 innermost(&mut open)?.children.push(closed);
             }
-            Event::Text(text) => push_text(&mut open, &text.xml_content().map_err(|_| malformed())?)?,
-            Event::CData(text) => push_text(&mut open, &text.xml_content().map_err(|_| malformed())?)?,
+            // By XML 1.0: 1.1 would make a line feed of U+0085 and U+2028, and so another key of a key that has them.
+            Event::Text(text) => push_text(&mut open, &text.xml10_content().map_err(|_| malformed())?)?,
+            Event::CData(text) => push_text(&mut open, &text.xml10_content().map_err(|_| malformed())?)?,
             Event::GeneralRef(reference) => push_text(&mut open, resolve(&reference)?.encode_utf8(&mut [0; 4]))?,
             Event::Decl(_) | Event::Comment(_) => {}
             Event::DocType(_) | Event::PI(_) => return Err(malformed()),
@@ -171,6 +172,8 @@ mod tests {
         assert_eq!(text_of("<a> x </a>"), Ok(" x ".into()));
         assert_eq!(text_of("<a>&lt;&amp;&gt;&quot;&apos;&#65;&#x42;&#x1F980;</a>"), Ok("<&>\"'AB🦀".into()));
         assert_eq!(text_of("<a>x&#13;&#10;&#x0;</a>"), Ok("x\r\n\0".into()));
+        assert_eq!(text_of("<a>x\r\ny\u{85}z\u{2028}</a>"), Ok("x\ny\u{85}z\u{2028}".into()));
+        assert_eq!(text_of("<a><![CDATA[\u{85}\u{2028}]]></a>"), Ok("\u{85}\u{2028}".into()));
         assert_eq!(text_of("<a><![CDATA[<&]]>b<!-- c -->d</a>"), Ok("<&bd".into()));
         assert_eq!(text_of("\u{feff}<?xml version=\"1.0\"?>\n<s3:a xmlns:s3=\"x\"/>\n"), Ok(String::new()));
     }

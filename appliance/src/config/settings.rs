@@ -80,7 +80,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "1h",
         "Age at which a file that nothing names goes to quarantine, and time it stays there",
     ),
-    Setting::new("storage.sweep_interval", "1h", "Time between sweeps for files that nothing names"),
+    Setting::new(
+        "storage.sweep_interval",
+        "1h",
+        "Time between sweeps for files that nothing names; the first is ten seconds after the start",
+    ),
     Setting::new(
         "storage.low_water",
         "",

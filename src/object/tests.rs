@@ -132,7 +132,7 @@ impl Bed {
 
     /// The catalog is sound, every chunk is whole and named, and nothing is left over.
     async fn assert_sound(&self) {
-        let contradictions = self.ledger.readers.read(|view| view.contradictions(10)).await.unwrap();
+        let contradictions = self.ledger.readers.read(|view| Ok(view.contradictions(10))).await.unwrap();
         assert_eq!(contradictions, Vec::<String>::new());
         assert_eq!(self.files.temporary_count().unwrap(), 0);
         assert_eq!(self.store.budget_taken_bytes(), 0);

@@ -3,7 +3,7 @@
 //! - `cli`: flags and commands; `config`: every setting, judged before anything is touched.
 //! - `serve`: the daemon's life; `store`: the one place where it meets the core and the S3 frontend.
 //! - `identity`, `tls`, `durable`: certificates and root credentials; `credentials`: printing them.
-//! - `admin`, `logging`: what an operator sees.
+//! - `admin`, `logging`: what an operator sees. `memory`: how much the process keeps.
 //! - `bench`: measures any S3 endpoint.
 
 mod admin;
@@ -14,6 +14,7 @@ mod credentials;
 mod durable;
 mod identity;
 mod logging;
+mod memory;
 mod serve;
 mod store;
 mod tls;
@@ -31,6 +32,7 @@ use config::Config;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    memory::bound_arenas();
     match Cli::from_process() {
         Action::Serve(flags) => with_config(flags, |config| {
             logging::start(&config.log);

@@ -14,6 +14,7 @@ use crate::admin::{self, Shown};
 use crate::config::{Account, Config, Tls};
 use crate::credentials::endpoint;
 use crate::identity::Identity;
+use crate::memory;
 use crate::store::{Frontend, Store};
 use crate::tls::{Certificate, server_config};
 
@@ -50,6 +51,7 @@ async fn serve(config: &Config, store: &Store, mut signals: Signals) -> Result<(
     let frontend = Frontend::new(config, store, accounts, &mut metrics);
     let shown = Shown::new(facts(config, address.port()), store.figures(), metrics);
     let stop = CancellationToken::new();
+    tokio::spawn(memory::give_back());
     if let Some(address) = config.admin {
         let listener = bind(address, "the admin endpoint (admin.port 0 turns it off)").await?;
         tokio::spawn(admin::serve(listener, shown.clone()));

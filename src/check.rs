@@ -2,18 +2,20 @@
 //! chunk and of every body that lies in the catalog.
 //!
 //! It opens log and catalog as a start would, so entries that were not applied yet are; it changes nothing else.
+//!
+//! Invariant: damage in one place hides none in another. What cannot be checked is told, and the check goes on.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::catalog::{Bucket, Ledger, LedgerError, Lookup, Manifest, Place, VersionQuery, View};
+use crate::catalog::{self, Ledger, Manifest, Place, Version, VersionRow, View};
 use crate::consensus::{self, Alone, Raft};
 use crate::file::{self, FAN_OUT, Files};
-use crate::ids::{BucketId, Ino, LogIndex, VersionId};
+use crate::ids::{Ino, VersionId};
 use crate::log::{self, Health, Log};
 use crate::node::{self, DataDir, Fatal};
 use crate::object;
-use crate::units::{BLOCK_BYTES, MIB};
+use crate::units::MIB;
 
 /// Rows that one query of the check looks at.
 const PAGE_COUNT: usize = 1000;
@@ -32,10 +34,7 @@ pub enum Error {
     Consensus(#[from] consensus::Error),
     /// The catalog cannot be read.
     #[error(transparent)]
-    Catalog(#[from] crate::catalog::Error),
-    /// The catalog did not come up.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Catalog(#[from] catalog::Error),
     /// Chunk files cannot be listed.
     #[error(transparent)]
     File(#[from] file::Error),
@@ -62,14 +61,23 @@ pub enum Finding {
         /// Some of the objects in it: bucket, key, version.
         objects: Vec<(String, Vec<u8>, VersionId)>,
     },
-    /// The body of an object that lies in the catalog is damaged.
-    Inline {
+    /// The rows of an object are damaged, or its body that lies in the catalog.
+    Version {
         /// Its bucket.
         bucket: String,
         /// Its key.
         key: Vec<u8>,
         /// Which version.
         version: VersionId,
+        /// How.
+        what: String,
+    },
+    /// A part of the store could not be checked to its end.
+    Unfinished {
+        /// Which.
+        part: &'static str,
+        /// Why.
+        why: String,
     },
 }
 
@@ -85,9 +93,10 @@ impl std::fmt::Display for Finding {
                     write!(f, "\n  in {bucket}/{} version {version}", key.escape_ascii())
                 })
             }
-            Finding::Inline { bucket, key, version } => {
-                write!(f, "{bucket}/{} version {version}: its bytes in the catalog are damaged", key.escape_ascii())
+            Finding::Version { bucket, key, version, what } => {
+                write!(f, "{bucket}/{} version {version}: {what}", key.escape_ascii())
             }
+            Finding::Unfinished { part, why } => write!(f, "{part}: not checked to the end: {why}"),
         }
     }
 }
@@ -117,6 +126,13 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
+impl Report {
+    /// Takes note of a part that ended early.
+    fn finished<T>(&mut self, part: &'static str, result: Result<T, impl std::fmt::Display>) -> Option<T> {
+        result.map_err(|error| self.findings.push(Finding::Unfinished { part, why: error.to_string() })).ok()
+    }
+}
+
 /// Checks the store in `data_dir` completely. `progress` is told how many chunks were verified.
 ///
 /// # Errors
@@ -129,24 +145,45 @@ pub async fn check(data_dir: &Path, progress: impl Fn(u64) + Send + Sync) -> Res
     let (log_record_count, finding) = run(move || check_log(log_dir)).await?;
     report.log_record_count = log_record_count;
     report.findings.extend(finding);
-    let raft = Raft::open(directory.consensus(fatal()), Alone).await?;
-    if raft.status().read_only {
-        report.findings.push(Finding::LogLostEntries);
+    let broken = Broken::default();
+    match Raft::open(directory.consensus(broken.hook()), Alone).await {
+        Ok(raft) => {
+            check_stored(&raft, &files, &mut report, progress).await;
+            raft.shutdown().await;
+        }
+        Err(error) if report.findings.is_empty() => return Err(error.into()),
+        Err(error) => _ = report.finished("catalog and chunks", Err::<(), _>(error)),
     }
-    let checked = check_stored(&raft, &files, &mut report, progress).await;
-    raft.shutdown().await;
-    checked.map(|()| report)
+    report.findings.extend(broken.told().map(Finding::Catalog));
+    Ok(report)
+}
+
+/// What would end a daemon. Here it is told, and what still can be read is.
+#[derive(Clone, Default)]
+struct Broken(Arc<Mutex<Option<String>>>);
+
+impl Broken {
+    fn hook(&self) -> Fatal {
+        let broken = self.clone();
+        Arc::new(move |why| {
+            broken.lock().get_or_insert_with(|| why.to_owned());
+        })
+    }
+
+    fn told(&self) -> Option<String> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn open(data_dir: &Path) -> Result<(DataDir, Files), Error> {
     let directory = DataDir::open_existing(data_dir)?;
-    let fatal = fatal();
+    let fatal = node::Config::new("").fatal;
     let files = Files::open(directory.chunks(), Arc::new(move |error| fatal(&error.to_string())))?;
     Ok((directory, files))
-}
-
-fn fatal() -> Fatal {
-    node::Config::new("").fatal
 }
 
 async fn run<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> Result<R, Error> {
@@ -176,36 +213,47 @@ fn read_log(dir: std::path::PathBuf, record_count: &mut u64) -> Result<(), log::
     Ok(())
 }
 
-async fn check_stored(raft: &Raft, files: &Files, report: &mut Report, progress: impl Fn(u64)) -> Result<(), Error> {
-    raft.barrier().await?;
-    let contradictions = raft.readers().read(|view| view.contradictions(TOLD_COUNT)).await?;
+async fn check_stored(raft: &Raft, files: &Files, report: &mut Report, progress: impl Fn(u64)) {
+    if raft.status().read_only {
+        report.findings.push(Finding::LogLostEntries);
+    }
+    report.finished("the last entries of the log", raft.barrier().await);
+    let contradictions = raft.readers().read(|view| Ok(view.contradictions(TOLD_COUNT))).await;
+    let contradictions = report.finished("the catalog", contradictions).unwrap_or_default();
     report.findings.extend(contradictions.into_iter().map(Finding::Catalog));
-    let named = check_chunks(raft, files, report, progress).await?;
-    check_versions(raft, report).await?;
-    count_files(raft, files, report, &named).await
+    let mut named = Vec::new();
+    let chunks = check_chunks(raft, files, report, &mut named, progress).await;
+    let versions = check_versions(raft, report).await;
+    report.finished("versions", versions);
+    // Without all the names, files would be counted that only seem to have none.
+    if report.finished("chunks", chunks).is_some() {
+        let counted = count_files(raft, files, report, &named).await;
+        report.finished("files of chunks", counted);
+    }
 }
 
-/// Verifies every chunk that the catalog names. Returns them, ascending.
+/// Verifies every chunk that the catalog names; they come to be in `named`, ascending.
 async fn check_chunks(
     raft: &Raft,
     files: &Files,
     report: &mut Report,
+    named: &mut Vec<Ino>,
     progress: impl Fn(u64),
-) -> Result<Vec<Ino>, Error> {
-    let mut named = Vec::new();
+) -> Result<(), Error> {
     loop {
         let after = named.last().copied().unwrap_or_default();
         let page = raft.readers().read(move |view| view.chunks(after, PAGE_COUNT)).await?;
         if page.is_empty() {
-            return Ok(named);
+            return Ok(());
         }
         named.extend(page.iter().map(|(chunk, _)| *chunk));
         for (chunk, place) in page {
             let files = files.clone();
             report.chunk_count += 1;
-            report.chunk_bytes += place.len_bytes;
-            if let Err(what) = run(move || check_chunk(&files, chunk, &place)).await? {
-                let objects = raft.readers().read(move |view| view.names_of(chunk, NAMES_TOLD_COUNT)).await?;
+            report.chunk_bytes += place.as_ref().map_or(0, |place| place.len_bytes);
+            if let Err(what) = run(move || check_chunk(&files, chunk, place)).await? {
+                let objects = raft.readers().read(move |view| view.names_of(chunk, NAMES_TOLD_COUNT)).await;
+                let objects = report.finished("names of a chunk", objects).unwrap_or_default();
                 report.findings.push(Finding::Chunk { chunk, what, objects });
             }
             progress(report.chunk_count);
@@ -213,7 +261,8 @@ async fn check_chunks(
     }
 }
 
-fn check_chunk(files: &Files, chunk: Ino, place: &Place) -> Result<(), String> {
+fn check_chunk(files: &Files, chunk: Ino, place: Result<Place, catalog::Error>) -> Result<(), String> {
+    let place = place.map_err(|error| error.to_string())?;
     match files.verify(chunk) {
         Ok(len_bytes) if len_bytes == place.len_bytes => Ok(()),
         Ok(len_bytes) => Err(format!("{len_bytes} bytes long, not {}", place.len_bytes)),
@@ -221,67 +270,56 @@ fn check_chunk(files: &Files, chunk: Ino, place: &Place) -> Result<(), String> {
     }
 }
 
-/// Walks every version of every bucket, and verifies the bodies that lie in the catalog.
-async fn check_versions(raft: &Raft, report: &mut Report) -> Result<(), Error> {
-    let mut after: Option<String> = None;
-    loop {
-        let from = after.clone();
-        let buckets = raft.readers().read(move |view| view.buckets(from.as_deref(), PAGE_COUNT)).await?;
-        let Some(last) = buckets.last() else { return Ok(()) };
-        after = Some(last.name.clone());
-        for bucket in buckets {
-            check_bucket(raft, bucket, report).await?;
-        }
-    }
-}
-
-async fn check_bucket(raft: &Raft, bucket: Bucket, report: &mut Report) -> Result<(), Error> {
-    let mut query = VersionQuery { limit: PAGE_COUNT, ..VersionQuery::default() };
-    loop {
-        let (id, asked) = (bucket.id, query.clone());
-        let page = raft.readers().read(move |view| check_page(view, id, &asked)).await?;
-        report.version_count += page.version_count;
-        report.inline_count += page.inline_count;
-        let damaged = |(key, version)| Finding::Inline { bucket: bucket.name.clone(), key, version };
-        report.findings.extend(page.damaged.into_iter().map(damaged));
-        let Some((key, seq)) = page.next else { return Ok(()) };
-        (query.after, query.after_seq) = (key, seq);
-    }
-}
-
+/// What a walk over all versions saw.
 #[derive(Default)]
-struct CheckedPage {
+struct Seen {
     version_count: u64,
     inline_count: u64,
-    damaged: Vec<(Vec<u8>, VersionId)>,
-    next: Option<(Vec<u8>, Option<crate::ids::Seq>)>,
+    damaged: Vec<Finding>,
 }
 
-fn check_page(view: &View<'_>, bucket: BucketId, query: &VersionQuery) -> Result<CheckedPage, crate::catalog::Error> {
-    let page = view.list_versions(bucket, query)?;
-    let mut checked = CheckedPage { next: page.next, ..CheckedPage::default() };
-    for (key, listed) in page.entries {
-        let Some(listed) = listed else { continue };
-        checked.version_count += 1;
-        if listed.is_delete_marker || listed.size_bytes > BLOCK_BYTES {
-            continue;
-        }
-        let Lookup::Found(version) = view.lookup(bucket, &key, Some(listed.id))? else { continue };
-        if let Manifest::Inline(bytes) = view.manifest(version.ino, 0..version.size_bytes)? {
-            checked.inline_count += 1;
-            if !object::is_body_of(&bytes, &version) {
-                checked.damaged.push((key, listed.id));
-            }
+/// Looks at every version in every bucket, and verifies the bodies that lie in the catalog.
+async fn check_versions(raft: &Raft, report: &mut Report) -> Result<(), Error> {
+    let walk = |view: &View<'_>| {
+        let mut seen = Seen::default();
+        let end = view.each_version(|row| seen.version(view, row));
+        Ok((seen, end))
+    };
+    let (seen, end) = raft.readers().read(walk).await?;
+    report.version_count = seen.version_count;
+    report.inline_count = seen.inline_count;
+    report.findings.extend(seen.damaged);
+    Ok(end?)
+}
+
+impl Seen {
+    fn version(&mut self, view: &View<'_>, row: &VersionRow) {
+        self.version_count += 1;
+        let damage = match &row.found {
+            Ok((version, manifest)) => self.damage(version, manifest).map(str::to_owned),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(what) = damage {
+            let (bucket, key) = view.name_of(row);
+            self.damaged.push(Finding::Version { bucket, key, version: row.id, what });
         }
     }
-    Ok(checked)
+
+    fn damage(&mut self, version: &Version, manifest: &Manifest) -> Option<&'static str> {
+        match manifest {
+            Manifest::Inline(bytes) => {
+                self.inline_count += 1;
+                (!object::is_body_of(bytes, version)).then_some("its bytes in the catalog are damaged")
+            }
+            Manifest::Empty => (version.size_bytes > 0).then_some("the catalog does not know its bytes"),
+            Manifest::Extents(_) => None, // their chunks are verified one by one
+        }
+    }
 }
 
 /// Counts the files that are no named chunk's.
 async fn count_files(raft: &Raft, files: &Files, report: &mut Report, named: &[Ino]) -> Result<(), Error> {
-    let all = |view: &View<'_>| view.reclaimable(LogIndex(u64::MAX), usize::MAX >> 1);
-    let mut dead: Vec<Ino> = raft.readers().read(all).await?.into_iter().map(|row| row.chunk).collect();
-    dead.sort_unstable();
+    let dead = raft.readers().read(|view| view.dead_chunks()).await?;
     report.reclaimable_count = dead.len() as u64;
     for index in 0..FAN_OUT {
         let files = files.clone();
@@ -364,5 +402,58 @@ mod tests {
         };
         assert_eq!((*found, objects.len()), (chunk, 1));
         assert!(finding.to_string().contains("bucket/large one version null"), "{finding}");
+    }
+
+    /// Each of these once ended the check before it had named anything.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn damaged_rows_are_named_and_hide_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let node = Node::open(Env::system(), Config::new(&data)).await.unwrap();
+        node.store.create_bucket("bucket", "owner", "here", false).await.unwrap();
+        for key in ["body", "tag", "attrs", "node", "sound"] {
+            put(&node, &format!("dir/{key}"), b"inline body".to_vec()).await;
+        }
+        put(&node, "dir/place", vec![7; 100_000]).await;
+        node.shutdown().await;
+
+        let catalog = rusqlite::Connection::open(data.join("catalog/state-1/fsm.db")).unwrap();
+        let node_of = |key| format!("(SELECT ino FROM dentry WHERE name=CAST('{key}' AS BLOB))");
+        for damage in [
+            format!("DELETE FROM inline WHERE ino={}", node_of("body")),
+            "UPDATE dentry SET etag=x'00' WHERE name=CAST('tag' AS BLOB)".to_owned(),
+            format!("UPDATE node SET attrs=x'ff' WHERE id={}", node_of("attrs")),
+            format!("DELETE FROM node WHERE id={}", node_of("node")),
+            format!("UPDATE node SET place=x'ff' WHERE id={}", node_of("place")),
+        ] {
+            assert_eq!(catalog.execute(&damage, []).unwrap(), 1, "{damage}");
+        }
+        drop(catalog);
+
+        let report = check(&data, |_| ()).await.unwrap();
+        let told: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        for key in ["body", "tag", "attrs", "node", "place"] {
+            let name = format!("bucket/dir/{key} version null: ");
+            assert!(told.iter().any(|line| line.starts_with(&name)), "{key} is not named: {told:#?}");
+        }
+        assert!(!told.iter().any(|line| line.contains("dir/sound")), "{told:#?}");
+        assert!(told.iter().any(|line| line.contains("has no inline bytes")), "{told:#?}");
+        assert_eq!((report.version_count, report.chunk_count, report.inline_count), (6, 1, 1));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_does_not_open_is_told_with_what_was_found_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let node = Node::open(Env::system(), Config::new(&data)).await.unwrap();
+        node.store.create_bucket("bucket", "owner", "here", false).await.unwrap();
+        node.shutdown().await;
+        let log = std::fs::read_dir(data.join("log")).unwrap().map(|entry| entry.unwrap().path());
+        let file = log.into_iter().find(|path| path.extension().is_some_and(|end| end == "log")).unwrap();
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[4096 + 60] ^= 1; // in the first batch: later ones prove that it was synced
+        std::fs::write(&file, bytes).unwrap();
+        let report = check(&data, |_| ()).await.unwrap();
+        assert!(matches!(report.findings.as_slice(), [Finding::Log(_), Finding::Unfinished { .. }]), "{report:?}");
     }
 }

@@ -85,6 +85,10 @@ pub struct Config {
     pub node: NodeId,
     /// Go on with a log that has lost acknowledged entries; what `s3d recover` does, once.
     pub accept_loss: bool,
+    /// Memory for the newest entries of the log, bytes.
+    pub log_cache_bytes: u64,
+    /// Memory for pages of the catalog, bytes.
+    pub catalog_cache_bytes: u64,
     /// Of the store; `gateway` and `node` are set by [`Node::open`].
     pub store: object::Config,
     /// After what cannot be survived.
@@ -98,6 +102,8 @@ impl Config {
             data_dir: data_dir.into(),
             node: NodeId(1),
             accept_loss: false,
+            log_cache_bytes: 8 * MIB,
+            catalog_cache_bytes: 8 * MIB,
             store: object::Config::default(),
             fatal: Arc::new(abort),
         }
@@ -257,7 +263,8 @@ impl Node {
     /// # Errors
     /// What was found cannot be used: see [`Error`].
     pub async fn open(env: Env, config: Config) -> Result<Node, Error> {
-        let Config { data_dir, node, accept_loss, store: mut store_config, fatal } = config;
+        let Config { data_dir, node, accept_loss, log_cache_bytes, catalog_cache_bytes, .. } = config;
+        let (mut store_config, fatal) = (config.store, config.fatal);
         let opened = {
             let (data_dir, env, fatal) = (data_dir.clone(), env.clone(), fatal.clone());
             tokio::task::spawn_blocking(move || open_files(&data_dir, &env, node, fatal))
@@ -265,6 +272,8 @@ impl Node {
         let (directory, files) = opened.await.map_err(|error| in_dir(&data_dir)(io::Error::other(error)))??;
         let mut options = directory.consensus(fatal);
         options.accept_loss = accept_loss;
+        options.log_cache_len_bytes = usize::try_from(log_cache_bytes).unwrap_or(usize::MAX);
+        options.catalog.cache_bytes = catalog_cache_bytes;
         let raft = Raft::open(options, Alone).await?;
         store_config.gateway = format!("{:032x}/{node}", directory.identity.store);
         store_config.node = node;

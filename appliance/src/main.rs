@@ -3,7 +3,7 @@
 //! - `cli`: flags and commands; `config`: every setting, judged before anything is touched.
 //! - `serve`: the daemon's life; `store`: the one place where it meets the core and the S3 frontend.
 //! - `identity`, `tls`, `durable`: certificates and root credentials; `credentials`: printing them.
-//! - `admin`, `logging`: what an operator sees.
+//! - `admin`, `logging`: what an operator sees. `memory`: how much the process keeps.
 //! - `bench`: measures any S3 endpoint.
 
 mod admin;
@@ -14,6 +14,7 @@ mod credentials;
 mod durable;
 mod identity;
 mod logging;
+mod memory;
 mod serve;
 mod store;
 mod tls;
@@ -27,14 +28,6 @@ use nix::sys::stat::{Mode, umask};
 
 use cli::{Action, Cli, Flags};
 use config::Config;
-
-/// Fewer cycles than the system's allocator, and less that is never given back.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// What was freed goes back to the system after a second, by a thread of jemalloc's: an idle box is small.
-#[unsafe(export_name = "_rjem_malloc_conf")]
-static ALLOCATOR_OPTIONS: &[u8] = b"background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
 /// Exit code when the command line or the configuration is wrong; as clap's.
 const EXIT_USAGE: u8 = 2;

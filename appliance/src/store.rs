@@ -94,6 +94,8 @@ impl Store {
 fn node_config(config: &Config) -> node::Config {
     let storage = &config.storage;
     let mut node = node::Config::new(&storage.data_dir);
+    node.log_cache_bytes = storage.log_cache_bytes;
+    node.catalog_cache_bytes = storage.catalog_cache_bytes;
     node.store.inline_bytes = storage.inline_max_bytes;
     node.store.budget_bytes = storage.memory_budget_bytes;
     node.store.low_water_bytes = storage.low_water_bytes;

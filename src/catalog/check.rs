@@ -1,11 +1,17 @@
-//! The complete check of the catalog: every invariant between rows, as a query for what breaks it.
+//! The complete check of the catalog: every invariant between rows, as a query for what breaks it; and a walk over all
+//! that it names.
 //!
 //! Each table of invariants below is what the comments of `schema.sql` and of `apply` promise, said in SQL.
+//!
+//! Invariant: a damaged row hides no other. What does not decode is told, and the check goes on behind it.
 
 use std::collections::BTreeMap;
 
-use super::query::{kind, unsigned};
+use rusqlite::params;
+
+use super::query::{ENTRY_COLUMNS, Entry, kind, read_place, signed, unsigned, version_id};
 use super::*;
+use crate::ids::{Ino, Seq, VersionId};
 
 /// What must hold, and a query whose rows (one text column) break it.
 type Check = (&'static str, &'static str);
@@ -205,24 +211,109 @@ const SESSIONS: &[Check] = &[
     ),
 ];
 
+/// A row that stands for a version of a key, as a complete check meets it.
+pub struct VersionRow {
+    parent: Ino,
+    name: Vec<u8>,
+    /// What clients name it by.
+    pub id: VersionId,
+    /// The version and where its bytes are; or why nobody can tell.
+    pub found: Result<(Version, Manifest), Error>,
+}
+
+/// A chunk, and where it is, if that can be read.
+pub type ChunkRow = (Ino, Result<Place, Error>);
+
 impl View<'_> {
     /// Every contradiction between rows (counts, links, orders, encodings), as text; empty: sound. A full scan.
     ///
     /// `limit`: about how many of each kind to tell.
-    pub fn contradictions(&self, limit: usize) -> Result<Vec<String>, Error> {
+    pub fn contradictions(&self, limit: usize) -> Vec<String> {
         let mut found = Vec::new();
         for (what, sql) in [TREE, NODES, SESSIONS].concat() {
             let sql = format!("SELECT * FROM ({sql}) LIMIT {limit}");
-            found.extend(self.all(&sql, [], |row| Ok(format!("{what}: not so of {}", detail(row)?)))?);
+            let broken = self.all(&sql, [], |row| Ok(format!("{what}: not so of {}", detail(row)?)));
+            found.extend(told(broken, what));
         }
-        found.extend(self.undecodable(limit)?);
-        found.extend(self.contradictions_of_lengths(limit)?);
-        found.extend(self.contradictions_of_buckets(limit)?);
-        Ok(found)
+        found.extend(self.undecodable(limit));
+        found.extend(told(self.contradictions_of_lengths(limit), "contents lie within their chunks"));
+        found.extend(told(self.contradictions_of_buckets(limit), "usage is what the rows add up to"));
+        found
+    }
+
+    /// Shows every version of every key to `visit`, delete markers too, and damaged ones like any other. A full scan.
+    ///
+    /// # Errors
+    /// `Sqlite`: the database cannot be read on; what would have come is not shown.
+    pub fn each_version(&self, mut visit: impl FnMut(&VersionRow)) -> Result<(), Error> {
+        for table in ["dentry", "version"] {
+            let sql = format!("SELECT parent,name,{ENTRY_COLUMNS} FROM {table} WHERE kind<>{}", kind::DIRECTORY);
+            self.all(&sql, [], |row| {
+                visit(&self.version_row(row));
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn version_row(&self, row: &rusqlite::Row<'_>) -> VersionRow {
+        VersionRow {
+            parent: Ino(lenient(row, 0)),
+            name: row.get(1).unwrap_or_default(),
+            id: version_id(Seq(lenient(row, 4)), lenient(row, 5) & 1 != 0),
+            found: Entry::read(row, 2).and_then(|entry| self.with_manifest(&entry)),
+        }
+    }
+
+    fn with_manifest(&self, entry: &Entry) -> Result<(Version, Manifest), Error> {
+        let version = self.version(entry, false)?;
+        let manifest = match version.is_delete_marker {
+            true => Manifest::Empty,
+            false => self.manifest(version.ino, 0..version.size_bytes)?,
+        };
+        Ok((version, manifest))
+    }
+
+    /// The bucket and the key of a row.
+    pub fn name_of(&self, row: &VersionRow) -> (String, Vec<u8>) {
+        self.told_name(row.parent, row.name.clone())
+    }
+
+    /// The bucket and the key of a name; of one whose directory is in no bucket, that instead of the bucket.
+    fn told_name(&self, parent: Ino, name: Vec<u8>) -> (String, Vec<u8>) {
+        let lost = format!("(directory {parent}, which is in no bucket)");
+        self.full_name(parent, name.clone()).unwrap_or((lost, name))
+    }
+
+    /// Chunks with ids above `after`, ascending; and where each is, if that can be read.
+    pub fn chunks(&self, after: Ino, limit: usize) -> Result<Vec<ChunkRow>, Error> {
+        let sql = "SELECT id,place FROM node WHERE id>?1 AND place IS NOT NULL ORDER BY id LIMIT ?2";
+        self.all(sql, params![signed(after.0), signed(limit as u64)], |row| {
+            let chunk = Ino(unsigned(row, 0)?);
+            Ok((chunk, read_place(row, 1, chunk)))
+        })
+    }
+
+    /// Chunks that died and whose bytes are not known to be gone. Ascending.
+    pub fn dead_chunks(&self) -> Result<Vec<Ino>, Error> {
+        self.all("SELECT chunk FROM reclaim ORDER BY chunk", [], |row| Ok(Ino(unsigned(row, 0)?)))
+    }
+
+    /// A few names (bucket, key, version) of objects whose bytes are in `chunk`. A scan.
+    pub fn names_of(&self, chunk: Ino, limit: usize) -> Result<Vec<(String, Vec<u8>, VersionId)>, Error> {
+        let sql = "WITH holder(id) AS (SELECT ?1 UNION SELECT ino FROM extent WHERE chunk=?1),
+            user(id) AS (SELECT id FROM holder UNION SELECT id FROM node WHERE body IN (SELECT id FROM holder))
+            SELECT parent,name,seq,flags FROM dentry WHERE kind<>1 AND ino IN (SELECT id FROM user)
+            UNION ALL SELECT parent,name,seq,flags FROM version WHERE kind<>1 AND ino IN (SELECT id FROM user)
+            ORDER BY 1,2,3 LIMIT ?2";
+        self.all(sql, params![signed(chunk.0), signed(limit as u64)], |row| {
+            let (bucket, key) = self.told_name(Ino(lenient(row, 0)), row.get(1).unwrap_or_default());
+            Ok((bucket, key, version_id(Seq(lenient(row, 2)), lenient(row, 3) & 1 != 0)))
+        })
     }
 
     /// Values that do not decode.
-    fn undecodable(&self, limit: usize) -> Result<Vec<String>, Error> {
+    fn undecodable(&self, limit: usize) -> Vec<String> {
         type Decode = fn(&[u8]) -> Result<(), Error>;
         let attrs: Decode = |bytes| Attrs::decode(bytes).map(drop);
         let place: Decode = |bytes| Place::decode(bytes).map(drop);
@@ -241,19 +332,20 @@ impl View<'_> {
         let mut found = Vec::new();
         for (table, id, column, decode) in columns {
             let sql = format!("SELECT {id},{column} FROM {table} WHERE {column} IS NOT NULL");
-            let mut broken = 0;
-            self.all(&sql, [], |row| {
-                let bytes = row.get_ref(1)?.as_blob()?;
-                if broken < limit
-                    && let Err(error) = decode(bytes)
+            let mut broken = Vec::new();
+            let scan = self.all(&sql, [], |row| {
+                let value = row.get_ref(1)?.as_blob().map_err(Error::from).and_then(decode);
+                if broken.len() < limit
+                    && let Err(error) = value
                 {
-                    broken += 1;
-                    found.push(format!("{table} {}: {error}", row.get::<_, i64>(0)?));
+                    broken.push(format!("{table} {}: {error}", lenient(row, 0)));
                 }
                 Ok(())
-            })?;
+            });
+            found.extend(broken);
+            found.extend(told(scan.map(|_| Vec::new()), &format!("{column} of {table}")));
         }
-        Ok(found)
+        found
     }
 
     /// Extents beyond their chunk, and objects of another length than their chunk.
@@ -334,6 +426,16 @@ impl View<'_> {
         }
         Ok(buckets)
     }
+}
+
+/// What a check found; of one that could not be carried out, why.
+fn told(found: Result<Vec<String>, Error>, what: &str) -> Vec<String> {
+    found.unwrap_or_else(|error| vec![format!("{what}: cannot be checked: {error}")])
+}
+
+/// An integer as it is, to tell what it belongs to; 0 where there is none.
+fn lenient(row: &rusqlite::Row<'_>, column: usize) -> u64 {
+    row.get::<_, i64>(column).unwrap_or_default() as u64
 }
 
 /// The offender, as the check tells it.

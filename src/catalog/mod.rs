@@ -24,6 +24,7 @@ mod types;
 use futures::future::BoxFuture;
 
 pub use apply::Catalog;
+pub use check::{ChunkRow, VersionRow};
 pub use command::{
     Body, Change, Command, CompletePart, DeleteKey, Deleted, Envelope, Outcome, PartBody, Precondition, Refusal,
     Written,

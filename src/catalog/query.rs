@@ -123,11 +123,13 @@ impl Entry {
 
     /// What clients name it by.
     pub(super) fn version_id(&self) -> VersionId {
-        match self.is_null {
-            true => VersionId::Null,
-            false => VersionId::Seq(self.seq),
-        }
+        version_id(self.seq, self.is_null)
     }
+}
+
+/// What clients name a version by.
+pub(super) fn version_id(seq: Seq, is_null: bool) -> VersionId {
+    if is_null { VersionId::Null } else { VersionId::Seq(seq) }
 }
 
 /// Length, time and tag as a listing shows them.
@@ -326,7 +328,7 @@ impl View<'_> {
     }
 
     /// A row as a version, with its node's attributes.
-    fn version(&self, entry: &Entry, is_latest: bool) -> Result<Version, Error> {
+    pub(super) fn version(&self, entry: &Entry, is_latest: bool) -> Result<Version, Error> {
         let attrs = match entry.kind {
             kind::MARKER => Attrs::default(),
             _ => self.attrs(entry.ino)?,
@@ -600,30 +602,6 @@ impl View<'_> {
         Ok(end.is_some_and(|end| id.0 < end))
     }
 
-    /// Chunks with ids above `after`, ascending: (id, place). For a complete check.
-    pub fn chunks(&self, after: Ino, limit: usize) -> Result<Vec<(Ino, Place)>, Error> {
-        let sql = "SELECT id,place FROM node WHERE id>?1 AND place IS NOT NULL ORDER BY id LIMIT ?2";
-        self.all(sql, params![signed(after.0), signed(limit as u64)], |row| {
-            let chunk = Ino(unsigned(row, 0)?);
-            Ok((chunk, read_place(row, 1, chunk)?))
-        })
-    }
-
-    /// A few names (bucket, key, version) of objects whose bytes are in `chunk`. A scan; for a complete check only.
-    pub fn names_of(&self, chunk: Ino, limit: usize) -> Result<Vec<(String, Vec<u8>, VersionId)>, Error> {
-        let sql = "WITH holder(id) AS (SELECT ?1 UNION SELECT ino FROM extent WHERE chunk=?1),
-            user(id) AS (SELECT id FROM holder UNION SELECT id FROM node WHERE body IN (SELECT id FROM holder))
-            SELECT parent,name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM dentry
-                WHERE kind<>1 AND ino IN (SELECT id FROM user)
-            UNION ALL SELECT parent,name,kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM version
-                WHERE kind<>1 AND ino IN (SELECT id FROM user)
-            ORDER BY 1,2,5 LIMIT ?2";
-        self.all(sql, params![signed(chunk.0), signed(limit as u64)], |row| {
-            let (bucket, key) = self.full_name(Ino(unsigned(row, 0)?), row.get(1)?)?;
-            Ok((bucket, key, Entry::read(row, 2)?.version_id()))
-        })
-    }
-
     /// The bucket and the key of a name, climbing from its directory to the root.
     pub(super) fn full_name(&self, parent: Ino, name: Vec<u8>) -> Result<(String, Vec<u8>), Error> {
         let mut names = vec![name];
@@ -672,7 +650,7 @@ fn overlaps(extent: &Extent, range: &Range<u64>) -> bool {
         && range.start < extent.start_bytes.saturating_add(extent.len_bytes)
 }
 
-fn read_place(row: &rusqlite::Row<'_>, column: usize, chunk: Ino) -> Result<Place, Error> {
+pub(super) fn read_place(row: &rusqlite::Row<'_>, column: usize, chunk: Ino) -> Result<Place, Error> {
     match row.get_ref(column)?.as_blob_or_null()? {
         Some(bytes) => Place::decode(bytes),
         None => Err(Error::Inconsistent(format!("chunk {chunk} has no place"))),

@@ -30,6 +30,8 @@ pub struct Options {
     pub catalog: catalog::Options,
     /// Length of the log's files, bytes.
     pub log_file_len_bytes: u64,
+    /// Bytes of the newest entries that stay in memory.
+    pub log_cache_len_bytes: usize,
     /// Entries kept in the log for peers that lag; it is trimmed when it holds five times as many.
     pub log_keep_count: u64,
     /// Files after which the log is trimmed to what the catalog has not synced.
@@ -52,6 +54,7 @@ impl Options {
             bootstrap: true,
             catalog: catalog::Options::default(),
             log_file_len_bytes: 64 << 20,
+            log_cache_len_bytes: 8 << 20,
             log_keep_count: 10_000,
             log_max_files: 4,
             accept_loss: false,
@@ -121,6 +124,7 @@ fn empty_dir(dir: &Path) -> std::io::Result<()> {
 fn open_log(options: &Options, catalog: &mut Catalog) -> Result<(Log, Recovery, bool), Error> {
     let mut log_options = log::Options::new(options.dir.join("log"));
     log_options.file_len_bytes = options.log_file_len_bytes;
+    log_options.cache_len_bytes = options.log_cache_len_bytes;
     log_options.accept_loss = options.accept_loss;
     let (log, recovery) = Log::open(log_options.clone())?;
     if recovery.state == Health::Whole || options.accept_loss {

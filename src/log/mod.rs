@@ -76,7 +76,7 @@ pub struct Options {
     pub file_len_bytes: u64,
     /// Pre-written files kept ready.
     pub spare_count: usize,
-    /// How many bytes of the newest records stay in memory once they are on disk.
+    /// How many bytes of the newest records stay in memory once they are on disk; none while the log is quiet.
     pub cache_len_bytes: usize,
     /// Take a log that has lost something (any [`Health`] but `Whole`) as it is, and write to it. Otherwise it is
     /// read-only.
@@ -84,13 +84,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// 64 MiB files, two spares, 32 MiB of cache, no loss accepted.
+    /// 64 MiB files, two spares, 8 MiB of cache, no loss accepted.
     pub fn new(dir: impl Into<PathBuf>) -> Options {
         Options {
             dir: dir.into(),
             file_len_bytes: 64 << 20,
             spare_count: 2,
-            cache_len_bytes: 32 << 20,
+            cache_len_bytes: 8 << 20,
             accept_loss: false,
         }
     }

@@ -163,6 +163,9 @@ impl Life {
             if rng.below(3) == 0 && self.writer.step().is_err() {
                 return false;
             }
+            if rng.below(8) == 0 && self.writer.rest().is_err() {
+                return false;
+            }
         }
         self.writer.step().is_ok()
     }
@@ -494,6 +497,20 @@ fn whatever_the_bytes_decoding_does_not_panic() {
             assert!(whole.records.starts_with(&decoded.records), "a whole prefix or nothing");
         }
     }
+}
+
+#[test]
+fn a_quiet_log_keeps_nothing_in_memory_but_what_is_queued() {
+    let mut life = reopen(&SimDisk::default(), &[Model::default()], "new").unwrap();
+    let record = |byte| Op::Append(vec![Bytes::from(vec![byte; 100])]);
+    life.submit(&record(1)).unwrap();
+    life.writer.step().unwrap();
+    life.submit(&record(2)).unwrap();
+    assert_eq!(life.log.read_cached(0..2, usize::MAX).map(|records| records.len()), Some(2));
+    life.writer.rest().unwrap();
+    assert_eq!(life.log.read_cached(0..1, usize::MAX), None);
+    assert_eq!(life.log.read_cached(1..2, usize::MAX).map(|records| records.len()), Some(1));
+    assert_eq!(read_all(&life.log, 0..2).unwrap(), life.states[2].records);
 }
 
 /// Real files, real threads: many writers, then a second opening.

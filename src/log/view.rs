@@ -252,6 +252,13 @@ impl View {
         state.stats.bytes += bytes as u64;
     }
 
+    /// Forgets what is in memory and on disk.
+    pub(super) fn forget(&self) {
+        let mut state = self.lock();
+        state.evict(0);
+        state.recent.shrink_to_fit();
+    }
+
     /// The records of `range` up to about `limit_bytes`, at least one; see [`super::Log::read`].
     pub(super) fn read(&self, range: Range<u64>, limit_bytes: usize) -> Result<Vec<(u64, Bytes)>, Error> {
         let (plan, files) = self.plan(range, limit_bytes)?;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// A batch holds no more than this, unless one record alone does.
 const BATCH_MAX_LEN: usize = 8 << 20;
-/// A log that was quiet for this long has its witness synced.
+/// A log that was quiet for this long has its witness synced, and keeps no memory.
 const IDLE: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
@@ -47,7 +47,7 @@ impl Writer {
             let idle_after = self.witness.is_dirty().then_some(IDLE);
             let result = match self.view.take_work(idle_after) {
                 Work::Items(items) => self.process(items),
-                Work::Idle => self.witness.sync(),
+                Work::Idle => self.rest(),
                 Work::Close => break self.finish(),
             };
             if let Err(error) = result {
@@ -60,6 +60,13 @@ impl Writer {
     pub(super) fn step(&mut self) -> io::Result<()> {
         let items = self.view.take_queued();
         self.process(items)
+    }
+
+    /// Nobody reads again soon what was written a while ago.
+    pub(super) fn rest(&mut self) -> io::Result<()> {
+        self.view.forget();
+        self.buffer = Vec::new();
+        self.witness.sync()
     }
 
     /// Leaves everything durable, the witness too.

@@ -213,6 +213,8 @@ pub struct Config {
     pub renew_interval: Duration,
     /// Between ticks of catalog time.
     pub tick_interval: Duration,
+    /// From the start to the first sweep; at most the interval. Starting has the disk to itself until then.
+    pub first_sweep_pause: Duration,
     /// Between sweeps.
     pub sweep_interval: Duration,
     /// How old a chunk that nothing names must be to go to quarantine, and how long it stays there.
@@ -233,6 +235,7 @@ impl Default for Config {
             low_water_bytes: None,
             renew_interval: Duration::from_secs(5),
             tick_interval: Duration::from_secs(60),
+            first_sweep_pause: Duration::from_secs(10),
             sweep_interval: Duration::from_secs(3600),
             sweep_grace: Duration::from_secs(3600),
             completed_keep: Duration::from_secs(24 * 3600),

@@ -1,4 +1,7 @@
 //! The store's background work: small loops around what `reclaim` and `sweep` decide.
+//!
+//! Each begins at the start or soon after it, not one interval later: a store that is restarted again and again would
+//! otherwise pile up what is dead.
 
 use std::future::Future;
 use std::time::Duration;
@@ -27,9 +30,10 @@ impl Workers {
     pub fn start(store: &Store) -> Workers {
         let config = &store.config;
         let mut set = JoinSet::new();
-        set.spawn(every(store.clone(), "renewal", config.renew_interval, renew_and_reclaim));
-        set.spawn(every(store.clone(), "sweep", config.sweep_interval, sweep));
-        set.spawn(every(store.clone(), "forgetting of uploads", FORGET_INTERVAL, forget_completed));
+        let (at_once, first_sweep) = (Duration::ZERO, config.first_sweep_pause.min(config.sweep_interval));
+        set.spawn(every(store.clone(), "renewal", at_once, config.renew_interval, renew_and_reclaim));
+        set.spawn(every(store.clone(), "sweep", first_sweep, config.sweep_interval, sweep));
+        set.spawn(every(store.clone(), "forgetting of uploads", at_once, FORGET_INTERVAL, forget_completed));
         set.spawn(drain_when_told(store.clone()));
         set.spawn(tick(store.clone()));
         Workers(set)
@@ -41,16 +45,18 @@ impl Workers {
     }
 }
 
-/// Does `work` once an interval, the first time after one.
+/// Does `work` after `pause`, and from then on once an interval.
 async fn every<F: Future<Output = Result<(), Error>>>(
     store: Store,
     what: &'static str,
+    pause: Duration,
     interval: Duration,
     work: impl Fn(Store) -> F,
 ) {
+    tokio::time::sleep(pause).await;
     loop {
-        tokio::time::sleep(interval).await;
         log(what, work(store.clone()).await);
+        tokio::time::sleep(interval).await;
     }
 }
 
@@ -81,9 +87,9 @@ async fn forget_completed(store: Store) -> Result<(), Error> {
 
 async fn drain_when_told(store: Store) {
     loop {
+        log("draining", store.drain().await);
         let _ = tokio::time::timeout(DRAIN_INTERVAL, store.died.notified()).await;
         tokio::time::sleep(DRAIN_PAUSE).await;
-        log("draining", store.drain().await);
     }
 }
 

@@ -1,8 +1,8 @@
-//! Memory: an idle box is small, and a busy one stays within its budget.
+//! Memory: an idle box is small, a busy one stays within its budget, and one that was busy is small again.
 //! `PREDASTORE_TEST_PUT_MIB`: size of each of the 64 concurrent PUTs (64; the soak takes 1024).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use predastore_tests::knobs::{number, say};
@@ -25,6 +25,34 @@ fn an_idle_box_is_small() -> Result<()> {
     let rss_bytes = s3d.rss_bytes()?;
     say(&format!("idle: {} MiB resident", rss_bytes / MIB));
     ensure!(rss_bytes < IDLE_BYTES, "{} MiB resident when idle", rss_bytes / MIB);
+    Ok(())
+}
+
+#[test]
+fn a_box_that_was_busy_is_small_again() -> Result<()> {
+    let s3d = S3d::start(Config::default())?;
+    s3d.s3()?.create_bucket("large")?;
+    let busy = |client: u64| -> Result<()> {
+        let mut s3 = s3d.s3()?;
+        for index in 0..1_500 {
+            let key = format!("{client}/{index}");
+            s3.put("large", &key, body(index, 4096))?.expect(200)?;
+            s3.get("large", &key)?.expect(200)?;
+        }
+        put_large(&s3d, client, 64)
+    };
+    std::thread::scope(|scope| -> Result<()> {
+        let clients: Vec<_> = (0..8).map(|client| scope.spawn(move || busy(client))).collect();
+        clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow::anyhow!("a client panicked"))?)
+    })?;
+    let busy_mib = s3d.rss_bytes()? / MIB;
+    let started = Instant::now();
+    while s3d.rss_bytes()? >= IDLE_BYTES && started.elapsed() < Duration::from_secs(90) {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let rss_bytes = s3d.rss_bytes()?;
+    say(&format!("busy: {busy_mib} MiB resident; {} s later: {} MiB", started.elapsed().as_secs(), rss_bytes / MIB));
+    ensure!(rss_bytes < IDLE_BYTES, "{} MiB resident long after the load", rss_bytes / MIB);
     Ok(())
 }
 

@@ -62,6 +62,10 @@ pub(crate) struct Storage {
     #[serde(deserialize_with = "scalar")]
     pub(crate) memory_budget: Size,
     #[serde(deserialize_with = "scalar")]
+    pub(crate) log_cache: Size,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) catalog_cache: Size,
+    #[serde(deserialize_with = "scalar")]
     pub(crate) inline_size: Size,
     #[serde(deserialize_with = "scalar")]
     pub(crate) sweep_grace: Span,

@@ -123,6 +123,8 @@ pub(crate) enum Tls {
 pub(crate) struct Storage {
     pub(crate) data_dir: PathBuf,
     pub(crate) memory_budget_bytes: u64,
+    pub(crate) log_cache_bytes: u64,
+    pub(crate) catalog_cache_bytes: u64,
     pub(crate) inline_max_bytes: u64,
     pub(crate) sweep_grace: Duration,
     pub(crate) sweep_interval: Duration,
@@ -283,6 +285,8 @@ fn storage(storage: document::Storage) -> Result<Storage, Error> {
     Ok(Storage {
         data_dir: storage.data_dir,
         memory_budget_bytes: storage.memory_budget.0,
+        log_cache_bytes: storage.log_cache.0,
+        catalog_cache_bytes: storage.catalog_cache.0,
         inline_max_bytes: storage.inline_size.0,
         sweep_grace: storage.sweep_grace.0,
         sweep_interval: positive("storage.sweep_interval", storage.sweep_interval.0)?,

@@ -74,13 +74,19 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .short_env("BACKEND"),
     Setting::new("storage.data_dir", "data", "Directory that holds everything stored").flag("data-dir", "DIR"),
     Setting::new("storage.memory_budget", "256MiB", "Most bytes of bodies held in memory at once"),
+    Setting::new("storage.log_cache", "8MiB", "Memory for the newest log records; given back while nothing is written"),
+    Setting::new("storage.catalog_cache", "8MiB", "Memory for pages of the catalog, shared evenly by its connections"),
     Setting::new("storage.inline_size", "8KiB", "Objects up to this size live in the catalog; 8KiB at most"),
     Setting::new(
         "storage.sweep_grace",
         "1h",
         "Age at which a file that nothing names goes to quarantine, and time it stays there",
     ),
-    Setting::new("storage.sweep_interval", "1h", "Time between sweeps for files that nothing names"),
+    Setting::new(
+        "storage.sweep_interval",
+        "1h",
+        "Time between sweeps for files that nothing names; the first is ten seconds after the start",
+    ),
     Setting::new(
         "storage.low_water",
         "",

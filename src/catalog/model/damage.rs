@@ -61,12 +61,12 @@ fn every_kind_of_damage_is_found() {
     world.begin(&mut random);
     (0..400).for_each(|_| world.step(&mut Random(random.next())));
     let view = world.catalog.view();
-    assert_eq!(view.contradictions(3).unwrap(), Vec::<String>::new());
+    assert_eq!(view.contradictions(3), Vec::<String>::new());
     for (damage, expected) in DAMAGES {
         view.connection.execute_batch("SAVEPOINT damage").unwrap();
         let changed = view.connection.execute(damage, []).unwrap();
         assert!(changed > 0, "{damage} changes nothing");
-        let found = view.contradictions(3).unwrap();
+        let found = view.contradictions(3);
         assert!(found.iter().any(|text| text.contains(expected)), "{damage}: {found:#?}");
         view.connection.execute_batch("ROLLBACK TO damage; RELEASE damage").unwrap();
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{Error, open_connection};
+use super::{Error, limit_cache, open_connection};
 
 /// 32 MiB of WAL: the thread is woken.
 const WAKE_PAGES: i64 = 8192;
@@ -20,6 +20,8 @@ const WAKE_PAGES: i64 = 8192;
 const LIMIT_PAGES: i64 = 65_536;
 /// How long the writer waits for readers then.
 const TRUNCATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A checkpoint copies pages; it reads hardly any.
+const CACHE_BYTES: u64 = 256 << 10;
 
 /// Wakes the checkpoint thread; dropped, it ends it.
 pub(super) struct Checkpointer {
@@ -30,7 +32,7 @@ pub(super) struct Checkpointer {
 impl Checkpointer {
     pub(super) fn start(database: &Path) -> Result<Checkpointer, Error> {
         let connection = open_connection(database)?;
-        connection.pragma_update(None, "cache_size", -256)?;
+        limit_cache(&connection, CACHE_BYTES)?;
         let (wake, woken) = sync_channel(1);
         let failed = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&failed);

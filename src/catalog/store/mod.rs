@@ -41,7 +41,8 @@ const DATABASE: &str = "fsm.db";
 pub struct Options {
     /// Threads that serve queries.
     pub reader_count: usize,
-    /// SQLite's page cache of the writer, bytes.
+    /// SQLite's page caches, bytes: writer and readers have equal shares. What they lack comes from the page cache of
+    /// the system, at nearly the same cost; so they are small.
     pub cache_bytes: u64,
     /// Incarnation of ids when the catalog is made.
     pub incarnation: u16,
@@ -49,7 +50,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { reader_count: 2, cache_bytes: 32 << 20, incarnation: 1 }
+        Options { reader_count: 2, cache_bytes: 8 << 20, incarnation: 1 }
+    }
+}
+
+impl Options {
+    /// One connection's share.
+    fn connection_cache_bytes(&self) -> u64 {
+        self.cache_bytes / (1 + self.reader_count.max(1) as u64)
     }
 }
 
@@ -82,7 +90,7 @@ impl Store {
         let database = current::state_dir(dir, number).join(DATABASE);
         let connection = open_writer(&database, &options)?;
         let checkpointer = Checkpointer::start(&database)?;
-        let readers = Readers::start(database, options.reader_count)?;
+        let readers = Readers::start(database, options.reader_count, options.connection_cache_bytes())?;
         Ok(Store { dir: dir.to_owned(), options, number, connection, checkpointer, readers })
     }
 
@@ -177,8 +185,7 @@ fn sync_dir(dir: &Path) -> Result<(), Error> {
 
 fn open_writer(database: &Path, options: &Options) -> Result<Connection, Error> {
     let connection = open_connection(database)?;
-    let cache_kib = -i64::try_from(options.cache_bytes / 1024).unwrap_or(i64::MAX);
-    connection.pragma_update(None, "cache_size", cache_kib)?;
+    limit_cache(&connection, options.connection_cache_bytes())?;
     connection.set_prepared_statement_cache_capacity(128);
     check_format(&connection)?;
     Ok(connection)
@@ -195,6 +202,13 @@ fn open_connection(database: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     keep_plans(&connection)?;
     Ok(connection)
+}
+
+/// Bounds the pages that a connection keeps in memory.
+fn limit_cache(connection: &Connection, bytes: u64) -> Result<(), Error> {
+    // Negative: KiB; 0 would mean SQLite's own default.
+    let cache_kib = -i64::try_from(bytes / 1024).unwrap_or(i64::MAX).max(1);
+    Ok(connection.pragma_update(None, "cache_size", cache_kib)?)
 }
 
 /// Makes a statement's plan depend on its text alone. Otherwise one with `LIMIT ?` is prepared anew at every use,

@@ -20,8 +20,6 @@ use super::snapshot;
 
 /// The most queries that share one transaction.
 const SHARE_MAX: usize = 16;
-/// Page cache of one reader.
-const CACHE_KIB: i64 = 4096;
 
 type Query = Box<dyn FnOnce(Result<&View<'_>, &Error>) + Send>;
 
@@ -39,6 +37,8 @@ struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
     reader_count: usize,
+    /// Page cache of one reader.
+    cache_bytes: u64,
 }
 
 struct Queue {
@@ -77,10 +77,10 @@ impl Drop for Pool {
 }
 
 impl Readers {
-    pub(super) fn start(database: PathBuf, reader_count: usize) -> Result<Readers, Error> {
+    pub(super) fn start(database: PathBuf, reader_count: usize, cache_bytes: u64) -> Result<Readers, Error> {
         let reader_count = reader_count.max(1);
         let queue = Queue { queries: VecDeque::new(), database, generation: 0, closed: false };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Condvar::new(), reader_count });
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Condvar::new(), reader_count, cache_bytes });
         for index in 0..reader_count {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("catalog-read-{index}")).spawn(move || serve(&shared))?;
@@ -119,15 +119,16 @@ impl Readers {
     /// `Sqlite`, `Io`: nothing usable is in `file`.
     pub fn snapshot(&self, file: &Path) -> Result<Applied, Error> {
         let database = self.pool.shared.lock().database.clone();
-        snapshot::write(&open_reader(&database)?, file)?;
-        read_applied(&open_reader(file)?)
+        let cache_bytes = self.pool.shared.cache_bytes;
+        snapshot::write(&open_reader(&database, cache_bytes)?, file)?;
+        read_applied(&open_reader(file, cache_bytes)?)
     }
 }
 
-fn open_reader(database: &Path) -> Result<Connection, Error> {
+fn open_reader(database: &Path, cache_bytes: u64) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(database, flags)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    super::limit_cache(&connection, cache_bytes)?;
     connection.set_prepared_statement_cache_capacity(128);
     super::keep_plans(&connection)?;
     Ok(connection)
@@ -141,7 +142,7 @@ fn serve(shared: &Shared) {
         }
         let connection = match open.take() {
             Some((_, connection)) => Ok(connection),
-            None => open_reader(&database),
+            None => open_reader(&database, shared.cache_bytes),
         };
         match connection {
             Ok(connection) => {

@@ -4,6 +4,7 @@
 //! - This is the only way in, and it denies by default: no operation runs before `authenticate` and `authorize`.
 //! - Every answer has a request id, and an error body names the same one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use crate::names::{CopySource, Target};
 use crate::query::Query;
 use crate::route::{Level, Operation};
 use crate::server::Peer;
-use crate::{operations, respond};
+use crate::{hoisted, operations, respond};
 
 /// What the frontend is told at its start.
 #[derive(Clone, Debug)]
@@ -137,16 +138,21 @@ impl App {
         answered
     }
 
-    async fn carry_out(&self, head: Parts, body: &mut Upload, account: &mut Account) -> Result<Response, S3Error> {
+    async fn carry_out(&self, mut head: Parts, body: &mut Upload, account: &mut Account) -> Result<Response, S3Error> {
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let host = head.uri.host().or(header_of(&head.headers, "host")?);
         let target = Target::parse(host, head.uri.path(), &self.config.domains)?;
         account.bucket.push_str(target.bucket.as_deref().unwrap_or_default());
         account.key.push_str(target.key.as_deref().unwrap_or_default());
-        let operation = Operation::of(&head.method, Level::from(&target), &query, &head.headers)?;
+        let headers = hoisted::headers(&head.headers, &query)?;
+        let operation = Operation::of(&head.method, Level::from(&target), &query, &headers)?;
         account.operation = Some(operation);
 
+        // The headers as they were sent are those that must be signed.
         let authenticated = self.authenticate(&head, &query)?;
+        if let Cow::Owned(headers) = headers {
+            head.headers = headers;
+        }
         let access_key_id = match authenticated.identity {
             Identity::Anonymous => None,
             Identity::Signed { access_key_id, .. } => Some(access_key_id),

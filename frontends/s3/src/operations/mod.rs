@@ -6,6 +6,7 @@ mod copy;
 mod list;
 mod multipart;
 mod object;
+mod owner;
 mod tagging;
 
 use axum::response::Response;
@@ -29,6 +30,7 @@ pub(crate) async fn carry_out(
     body: &mut Upload,
 ) -> Result<Response, S3Error> {
     use Operation as O;
+    owner::check(app, operation, request).await?;
     match operation {
         O::ListBuckets => bucket::list(app, request).await,
         O::CreateBucket => bucket::create(app, request, body).await,

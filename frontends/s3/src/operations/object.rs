@@ -24,7 +24,7 @@ use crate::{acl, dates, failure, metadata, xml};
 /// GET of an object.
 pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let object = app.store.get(&target).await.map_err(|error| of_read(error, &target))?;
+    let object = app.store.get(&target).await.map_err(|error| of_read(app, request, error, &target))?;
     let answer = describe(app, request, &object.version, object.bucket.ever_versioned).await?;
     let Some((mut response, range)) = answer.range() else { return Ok(answer.response) };
     *response.body_mut() = if range.is_empty() {
@@ -38,12 +38,28 @@ pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Erro
 /// HEAD of an object.
 pub(super) async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let Found { bucket, version } = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let Found { bucket, version } = find(app, request, &target).await?;
     Ok(describe(app, request, &version, bucket.ever_versioned).await?.response)
 }
 
+/// A version without its bytes.
+pub(super) async fn find(app: &App, request: &Request, target: &Target) -> Result<Found, S3Error> {
+    app.store.head(target).await.map_err(|error| of_read(app, request, error, target))
+}
+
+/// Why an object cannot be read. That it is missing is told only to those who may list its bucket.
+pub(super) fn of_read(app: &App, request: &Request, error: Error, target: &Target) -> S3Error {
+    let error = describe_failure(error, target);
+    match error.code {
+        ErrorCode::NoSuchKey | ErrorCode::NoSuchVersion => {
+            app.require(request, Operation::ListObjects.action(false), &target.bucket).err().unwrap_or(error)
+        }
+        _ => error,
+    }
+}
+
 /// A missing object, with what S3 says beyond the code.
-pub(super) fn of_read(error: Error, target: &Target) -> S3Error {
+fn describe_failure(error: Error, target: &Target) -> S3Error {
     let key = String::from_utf8_lossy(&target.key).into_owned();
     match error {
         Error::Deleted { marker } => S3Error::from(ErrorCode::NoSuchKey)
@@ -323,14 +339,14 @@ fn delete_key(asked: &ObjectToDelete) -> Result<DeleteKey, S3Error> {
 /// GET ?acl: the owner has full control, always.
 pub(super) async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.head(&target).await.map_err(|error| of_read(error, &target))?.bucket;
+    let bucket = find(app, request, &target).await?.bucket;
     Ok(respond::xml(response::owner_only_acl(&shown::owner(&bucket.owner))))
 }
 
 /// PUT ?acl: what amounts to owner-only is accepted.
 pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.head(&target).await.map_err(|error| of_read(error, &target))?.bucket;
+    let bucket = find(app, request, &target).await?.bucket;
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     acl::check(request, &document, &bucket.owner)?;
     Ok(respond::empty(StatusCode::OK))
@@ -339,7 +355,7 @@ pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> 
 /// GET ?retention and ?legal-hold of an object that has none.
 pub(super) async fn no_lock(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.head(&target).await.map_err(|error| of_read(error, &target))?.bucket;
+    let bucket = find(app, request, &target).await?.bucket;
     if !bucket.lock {
         return Err(S3Error::new(ErrorCode::InvalidRequest, "Bucket is missing Object Lock Configuration"));
     }

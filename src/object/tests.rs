@@ -665,6 +665,23 @@ async fn many_keys_are_deleted_in_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_goes_with_its_uploads_but_not_with_an_object() {
+    let bed = Bed::new().await;
+    for index in 0..1001 {
+        bed.store.create_upload("b", format!("k{index}").as_bytes(), Attrs::default()).await.unwrap();
+    }
+    bed.put("object", b"x").await;
+    let refused = bed.store.delete_bucket("b").await;
+    assert!(matches!(refused, Err(Error::Refused(Refusal::BucketNotEmpty))), "{refused:?}");
+    let page = ListQuery { limit: 1, ..ListQuery::default() };
+    assert_eq!(bed.store.list_uploads("b", page, None).await.unwrap().uploads.len(), 1);
+    bed.store.delete("b", vec![delete_key("object")]).await.unwrap();
+    bed.store.delete_bucket("b").await.unwrap();
+    bed.store.settle().await.unwrap();
+    bed.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_made_anew_elsewhere_is_found_by_its_name() {
     let bed = Bed::new().await;
     let other = bed.restarted(Config { gateway: "other".into(), ..Config::default() }).await;

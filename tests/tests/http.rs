@@ -273,6 +273,22 @@ fn virtual_host_style() -> Result<()> {
 }
 
 #[test]
+fn a_bucket_goes_with_its_uploads() -> Result<()> {
+    let (_s3d, mut s3) = bucket()?;
+    let created = s3.call(s3.request("POST", "http", "unfinished", "uploads", ""))?.expect(200)?;
+    let upload = element(&created.text(), "UploadId").context("no UploadId")?;
+    s3.call(s3.request("PUT", "http", "unfinished", &format!("partNumber=1&uploadId={upload}"), "part"))?
+        .expect(200)?;
+    s3.put("http", "object", "x")?.expect(200)?;
+    let refusal = s3.call(s3.request("DELETE", "http", "", "", ""))?.expect(409)?;
+    ensure!(refusal.code() == "BucketNotEmpty", "{}", refusal.text());
+    s3.call(s3.request("GET", "http", "unfinished", &format!("uploadId={upload}"), ""))?.expect(200)?;
+    s3.delete("http", "object")?.expect(204)?;
+    s3.call(s3.request("DELETE", "http", "", "", ""))?.expect(204)?;
+    s3.call(s3.request("HEAD", "http", "", "", ""))?.expect(404).map(drop)
+}
+
+#[test]
 fn unset_sub_resources_have_their_own_404() -> Result<()> {
     let (_s3d, mut s3) = bucket()?;
     let codes = [

@@ -131,7 +131,7 @@ impl Store {
         let whole = range == (0..source.size_bytes);
         let digested = match known_digests(source, &algorithms).filter(|_| whole) {
             Some(digested) => digested,
-            None => content.read(range, source.ino.to_string()).digest(&algorithms).await?,
+            None => content.read(range).digest(&algorithms).await?,
         };
         let body = if runs.is_empty() { PartBody::Empty } else { PartBody::Share(runs) };
         self.name_part(slot, None, digested, body).await
@@ -148,7 +148,7 @@ impl Store {
         let len_bytes = range.end - range.start;
         let incoming = Incoming { len_bytes: Some(len_bytes), ..Incoming::default() };
         let permit = self.budget.take(receive_cost_bytes(Some(len_bytes)) + read_cost_bytes(len_bytes)).await?;
-        let mut source = Rewritten { reader: content.read(range, String::new()).with_memory_elsewhere(), error: None };
+        let mut source = Rewritten { reader: content.read(range).with_memory_elsewhere(), error: None };
         match self.receive(&incoming, algorithms, 0, permit, &mut source).await {
             Err(Error::Source) => Err(source.error.unwrap_or(Error::Source)),
             received => self.name_received(slot, received?).await,

@@ -527,6 +527,19 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// A key cannot end its line in the log and begin another.
+#[test]
+fn log_lines_cannot_be_forged() -> Result<()> {
+    let (mut s3d, mut s3) = bucket()?;
+    s3.put("http", "a\nINFO s3: request key=forged\u{1b}[31m status=200", "x")?.expect(200)?;
+    s3d.stop()?;
+    let log = s3d.log_text();
+    ensure!(log.contains("key=forged"), "the key is not in the log: {}", s3d.log_tail());
+    ensure!(!log.contains("\u{1b}[31m"), "a raw escape in the log: {log:?}");
+    ensure!(!log.lines().any(|line| line.starts_with("INFO s3:")), "a forged line: {log}");
+    Ok(())
+}
+
 // --- clients that stall, dawdle or die
 
 fn impatient() -> Config {

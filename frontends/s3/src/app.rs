@@ -207,7 +207,8 @@ async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, requ
     let resource = head.uri.path().to_owned();
     let mut account = Account::default();
     let answered = app.answer(head, body, &mut account).await;
-    let code = answered.as_ref().err().map(|error| error.code.as_str());
+    let code = answered.as_ref().err().map(|error| error.code);
+    let cause = answered.as_ref().err().and_then(|error| error.cause.clone());
     let mut response = answered.unwrap_or_else(|error| respond::error(&error, &resource, &request_id, &method));
     seal(&mut response, &request_id, &method);
     if account.close {
@@ -224,7 +225,11 @@ async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, requ
         peer: peer.map(|peer| peer.0.0),
         account,
         sent_bytes: 0,
+        cut: false,
     };
+    if let Some(cause) = cause {
+        done.report(&cause);
+    }
     respond::when_sent(response, done)
 }
 
@@ -247,12 +252,34 @@ pub struct Done {
     begun: Instant,
     method: Method,
     status: u16,
-    code: Option<&'static str>,
+    code: Option<ErrorCode>,
     request_id: String,
     peer: Option<std::net::SocketAddr>,
     account: Account,
     /// Body bytes handed to the connection.
     pub sent_bytes: u64,
+    cut: bool,
+}
+
+impl Done {
+    /// The body failed after the head, with its 200, was sent: the client sees a connection that ends too early.
+    pub fn cut_short(&mut self, error: &dyn std::fmt::Display) {
+        self.cut = true;
+        self.code = Some(ErrorCode::InternalError);
+        self.report(&error.to_string());
+    }
+
+    /// Logs a failure of the store: once, here, where it is known whom it met.
+    fn report(&self, cause: &str) {
+        let Account { bucket, key, .. } = &self.account;
+        let request_id = &self.request_id;
+        match self.code {
+            Some(ErrorCode::ServiceUnavailable) => {
+                tracing::warn!(request_id, bucket, key, cause, "the store is not available");
+            }
+            _ => tracing::error!(request_id, bucket, key, cause, cut = self.cut, "the store failed"),
+        }
+    }
 }
 
 impl Drop for Done {
@@ -260,15 +287,20 @@ impl Drop for Done {
         let took = self.begun.elapsed();
         let operation = self.account.operation.map_or("Unknown", Operation::name);
         self.app.metrics.end(operation, self.status, took, self.account.received_bytes, self.sent_bytes);
+        if self.cut {
+            self.app.metrics.cut_short();
+        }
         tracing::info!(
             target: "s3",
             request_id = %self.request_id,
             method = %self.method,
             operation,
-            bucket = %self.account.bucket,
-            key = %self.account.key,
+            // As strings, which are quoted and escaped: a key may hold line ends, and what looks like other fields.
+            bucket = self.account.bucket,
+            key = self.account.key,
             status = self.status,
-            code = self.code.unwrap_or("-"),
+            code = self.code.map_or("-", ErrorCode::as_str),
+            cut = self.cut,
             access_key = self.account.access_key_id.as_deref().unwrap_or("-"),
             peer = self.peer.map(tracing::field::display),
             received_bytes = self.account.received_bytes,

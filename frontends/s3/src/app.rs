@@ -37,6 +37,8 @@ pub struct Config {
     pub domains: Vec<String>,
     /// How long to wait for the next bytes of a body.
     pub stall: Duration,
+    /// Clients come over TLS.
+    pub tls: bool,
 }
 
 /// The frontend: everything a request needs.

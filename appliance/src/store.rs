@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Figure, Figures};
-use crate::config::{Account, Config, ROOT_ACCOUNT_ID};
+use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Tls};
 
 /// A running store: the core's node.
 pub(crate) struct Store {
@@ -147,8 +147,12 @@ impl Frontend {
         let server = &config.server;
         let metrics = Metrics::default();
         metrics.register(registry);
-        let s3 =
-            app::Config { region: config.region.clone(), domains: server.domains.clone(), stall: server.body_timeout };
+        let s3 = app::Config {
+            region: config.region.clone(),
+            domains: server.domains.clone(),
+            stall: server.body_timeout,
+            tls: server.tls != Tls::Off,
+        };
         let public = config.buckets.iter().filter(|bucket| bucket.public).map(|bucket| bucket.name.clone());
         let keys = accounts.into_iter().map(|account| (account.access_key.clone(), key_of(account)));
         let keyring = Keyring::new(keys.collect(), public.collect());

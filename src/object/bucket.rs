@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::catalog::{self, Bucket, Command, Outcome, Refusal, Setting, Usage, Versioning, View};
+use crate::catalog::{
+    self, Bucket, Command, ListQuery, Outcome, Refusal, Setting, Upload, Usage, VersionQuery, Versioning, View,
+};
 use crate::ids::BucketId;
 
 use super::session::{FreshId, Lost};
@@ -13,6 +15,11 @@ use super::{Error, Store};
 
 /// Names beyond this are looked up again.
 const NAMES_MAX_COUNT: usize = 10_000;
+/// Uploads that are aborted between two attempts to delete their bucket; each is a command of its own, however many parts
+/// it has.
+const UPLOADS_PAGE_COUNT: usize = 1000;
+/// A bucket in which uploads begin faster than they are aborted is not deleted.
+const DELETE_ATTEMPTS: usize = 20;
 
 /// Ids of buckets by name, as last seen. Ids are never reused, so `apply` refuses a command that names a stale one.
 #[derive(Default)]
@@ -112,14 +119,48 @@ impl Store {
         self.bucket(name).await
     }
 
-    /// Deletes an empty bucket.
+    /// Deletes a bucket without objects; its unfinished uploads are aborted. A bucket that gets an object meanwhile stays,
+    /// and may have lost uploads.
     ///
     /// # Errors
     /// `Refused(NoSuchBucket | BucketNotEmpty)`, `Unavailable`.
     pub async fn delete_bucket(&self, name: &str) -> Result<(), Error> {
+        for _ in 0..DELETE_ATTEMPTS {
+            match self.delete_empty_bucket(name).await {
+                Err(Error::Refused(Refusal::BucketNotEmpty)) => {}
+                outcome => return outcome,
+            }
+            let uploads = self.uploads_in_the_way(name).await?;
+            if uploads.is_empty() {
+                break;
+            }
+            for upload in uploads {
+                match self.abort_upload(name, &upload.key, upload.id).await {
+                    Ok(()) | Err(Error::Refused(Refusal::NoSuchUpload)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(Refusal::BucketNotEmpty.into())
+    }
+
+    async fn delete_empty_bucket(&self, name: &str) -> Result<(), Error> {
         done(self.propose_in(name, None, |bucket| Command::DeleteBucket { bucket }).await?)?;
         self.names.forget(name);
         Ok(())
+    }
+
+    /// Uploads of a bucket that has nothing else; none where it holds any version.
+    async fn uploads_in_the_way(&self, name: &str) -> Result<Vec<Upload>, Error> {
+        self.in_bucket(name, |view, bucket| {
+            let versions = view.list_versions(bucket, &VersionQuery { limit: 1, ..VersionQuery::default() })?;
+            if !versions.entries.is_empty() || versions.next.is_some() {
+                return Ok(Vec::new());
+            }
+            let all = ListQuery { limit: UPLOADS_PAGE_COUNT, ..ListQuery::default() };
+            Ok(view.list_uploads(bucket, &all, None)?.uploads)
+        })
+        .await
     }
 
     /// A bucket by its name.

@@ -30,7 +30,7 @@ impl Store {
         if let Some(known) = algorithms.iter().map(|algorithm| known(source, *algorithm)).collect() {
             return Ok(known);
         }
-        let reader = self.content(source).await?.read(0..source.size_bytes, source.ino.to_string());
+        let reader = self.content(source).await?.read(0..source.size_bytes);
         Ok(reader.digest(algorithms).await?.checksums)
     }
 }

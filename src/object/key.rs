@@ -45,18 +45,17 @@ impl Store {
         self.snapshot(move |view| look_up(view, &target)).await
     }
 
-    /// How many parts a version has, and where in it the part with `number` (1: the first) is; an object that was no
-    /// multipart upload has one part.
+    /// Where in a version the part with `number` (1: the first) is; an object that was no multipart upload has one part.
     ///
     /// # Errors
     /// `InvalidRange`: there is no such part.
-    pub async fn part_range(&self, version: &Version, number: u32) -> Result<(u32, Range<u64>), Error> {
+    pub async fn part_range(&self, version: &Version, number: u32) -> Result<Range<u64>, Error> {
         let (ino, size_bytes, is_multipart) = (version.ino, version.size_bytes, version.etag.part_count > 0);
         let missing = Error::InvalidRange { size_bytes };
         let Some(index) = number.checked_sub(1) else { return Err(missing) };
         match self.snapshot(move |view| Ok(view.object_part(ino, index)?)).await? {
-            Some((count, start, len)) => Ok((count, start..start + len)),
-            None if index == 0 && !is_multipart => Ok((1, 0..size_bytes)),
+            Some((_, start, len)) => Ok(start..start + len),
+            None if index == 0 && !is_multipart => Ok(0..size_bytes),
             None => Err(missing),
         }
     }

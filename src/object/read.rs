@@ -30,8 +30,6 @@ pub struct Object {
     /// The version.
     pub version: Version,
     content: Content,
-    /// For the log: which object.
-    name: String,
 }
 
 /// A content's manifest, and what keeps its bytes from being reclaimed.
@@ -46,13 +44,13 @@ impl Object {
     /// Streams `range` (half-open, within the version's length) in runs of a bounded size, every byte verified.
     /// Memory for it is taken from the budget at the first [`Reader::next`].
     pub fn read(self, range: Range<u64>) -> Reader {
-        self.content.read(range, self.name)
+        self.content.read(range)
     }
 }
 
 impl Content {
-    /// Streams `range`; `name`: whose bytes they are, for the log.
-    pub(super) fn read(self, range: Range<u64>, name: String) -> Reader {
+    /// As [`Object::read`].
+    pub(super) fn read(self, range: Range<u64>) -> Reader {
         let Content { manifest, size_bytes, store, guard } = self;
         let refusal = (range.end > size_bytes || range.start > range.end).then_some(Error::InvalidRange { size_bytes });
         let (inline, extents) = match manifest {
@@ -67,7 +65,7 @@ impl Content {
             (None, None) => (Ahead::Nothing, range),
         };
         let plan = Plan { extents, index: 0, range };
-        Reader { plan, ahead, chunk: None, memory: Memory::NotYet, name, store, _guard: guard }
+        Reader { plan, ahead, chunk: None, memory: Memory::NotYet, store, _guard: guard }
     }
 }
 
@@ -77,7 +75,6 @@ pub struct Reader {
     ahead: Ahead,
     chunk: Option<OpenChunk>,
     memory: Memory,
-    name: String,
     store: Store,
     _guard: ReadGuard,
 }
@@ -183,16 +180,9 @@ impl Reader {
     }
 
     fn received(&mut self, read: Result<Result<(OpenChunk, Bytes), file::Error>, Error>) -> Result<Bytes, Error> {
-        match read? {
-            Ok((chunk, run)) => {
-                self.chunk = Some(chunk);
-                Ok(run)
-            }
-            Err(error) => {
-                tracing::error!(object = %self.name, %error, "stored bytes cannot be read");
-                Err(error.into())
-            }
-        }
+        let (chunk, run) = read??;
+        self.chunk = Some(chunk);
+        Ok(run)
     }
 }
 
@@ -284,15 +274,13 @@ impl Store {
             })
             .await?;
         guard.taken(applied);
-        let name = format!("{}/{}", target.bucket, target.key.escape_ascii());
         if let Manifest::Inline(bytes) = &manifest
             && !is_body_of(bytes, &version)
         {
-            tracing::error!(object = %name, "its bytes in the catalog are damaged");
             return Err(Error::Corrupt(format!("the bytes of node {} in the catalog", version.ino)));
         }
         let content = Content { manifest, size_bytes: version.size_bytes, store: self.clone(), guard };
-        Ok(Object { bucket, version, content, name })
+        Ok(Object { bucket, version, content })
     }
 
     /// The content of a version that was looked up before.

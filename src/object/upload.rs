@@ -131,7 +131,7 @@ impl Store {
         let whole = range == (0..source.size_bytes);
         let digested = match known_digests(source, &algorithms).filter(|_| whole) {
             Some(digested) => digested,
-            None => content.read(range, source.ino.to_string()).digest(&algorithms).await?,
+            None => content.read(range).digest(&algorithms).await?,
         };
         let body = if runs.is_empty() { PartBody::Empty } else { PartBody::Share(runs) };
         self.name_part(slot, None, digested, body).await
@@ -148,7 +148,7 @@ impl Store {
         let len_bytes = range.end - range.start;
         let incoming = Incoming { len_bytes: Some(len_bytes), ..Incoming::default() };
         let permit = self.budget.take(receive_cost_bytes(Some(len_bytes)) + read_cost_bytes(len_bytes)).await?;
-        let mut source = Rewritten { reader: content.read(range, String::new()).with_memory_elsewhere(), error: None };
+        let mut source = Rewritten { reader: content.read(range).with_memory_elsewhere(), error: None };
         match self.receive(&incoming, algorithms, 0, permit, &mut source).await {
             Err(Error::Source) => Err(source.error.unwrap_or(Error::Source)),
             received => self.name_received(slot, received?).await,
@@ -213,6 +213,7 @@ impl Store {
                 let chosen = choose(&standing.parts, &parts)?;
                 let size = chosen.iter().map(|part| part.size_bytes).sum();
                 check_size(size_bytes, size)?;
+                check_parts_are_promised(upload, &parts)?;
                 (size, checksums_of_upload(upload, &chosen, promised)?)
             }
             (None, Some(_)) => (0, Vec::new()), // `apply` gives the first answer, or refuses another list
@@ -369,6 +370,21 @@ fn choose_one(stored: &[Part], listed: &CompletePart, promised: &[Checksum]) -> 
         return Err(missing);
     }
     Ok(part.clone())
+}
+
+/// An upload that announced a checksum of its parts' checksums wants each of those again, as S3 does.
+fn check_parts_are_promised(upload: &Upload, listed: &[(CompletePart, Vec<Checksum>)]) -> Result<(), Error> {
+    let Some((algorithm, ChecksumKind::Composite)) = upload.attrs.upload_checksum else { return Ok(()) };
+    let is_promised = |promised: &[Checksum]| promised.iter().any(|one| one.algorithm == algorithm);
+    match listed.iter().find(|(_, promised)| !is_promised(promised)) {
+        None => Ok(()),
+        Some((part, _)) => Err(Error::Invalid(format!(
+            "The upload was created using a {} checksum. The complete request must include the checksum for each part. \
+             It was missing for part {} in the request.",
+            digest::name(algorithm).to_lowercase(),
+            part.number
+        ))),
+    }
 }
 
 fn check_size(promised: Option<u64>, size_bytes: u64) -> Result<(), Error> {

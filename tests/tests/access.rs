@@ -8,19 +8,21 @@ use predastore_tests::sigv4::Signer;
 
 const ACCESS_KEY: &str = "LIMITEDACCOUNT000001";
 const SECRET_KEY: &str = "a secret of a limited account";
+const COPY_SOURCE: &str = "x-amz-copy-source";
 
-/// Root's buckets `mine`, `readable`, `secret` and `public`, each with the object `key`; and an account that may do
-/// everything in `mine` and read `readable`.
+/// Root's buckets `mine`, `readable`, `unlisted`, `secret` and `public`, each with the object `key`; and an account that may do
+/// everything in `mine`, read `readable`, and read `unlisted` without listing it.
 fn box_with_accounts() -> Result<(S3d, S3, S3)> {
     let toml = format!(
         "[[auth]]\naccess_key_id = \"{ACCESS_KEY}\"\nsecret_access_key = \"{SECRET_KEY}\"\naccount_id = \"111111111111\"\n\
          policy = [\n  {{ bucket = \"mine\", actions = [\"s3:*\"] }},\n  \
-         {{ bucket = \"readable\", actions = [\"s3:GetObject\", \"s3:ListBucket\"] }},\n]\n\n\
+         {{ bucket = \"readable\", actions = [\"s3:GetObject\", \"s3:ListBucket\"] }},\n  \
+         {{ bucket = \"unlisted\", actions = [\"s3:GetObject\"] }},\n]\n\n\
          [[buckets]]\nname = \"public\"\npublic = true\n"
     );
     let s3d = S3d::start(Config { toml: Some(toml), ..Config::default().plain() })?;
     let mut root = s3d.s3()?;
-    for bucket in ["mine", "readable", "secret"] {
+    for bucket in ["mine", "readable", "secret", "unlisted"] {
         root.create_bucket(bucket)?;
     }
     for bucket in ["mine", "readable", "secret", "public"] {
@@ -103,6 +105,54 @@ fn an_account_does_nothing_else() -> Result<()> {
     root.expect_body("secret", "key", b"of secret")?;
     ensure!(root.list("secret")?.len() == 1 && root.list("readable")?.len() == 1, "something was written");
     Ok(())
+}
+
+/// Who may not list a bucket does not learn what is missing from it.
+#[test]
+fn a_missing_key_is_told_to_those_who_may_list() -> Result<()> {
+    let (s3d, mut root, mut limited) = box_with_accounts()?;
+    root.put("unlisted", "key", "x")?.expect(200)?;
+    let mut anybody = S3::new(s3d.endpoint()?, limited.signer.clone());
+    for method in ["GET", "HEAD"] {
+        for (bucket, key, status) in
+            [("unlisted", "key", 200), ("unlisted", "missing", 403), ("readable", "missing", 404)]
+        {
+            let answer = limited.call(limited.request(method, bucket, key, "", ""))?;
+            answer.expect(status).with_context(|| format!("{method} {bucket}/{key}"))?;
+        }
+        let missing = anybody.request(method, "public", "missing", "", "");
+        denied("a missing public object", anybody.send(&missing))?;
+    }
+    let copy = |limited: &S3, source: &str| limited.request("PUT", "mine", "copy", "", "").header(COPY_SOURCE, source);
+    denied("a copy of what is missing", limited.call(copy(&limited, "unlisted/missing")))?;
+    limited.call(copy(&limited, "readable/missing"))?.expect(404)?;
+    root.get("unlisted", "missing")?.expect(404).map(drop)
+}
+
+/// A client that says whose bucket it expects is refused where it is another's.
+#[test]
+fn the_expected_owner_of_a_bucket() -> Result<()> {
+    let (_s3d, mut root, _limited) = box_with_accounts()?;
+    let acl = root.call(root.request("GET", "mine", "", "acl", ""))?.expect(200)?.text();
+    let owner = element(&acl, "ID").context("no owner")?;
+    let expecting = |root: &S3, method: &str, key: &str, header: &str, owner: &str| {
+        root.request(method, "mine", key, "", "").header(header, owner)
+    };
+    let bucket_owner = "x-amz-expected-bucket-owner";
+    for (method, key) in
+        [("GET", "key"), ("HEAD", "key"), ("PUT", "key"), ("DELETE", "key"), ("GET", ""), ("DELETE", "")]
+    {
+        denied(method, root.call(expecting(&root, method, key, bucket_owner, "999999999999")))?;
+    }
+    root.call(expecting(&root, "GET", "key", bucket_owner, &owner))?.expect(200)?;
+    let missing = root.request("GET", "missing", "key", "", "").header(bucket_owner, &owner);
+    root.call(missing)?.expect(404)?;
+    let source_owner = "x-amz-source-expected-bucket-owner";
+    let copy =
+        |root: &S3, owner: &str| expecting(root, "PUT", "copy", source_owner, owner).header(COPY_SOURCE, "secret/key");
+    denied("a copy", root.call(copy(&root, "999999999999")))?;
+    root.call(copy(&root, &owner))?.expect(200)?;
+    root.expect_body("mine", "key", b"of mine")
 }
 
 #[test]

@@ -184,6 +184,26 @@ const TINY_BYTES: usize = 800;
 /// Keys and what they hold.
 type Objects = Vec<(String, Vec<u8>)>;
 
+/// The head with its 200 is gone when the damage is met: the log must not say that all went well, and say it once.
+#[test]
+fn an_answer_that_is_cut_short_is_logged_as_such() -> Result<()> {
+    let mut s3d = S3d::start(config())?;
+    let mut s3 = s3d.s3()?;
+    s3.create_bucket("flips")?;
+    s3.put("flips", "cut", body(1, 8 * MIB))?.expect(200)?;
+    let files = s3d.chunk_files()?;
+    let (chunk, len_bytes) = files.iter().max_by_key(|(_, len_bytes)| *len_bytes).context("no chunk")?;
+    flip_bit(chunk, len_bytes - 1000, 1)?;
+    ensure!(s3.get("flips", "cut").is_err(), "damaged bytes were served whole");
+    s3d.stop()?;
+    let log = s3d.log_text();
+    let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    ensure!(errors.len() == 1 && errors[0].contains("\"cut\""), "not one line about it: {errors:?}");
+    let request = log.lines().find(|line| line.contains("\"GetObject\"")).context("no line for the request")?;
+    ensure!(request.contains("InternalError") && request.contains("cut=true"), "{request}");
+    Ok(())
+}
+
 /// Stores tiny objects and stops; their sealed bytes are in the catalog's files then.
 fn tiny_objects() -> Result<(S3d, Objects)> {
     let mut s3d = S3d::start(config())?;

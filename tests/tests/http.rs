@@ -268,8 +268,130 @@ fn virtual_host_style() -> Result<()> {
     ensure!(got.body == b"x");
     let page = s3.call(Request::new("GET", "/?list-type=2", "").header("Host", &host))?.expect(200)?;
     ensure!(page.text().contains("<Key>dir/key</Key>"), "{}", page.text());
+    let created = s3.call(Request::new("POST", "/parts?uploads", "").header("Host", &host))?.expect(200)?;
+    let upload = element(&created.text(), "UploadId").context("no UploadId")?;
+    let part = Request::new("PUT", &format!("/parts?partNumber=1&uploadId={upload}"), "x").header("Host", &host);
+    let etag = s3.call(part)?.expect(200)?.get("etag").context("no ETag")?.to_owned();
+    let list = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>");
+    let list = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
+    let complete = Request::new("POST", &format!("/parts?uploadId={upload}"), list).header("Host", &host);
+    let done = s3.call(complete)?.expect(200)?.text();
+    ensure!(element(&done, "Location") == Some(format!("http://{host}/parts")), "the bucket is named twice: {done}");
     s3.call(Request::new("PUT", "/http/nested", "y").header("Host", &host))?.expect(200)?;
     s3.expect_body("http", "http/nested", b"y")
+}
+
+#[test]
+fn a_bucket_goes_with_its_uploads() -> Result<()> {
+    let (_s3d, mut s3) = bucket()?;
+    let created = s3.call(s3.request("POST", "http", "unfinished", "uploads", ""))?.expect(200)?;
+    let upload = element(&created.text(), "UploadId").context("no UploadId")?;
+    s3.call(s3.request("PUT", "http", "unfinished", &format!("partNumber=1&uploadId={upload}"), "part"))?
+        .expect(200)?;
+    s3.put("http", "object", "x")?.expect(200)?;
+    let refusal = s3.call(s3.request("DELETE", "http", "", "", ""))?.expect(409)?;
+    ensure!(refusal.code() == "BucketNotEmpty", "{}", refusal.text());
+    s3.call(s3.request("GET", "http", "unfinished", &format!("uploadId={upload}"), ""))?.expect(200)?;
+    s3.delete("http", "object")?.expect(204)?;
+    s3.call(s3.request("DELETE", "http", "", "", ""))?.expect(204)?;
+    s3.call(s3.request("HEAD", "http", "", "", ""))?.expect(404).map(drop)
+}
+
+fn begin_upload(s3: &mut S3, key: &str, headers: &[(&str, &str)]) -> Result<String> {
+    let request = s3.request("POST", "http", key, "uploads", "");
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
+    element(&s3.call(request)?.expect(200)?.text(), "UploadId").context("no UploadId")
+}
+
+/// UploadPart; its answer.
+fn put_part(s3: &mut S3, key: &str, upload: &str, number: u32, bytes: Vec<u8>) -> Result<Response> {
+    let query = format!("partNumber={number}&uploadId={upload}");
+    s3.call(s3.request("PUT", "http", key, &query, bytes))?.expect(200)
+}
+
+fn complete(s3: &mut S3, key: &str, upload: &str, parts: &str) -> Result<Response> {
+    let list = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+    s3.call(s3.request("POST", "http", key, &format!("uploadId={upload}"), list))
+}
+
+fn checksums_of(answer: &Response) -> Vec<String> {
+    let names = answer.headers.iter().map(|(name, _)| name.to_ascii_lowercase());
+    names.filter(|name| name.starts_with("x-amz-checksum-") && name != "x-amz-checksum-type").collect()
+}
+
+#[test]
+fn parts_and_their_checksums() -> Result<()> {
+    let (_s3d, mut s3) = bucket()?;
+    let bodies = [body(1, 5 * MIB), body(2, 100)];
+    let upload = begin_upload(&mut s3, "parts", &[("x-amz-checksum-algorithm", "CRC32C")])?;
+    let (mut with, mut without) = (String::new(), String::new());
+    for (number, bytes) in (1..).zip(&bodies) {
+        let answer = put_part(&mut s3, "parts", &upload, number, bytes.clone())?;
+        ensure!(answer.get("x-amz-checksum-crc32c") == Some(&crc32c(bytes)), "{:?}", answer.headers);
+        let etag = answer.get("etag").context("no ETag")?;
+        let part = format!("<PartNumber>{number}</PartNumber><ETag>{etag}</ETag>");
+        with.push_str(&format!("<Part>{part}<ChecksumCRC32C>{}</ChecksumCRC32C></Part>", crc32c(bytes)));
+        without.push_str(&format!("<Part>{part}</Part>"));
+    }
+    let refusal = complete(&mut s3, "parts", &upload, &without)?.expect(400)?;
+    ensure!(refusal.code() == "InvalidRequest", "{}", refusal.text());
+    ensure!(refusal.text().contains("crc32c checksum") && refusal.text().contains("part 1 "), "{}", refusal.text());
+    let done = complete(&mut s3, "parts", &upload, &with)?.expect(200)?;
+    let url = format!("http://{}/http/parts", s3.endpoint.authority());
+    ensure!(element(&done.text(), "Location") == Some(url), "{}", done.text());
+
+    // A part's own checksum, and the number of parts only where one was asked for.
+    for (number, bytes) in (1..).zip(&bodies) {
+        let read = s3.request("GET", "http", "parts", &format!("partNumber={number}"), "");
+        let part = s3.call(read.header("x-amz-checksum-mode", "ENABLED"))?.expect(206)?;
+        ensure!(part.body == *bytes && part.get("x-amz-mp-parts-count") == Some("2"), "{:?}", part.headers);
+        ensure!(part.get("x-amz-checksum-crc32c") == Some(&crc32c(bytes)), "{:?}", part.headers);
+    }
+    ensure!(s3.head("http", "parts")?.expect(200)?.get("x-amz-mp-parts-count").is_none(), "parts of a whole");
+
+    // An object in one piece is its own first part.
+    let put = s3.request("PUT", "http", "whole", "", "x").header("x-amz-checksum-crc32c", crc32c(b"x"));
+    s3.call(put)?.expect(200)?;
+    let head = s3.request("HEAD", "http", "whole", "partNumber=1", "").header("x-amz-checksum-mode", "ENABLED");
+    let head = s3.call(head)?.expect(206)?;
+    ensure!(head.get("x-amz-checksum-crc32c") == Some(&crc32c(b"x")), "{:?}", head.headers);
+    ensure!(head.get("x-amz-mp-parts-count").is_none(), "{:?}", head.headers);
+
+    // Where nothing was announced, a part answers the checksum it came with, or S3's own choice.
+    let upload = begin_upload(&mut s3, "unannounced", &[])?;
+    let query = format!("partNumber=1&uploadId={upload}");
+    let part = s3.request("PUT", "http", "unannounced", &query, "x").header("x-amz-checksum-crc32c", crc32c(b"x"));
+    ensure!(checksums_of(&s3.call(part)?.expect(200)?) == ["x-amz-checksum-crc32c"]);
+    let part = put_part(&mut s3, "unannounced", &upload, 2, b"x".to_vec())?;
+    ensure!(checksums_of(&part) == ["x-amz-checksum-crc64nvme"], "{:?}", part.headers);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_done_is_not_said_to_be() -> Result<()> {
+    let (_s3d, mut s3) = bucket()?;
+    s3.put("http", "key", "x")?.expect(200)?;
+    let upload = begin_upload(&mut s3, "upload", &[])?;
+    let part = format!("partNumber=1&uploadId={upload}");
+    let customer = ("x-amz-server-side-encryption-customer-algorithm", "AES256");
+    let of_source = ("x-amz-copy-source-server-side-encryption-customer-algorithm", "AES256");
+    let cases = [
+        ("GET", "key", "", customer, 501, ""),
+        ("HEAD", "key", "", customer, 501, ""),
+        ("PUT", "upload", part.as_str(), customer, 501, ""),
+        ("PUT", "key", "", of_source, 501, ""),
+        ("PUT", "key", "", ("x-amz-storage-class", "GLACIER"), 400, "InvalidStorageClass"),
+        ("POST", "key", "uploads", ("x-amz-storage-class", "DEEP_ARCHIVE"), 400, "InvalidStorageClass"),
+        ("PUT", "key", "versionId=null", ("x-amz-copy-source", "http/key"), 400, "InvalidArgument"),
+        ("PUT", "key", "versionId=null", ("x-amz-meta-a", "b"), 400, "InvalidArgument"),
+        ("POST", "key", "uploads&versionId=null", ("x-amz-meta-a", "b"), 400, "InvalidArgument"),
+    ];
+    for (method, key, query, (name, value), status, code) in cases {
+        let answer = s3.call(s3.request(method, "http", key, query, "").header(name, value))?;
+        let answer = answer.expect(status).with_context(|| format!("{method} {key}?{query} {name}: {value}"))?;
+        ensure!(code.is_empty() || answer.code() == code, "{name}: {value}: {}", answer.text());
+    }
+    s3.expect_body("http", "key", b"x")
 }
 
 #[test]
@@ -397,6 +519,34 @@ fn presigned_requests_need_no_headers() -> Result<()> {
     Ok(())
 }
 
+/// Presigners move `x-amz-*` headers into the query: they are obeyed there, or refused, as headers are.
+#[test]
+fn presigned_queries_carry_headers() -> Result<()> {
+    let (s3d, mut s3) = bucket()?;
+    s3.put("http", "source", "of a copy")?.expect(200)?;
+    let presigned = |query: &str, body: &str| -> Result<Response> {
+        let mut put = s3.request("PUT", "http", "key", query, body);
+        s3.signer.presign(&mut put, "600");
+        s3d.endpoint()?.connect()?.call(&put)
+    };
+    // The checksum is that of no bytes, which the SDK for JavaScript signs before it knows the body.
+    presigned("x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-meta-colour=green&x-amz-sdk-checksum-algorithm=CRC32", "x")?
+        .expect(200)?;
+    let head = s3d.s3()?.head("http", "key")?.expect(200)?;
+    ensure!(head.get("x-amz-meta-colour") == Some("green"), "{:?}", head.headers);
+    for (query, status, code) in [
+        ("x-amz-acl=public-read", 400, "AccessControlListNotSupported"),
+        ("x-amz-server-side-encryption=AES256", 501, "NotImplemented"),
+        ("x-amz-object-lock-legal-hold=ON", 501, "NotImplemented"),
+    ] {
+        let refusal = presigned(query, "refused")?.expect(status).context(query)?;
+        ensure!(refusal.code() == code, "{query}: {}", refusal.text());
+    }
+    s3d.s3()?.expect_body("http", "key", b"x")?;
+    presigned("x-amz-copy-source=http%2Fsource", "")?.expect(200)?;
+    s3d.s3()?.expect_body("http", "key", b"of a copy")
+}
+
 /// What keys hold is opaque: nothing is normalised, nothing leaves the bucket.
 #[test]
 fn awkward_keys_are_kept_as_they_are() -> Result<()> {
@@ -460,6 +610,19 @@ fn awkward_keys_are_kept_as_they_are() -> Result<()> {
     }
     ensure!(s3.list("http")?.is_empty(), "something is left");
     s3.expect_body("neighbour", "key", b"mine")
+}
+
+/// A key cannot end its line in the log and begin another.
+#[test]
+fn log_lines_cannot_be_forged() -> Result<()> {
+    let (mut s3d, mut s3) = bucket()?;
+    s3.put("http", "a\nINFO s3: request key=forged\u{1b}[31m status=200", "x")?.expect(200)?;
+    s3d.stop()?;
+    let log = s3d.log_text();
+    ensure!(log.contains("key=forged"), "the key is not in the log: {}", s3d.log_tail());
+    ensure!(!log.contains("\u{1b}[31m"), "a raw escape in the log: {log:?}");
+    ensure!(!log.lines().any(|line| line.starts_with("INFO s3:")), "a forged line: {log}");
+    Ok(())
 }
 
 // --- clients that stall, dawdle or die

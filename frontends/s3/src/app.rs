@@ -4,6 +4,7 @@
 //! - This is the only way in, and it denies by default: no operation runs before `authenticate` and `authorize`.
 //! - Every answer has a request id, and an error body names the same one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use crate::names::{CopySource, Target};
 use crate::query::Query;
 use crate::route::{Level, Operation};
 use crate::server::Peer;
-use crate::{operations, respond};
+use crate::{hoisted, operations, respond};
 
 /// What the frontend is told at its start.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Config {
     pub domains: Vec<String>,
     /// How long to wait for the next bytes of a body.
     pub stall: Duration,
+    /// Clients come over TLS.
+    pub tls: bool,
 }
 
 /// The frontend: everything a request needs.
@@ -137,16 +140,21 @@ impl App {
         answered
     }
 
-    async fn carry_out(&self, head: Parts, body: &mut Upload, account: &mut Account) -> Result<Response, S3Error> {
+    async fn carry_out(&self, mut head: Parts, body: &mut Upload, account: &mut Account) -> Result<Response, S3Error> {
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let host = head.uri.host().or(header_of(&head.headers, "host")?);
         let target = Target::parse(host, head.uri.path(), &self.config.domains)?;
         account.bucket.push_str(target.bucket.as_deref().unwrap_or_default());
         account.key.push_str(target.key.as_deref().unwrap_or_default());
-        let operation = Operation::of(&head.method, Level::from(&target), &query, &head.headers)?;
+        let headers = hoisted::headers(&head.headers, &query)?;
+        let operation = Operation::of(&head.method, Level::from(&target), &query, &headers)?;
         account.operation = Some(operation);
 
+        // The headers as they were sent are those that must be signed.
         let authenticated = self.authenticate(&head, &query)?;
+        if let Cow::Owned(headers) = headers {
+            head.headers = headers;
+        }
         let access_key_id = match authenticated.identity {
             Identity::Anonymous => None,
             Identity::Signed { access_key_id, .. } => Some(access_key_id),
@@ -201,7 +209,8 @@ async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, requ
     let resource = head.uri.path().to_owned();
     let mut account = Account::default();
     let answered = app.answer(head, body, &mut account).await;
-    let code = answered.as_ref().err().map(|error| error.code.as_str());
+    let code = answered.as_ref().err().map(|error| error.code);
+    let cause = answered.as_ref().err().and_then(|error| error.cause.clone());
     let mut response = answered.unwrap_or_else(|error| respond::error(&error, &resource, &request_id, &method));
     seal(&mut response, &request_id, &method);
     if account.close {
@@ -218,7 +227,11 @@ async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, requ
         peer: peer.map(|peer| peer.0.0),
         account,
         sent_bytes: 0,
+        cut: false,
     };
+    if let Some(cause) = cause {
+        done.report(&cause);
+    }
     respond::when_sent(response, done)
 }
 
@@ -241,12 +254,34 @@ pub struct Done {
     begun: Instant,
     method: Method,
     status: u16,
-    code: Option<&'static str>,
+    code: Option<ErrorCode>,
     request_id: String,
     peer: Option<std::net::SocketAddr>,
     account: Account,
     /// Body bytes handed to the connection.
     pub sent_bytes: u64,
+    cut: bool,
+}
+
+impl Done {
+    /// The body failed after the head, with its 200, was sent: the client sees a connection that ends too early.
+    pub fn cut_short(&mut self, error: &dyn std::fmt::Display) {
+        self.cut = true;
+        self.code = Some(ErrorCode::InternalError);
+        self.report(&error.to_string());
+    }
+
+    /// Logs a failure of the store: once, here, where it is known whom it met.
+    fn report(&self, cause: &str) {
+        let Account { bucket, key, .. } = &self.account;
+        let request_id = &self.request_id;
+        match self.code {
+            Some(ErrorCode::ServiceUnavailable) => {
+                tracing::warn!(request_id, bucket, key, cause, "the store is not available");
+            }
+            _ => tracing::error!(request_id, bucket, key, cause, cut = self.cut, "the store failed"),
+        }
+    }
 }
 
 impl Drop for Done {
@@ -254,15 +289,20 @@ impl Drop for Done {
         let took = self.begun.elapsed();
         let operation = self.account.operation.map_or("Unknown", Operation::name);
         self.app.metrics.end(operation, self.status, took, self.account.received_bytes, self.sent_bytes);
+        if self.cut {
+            self.app.metrics.cut_short();
+        }
         tracing::info!(
             target: "s3",
             request_id = %self.request_id,
             method = %self.method,
             operation,
-            bucket = %self.account.bucket,
-            key = %self.account.key,
+            // As strings, which are quoted and escaped: a key may hold line ends, and what looks like other fields.
+            bucket = self.account.bucket,
+            key = self.account.key,
             status = self.status,
-            code = self.code.unwrap_or("-"),
+            code = self.code.map_or("-", ErrorCode::as_str),
+            cut = self.cut,
             access_key = self.account.access_key_id.as_deref().unwrap_or("-"),
             peer = self.peer.map(tracing::field::display),
             received_bytes = self.account.received_bytes,

@@ -124,12 +124,14 @@ pub struct S3Error {
     pub fields: Vec<(&'static str, String)>,
     /// Headers that go with the answer.
     pub headers: Vec<(&'static str, String)>,
+    /// What failed in the store, for the log alone.
+    pub cause: Option<String>,
 }
 
 impl S3Error {
     /// `code` with a message more precise than the default one.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        S3Error { code, message: message.into(), fields: Vec::new(), headers: Vec::new() }
+        S3Error { code, message: message.into(), fields: Vec::new(), headers: Vec::new(), cause: None }
     }
 
     /// Adds the element `name` to the error body.
@@ -143,6 +145,13 @@ impl S3Error {
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Says what failed in the store. Whoever answers logs it, with the request's id.
+    #[must_use]
+    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
         self
     }
 

@@ -27,22 +27,12 @@ pub fn of(error: Error) -> S3Error {
         Error::Invalid(message) => S3Error::new(ErrorCode::InvalidRequest, message),
         Error::Full => ErrorCode::InsufficientStorage.into(),
         Error::Overloaded => ErrorCode::SlowDown.into(),
-        Error::Unavailable(reason) => {
-            tracing::warn!(reason, "the store is not available");
-            ErrorCode::ServiceUnavailable.into()
-        }
+        Error::Unavailable(reason) => S3Error::from(ErrorCode::ServiceUnavailable).because(reason),
         Error::Corrupt(what) => {
-            tracing::error!(what, "damaged bytes were not served");
-            S3Error::new(ErrorCode::InternalError, "The stored bytes of this object are damaged.")
+            S3Error::new(ErrorCode::InternalError, "The stored bytes of this object are damaged.").because(what)
         }
-        Error::Io(error) => {
-            tracing::error!(%error, "the disk failed");
-            ErrorCode::InternalError.into()
-        }
-        Error::Catalog(error) => {
-            tracing::error!(%error, "the catalog failed");
-            ErrorCode::InternalError.into()
-        }
+        Error::Io(error) => S3Error::from(ErrorCode::InternalError).because(error),
+        Error::Catalog(error) => S3Error::from(ErrorCode::InternalError).because(error),
     }
 }
 

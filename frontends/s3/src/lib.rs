@@ -17,6 +17,7 @@
 //! * [`conditions`] If-Match and its kin
 //! * [`dates`] the three forms of a time
 //! * [`error`] every S3 error, in one table
+//! * [`hoisted`] headers that a presigner moved into the query
 //! * [`listing`] the parameters of the list operations
 //! * [`metadata`] what headers say of an object
 //! * [`names`] bucket names, keys, and where a request keeps them
@@ -34,6 +35,7 @@ pub mod conditions;
 pub mod dates;
 pub mod error;
 pub mod failure;
+pub mod hoisted;
 pub mod keyring;
 pub mod listing;
 pub mod metadata;

@@ -11,14 +11,13 @@ use crate::xml;
 const USER_METADATA_MAX_BYTES: usize = 2048;
 const PREFIX: &str = "x-amz-meta-";
 
-const STORAGE_CLASSES: [&str; 10] = [
+/// Classes whose objects can be read at once. Those of an archive would have to be restored first, which does not exist here.
+const STORAGE_CLASSES: [&str; 8] = [
     "STANDARD",
     "REDUCED_REDUNDANCY",
     "STANDARD_IA",
     "ONEZONE_IA",
     "INTELLIGENT_TIERING",
-    "GLACIER",
-    "DEEP_ARCHIVE",
     "GLACIER_IR",
     "EXPRESS_ONEZONE",
     "OUTPOSTS",
@@ -37,11 +36,9 @@ const KEPT: [(Header, &str); 7] = [
 /// Everything that a PUT, a copy with new metadata or a new upload carries.
 ///
 /// # Errors
-/// `MetadataTooLarge`, `InvalidTag`, `InvalidStorageClass`; `NotImplemented` for what would be promised and not kept:
-/// encryption and object lock.
+/// `MetadataTooLarge`, `InvalidTag`, `InvalidStorageClass`.
 pub fn attrs_of(request: &Request) -> Result<Attrs, S3Error> {
     let headers = &request.head.headers;
-    refuse_unkept(headers)?;
     Ok(Attrs {
         owner: request.account_id.clone(),
         headers: kept_headers(headers)?,
@@ -52,9 +49,14 @@ pub fn attrs_of(request: &Request) -> Result<Attrs, S3Error> {
     })
 }
 
-/// Saying yes to these and storing plain, deletable bytes would be a lie.
-fn refuse_unkept(headers: &HeaderMap) -> Result<(), S3Error> {
-    const UNKEPT: [&str; 2] = ["x-amz-server-side-encryption", "x-amz-object-lock-"];
+/// Encryption and object lock, in any request: saying yes and storing plain, deletable bytes would be a lie, and so would
+/// be taking a key for bytes that are not encrypted.
+///
+/// # Errors
+/// `NotImplemented`, with the header.
+pub fn refuse_unkept(headers: &HeaderMap) -> Result<(), S3Error> {
+    const UNKEPT: [&str; 3] =
+        ["x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption", "x-amz-object-lock-"];
     let unkept = |name: &&HeaderName| UNKEPT.iter().any(|prefix| name.as_str().starts_with(prefix));
     match headers.keys().find(unkept) {
         None => Ok(()),
@@ -172,10 +174,22 @@ mod tests {
 
     #[test]
     fn what_would_not_be_kept_is_refused() {
-        for name in
-            ["x-amz-server-side-encryption", "x-amz-server-side-encryption-customer-key", "x-amz-object-lock-mode"]
-        {
+        for name in [
+            "x-amz-server-side-encryption",
+            "x-amz-server-side-encryption-customer-key",
+            "x-amz-copy-source-server-side-encryption-customer-key",
+            "x-amz-object-lock-mode",
+        ] {
             assert_eq!(refuse_unkept(&headers(&[(name, "x")])).unwrap_err().code, ErrorCode::NotImplemented);
+        }
+    }
+
+    #[test]
+    fn archive_classes_are_refused() {
+        let class = |name| storage_class(&headers(&[("x-amz-storage-class", name)])).map_err(|error| error.code);
+        assert_eq!(class("GLACIER_IR"), Ok("GLACIER_IR".to_owned()));
+        for name in ["GLACIER", "DEEP_ARCHIVE", "standard"] {
+            assert_eq!(class(name), Err(ErrorCode::InvalidStorageClass), "{name}");
         }
     }
 

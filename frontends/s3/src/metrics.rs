@@ -29,6 +29,7 @@ pub struct Metrics {
     latency: Family<Operation, Histogram, fn() -> Histogram>,
     received: Counter<u64, AtomicU64>,
     sent: Counter<u64, AtomicU64>,
+    cut: Counter<u64, AtomicU64>,
     running: Arc<Gauge>,
 }
 
@@ -41,6 +42,7 @@ impl Default for Metrics {
             latency: Family::new_with_constructor(buckets),
             received: Counter::default(),
             sent: Counter::default(),
+            cut: Counter::default(),
             running: Arc::default(),
         }
     }
@@ -58,12 +60,18 @@ impl Metrics {
         );
         registry.register("received_bytes", "Body bytes received", self.received.clone());
         registry.register("sent_bytes", "Body bytes sent", self.sent.clone());
+        registry.register("cut_responses", "Answers that ended too early because the store failed", self.cut.clone());
         registry.register("running_requests", "Requests in work", (*self.running).clone());
     }
 
     /// A request begins.
     pub fn begin(&self) {
         self.running.inc();
+    }
+
+    /// The body of an answer failed after its head was sent.
+    pub fn cut_short(&self) {
+        self.cut.inc();
     }
 
     /// A request has ended.

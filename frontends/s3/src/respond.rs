@@ -81,9 +81,6 @@ pub fn describe(headers: &mut HeaderMap, version: &Version, ever_versioned: bool
     if !attrs.tags.is_empty() {
         put(headers, "x-amz-tagging-count", &attrs.tags.len().to_string());
     }
-    if version.etag.part_count > 0 {
-        put(headers, "x-amz-mp-parts-count", &version.etag.part_count.to_string());
-    }
     if !attrs.storage_class.is_empty() && attrs.storage_class != "STANDARD" {
         put(headers, "x-amz-storage-class", &attrs.storage_class);
     }
@@ -140,7 +137,7 @@ impl HttpBody for Sized {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.stream.as_mut().poll_next(context).map(|next| {
             next.map(|run| {
-                let run = run.inspect_err(|error| tracing::error!(%error, "a response was cut short"))?;
+                let run = run?;
                 self.remaining_bytes = self.remaining_bytes.saturating_sub(run.len() as u64);
                 Ok(Frame::data(run))
             })
@@ -175,8 +172,12 @@ impl HttpBody for Counted {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.done.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.done.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            Poll::Ready(Some(Err(error))) => self.done.cut_short(error),
+            Poll::Ready(None) | Poll::Pending => {}
         }
         polled
     }

@@ -209,7 +209,7 @@ impl Operation {
     ///
     /// # Errors
     /// `MethodNotAllowed`: no operation has this method here, or takes this sub-resource. `InvalidArgument`: sub-resources
-    /// that exclude each other, a `list-type` other than 2, a part number without its upload.
+    /// that exclude each other, a `list-type` other than 2, a part number without its upload, a version for a write.
     pub fn of(method: &Method, level: Level, query: &Query, headers: &HeaderMap) -> Result<Operation, S3Error> {
         let named = subresources_of(query, method, level);
         let row = TABLE.iter().find(|row| row.takes(method, level, &named) && row.needs.are_met(query, headers));
@@ -229,6 +229,15 @@ impl Operation {
     }
 }
 
+const VERSIONLESS: [Operation; 6] = [
+    Operation::PutObject,
+    Operation::CopyObject,
+    Operation::CreateMultipartUpload,
+    Operation::UploadPart,
+    Operation::UploadPartCopy,
+    Operation::CompleteMultipartUpload,
+];
+
 impl Row {
     fn takes(&self, method: &Method, level: Level, named: &[&str]) -> bool {
         self.method == method.as_str() && self.level == level && self.subresources == named
@@ -237,7 +246,14 @@ impl Row {
     fn check(&self, query: &Query) -> Result<Operation, S3Error> {
         match query.get("list-type") {
             Some(other) if self.operation == Operation::ListObjectsV2 && other != "2" => {
-                Err(S3Error::invalid_argument("Invalid List Type specified in Request", "list-type", other))
+                return Err(S3Error::invalid_argument("Invalid List Type specified in Request", "list-type", other));
+            }
+            _ => {}
+        }
+        // A write makes a version of its own; that it replaces the one named would be a misunderstanding.
+        match query.get("versionId") {
+            Some(id) if VERSIONLESS.contains(&self.operation) => {
+                Err(S3Error::invalid_argument("This operation does not accept a version-id.", "versionId", id))
             }
             _ => Ok(self.operation),
         }
@@ -385,6 +401,12 @@ mod tests {
         assert_eq!(route("PUT", Level::Object, "uploads", &[]), Err(MethodNotAllowed));
         assert_eq!(route("PUT", Level::Object, "acl&tagging", &[]), Err(InvalidArgument));
         assert_eq!(route("GET", Level::Bucket, "list-type=3", &[]), Err(InvalidArgument));
+        for query in ["versionId=null", "partNumber=1&uploadId=u&versionId=3"] {
+            for headers in [&[][..], &["x-amz-copy-source"]] {
+                assert_eq!(route("PUT", Level::Object, query, headers), Err(InvalidArgument), "{query}");
+            }
+        }
+        assert_eq!(route("POST", Level::Object, "uploads&versionId=3", &[]), Err(InvalidArgument));
         assert_eq!(route("PATCH", Level::Object, "", &[]), Err(MethodNotAllowed));
         assert_eq!(route("POST", Level::Object, "", &[]), Err(MethodNotAllowed));
         assert_eq!(route("DELETE", Level::Service, "", &[]), Err(MethodNotAllowed));

@@ -42,6 +42,11 @@ pub(super) struct Claim {
     pub(super) validity: Validity,
 }
 
+/// Whether the signature is in the query. Such a request is refused unless it is the only one, and holds.
+pub fn is_presigned(query: &Query) -> bool {
+    query.has(SIGNATURE_PARAMETER)
+}
+
 impl Claim {
     /// `None`: the request is anonymous.
     pub(super) fn parse(request: &RequestHead<'_>) -> Result<Option<Claim>, S3Error> {

@@ -20,6 +20,7 @@ use crate::error::{ErrorCode, S3Error};
 use crate::query::Query;
 
 pub use chunked::{ChunkSigning, ChunkedBody};
+pub use claim::is_presigned;
 pub use key::{Secret, SecretLookup};
 
 use canonical::Canonical;

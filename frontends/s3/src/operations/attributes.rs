@@ -4,7 +4,7 @@ use axum::response::Response;
 use predastore::catalog::Version;
 use predastore::object::Found;
 
-use super::object::of_read;
+use super::object::find;
 use super::target_of;
 use crate::app::{App, Request};
 use crate::dates::http_date;
@@ -21,7 +21,7 @@ const KNOWN: [&str; 5] = ["ETag", "Checksum", "ObjectParts", "StorageClass", "Ob
 pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
     let wanted = wanted(request)?;
     let target = target_of(request)?;
-    let Found { bucket, version } = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let Found { bucket, version } = find(app, request, &target).await?;
     let has = |name: &str| wanted.contains(&name);
     let part_count = version.etag.part_count;
     let attributes = Attributes {

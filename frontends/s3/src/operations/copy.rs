@@ -116,7 +116,7 @@ async fn read_source(app: &App, request: &Request, source: &Target) -> Result<Fo
             "The source of a copy request may not specifically refer to a delete marker by version id.",
         ),
         // What S3 says in headers of a missing object belongs to the request's own, not to a source.
-        other => S3Error { headers: Vec::new(), ..of_read(other, source) },
+        other => S3Error { headers: Vec::new(), ..of_read(app, request, other, source) },
     })?;
     let conditions = ReadConditions {
         if_match: request.header("x-amz-copy-source-if-match")?,

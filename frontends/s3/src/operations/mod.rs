@@ -6,6 +6,7 @@ mod copy;
 mod list;
 mod multipart;
 mod object;
+mod owner;
 mod tagging;
 
 use axum::response::Response;
@@ -15,8 +16,8 @@ use predastore::ids::VersionId;
 use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::error::{ErrorCode, S3Error};
-use crate::failure;
 use crate::route::Operation;
+use crate::{failure, metadata};
 
 /// The largest XML body of a request, but for those with lists of keys or parts ([`crate::xml::BODY_MAX_BYTES`]).
 const XML_MAX_BYTES: usize = 64 << 10;
@@ -29,6 +30,8 @@ pub(crate) async fn carry_out(
     body: &mut Upload,
 ) -> Result<Response, S3Error> {
     use Operation as O;
+    owner::check(app, operation, request).await?;
+    metadata::refuse_unkept(&request.head.headers)?;
     match operation {
         O::ListBuckets => bucket::list(app, request).await,
         O::CreateBucket => bucket::create(app, request, body).await,

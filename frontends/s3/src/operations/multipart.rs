@@ -42,7 +42,8 @@ pub(super) async fn put_part(app: &App, request: &Request, body: &mut Upload) ->
         app.store.put_part(bucket, key, upload, number, incoming, body).await.map_err(|error| of_write(error, body))?;
     let mut response = respond::empty(StatusCode::OK);
     respond::put(response.headers_mut(), "etag", &respond::quoted(part.etag));
-    for one in &part.checksums {
+    // The first is the one that was asked for; without one, the upload's own.
+    if let Some(one) = part.checksums.first() {
         respond::put(response.headers_mut(), one.algorithm.header(), &one.to_base64());
     }
     Ok(response)
@@ -96,7 +97,7 @@ pub(super) async fn complete(app: &App, request: &Request, body: &mut Upload) ->
         .complete_upload(bucket_name, key, upload, parts, promised, size_bytes, precondition)
         .await
         .map_err(|error| with_upload(failure::of(error), request))?;
-    let location = location_of(request);
+    let location = location_of(app, request);
     let mut response = respond::xml(response::complete_multipart_upload(
         &location,
         bucket_name,
@@ -117,9 +118,11 @@ fn with_upload(error: S3Error, request: &Request) -> S3Error {
     }
 }
 
-fn location_of(request: &Request) -> String {
+/// The object's URL: this request's own, without its query. So the bucket stands where the client had put it.
+fn location_of(app: &App, request: &Request) -> String {
+    let scheme = if app.config.tls { "https" } else { "http" };
     let host = request.header("host").ok().flatten().unwrap_or("localhost");
-    format!("https://{host}/{}/{}", request.bucket(), crate::query::uri_encode_path(request.key()))
+    format!("{scheme}://{host}{}", request.head.uri.path())
 }
 
 /// AbortMultipartUpload.

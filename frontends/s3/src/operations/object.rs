@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -12,6 +11,7 @@ use predastore::object::{Error, Found, Put, Stored, Target};
 use super::{XML_MAX_BYTES, parse_version, target_of, version_of};
 use crate::app::{App, Request};
 use crate::body::Upload;
+use crate::checksum::{Base64 as _, Kind as _, Spelling as _};
 use crate::conditions::{Outcome, ReadConditions, WriteCondition};
 use crate::error::{ErrorCode, S3Error};
 use crate::range::ByteRange;
@@ -24,26 +24,40 @@ use crate::{acl, dates, failure, metadata, xml};
 /// GET of an object.
 pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let object = app.store.get(&target).await.map_err(|error| of_read(error, &target))?;
-    let answer = describe(app, request, &object.version, object.bucket.ever_versioned).await?;
-    let Some((mut response, range)) = answer.range() else { return Ok(answer.response) };
-    *response.body_mut() = if range.is_empty() {
-        Body::empty()
-    } else {
-        respond::stream(object.read(range.clone()), range.end - range.start)
-    };
+    let object = app.store.get(&target).await.map_err(|error| of_read(app, request, error, &target))?;
+    let Answer { mut response, range } = describe(app, request, &object.version, object.bucket.ever_versioned).await?;
+    if let Some(range) = range.filter(|range| !range.is_empty()) {
+        let len_bytes = range.end - range.start;
+        *response.body_mut() = respond::stream(object.read(range), len_bytes);
+    }
     Ok(response)
 }
 
 /// HEAD of an object.
 pub(super) async fn head(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let Found { bucket, version } = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let Found { bucket, version } = find(app, request, &target).await?;
     Ok(describe(app, request, &version, bucket.ever_versioned).await?.response)
 }
 
+/// A version without its bytes.
+pub(super) async fn find(app: &App, request: &Request, target: &Target) -> Result<Found, S3Error> {
+    app.store.head(target).await.map_err(|error| of_read(app, request, error, target))
+}
+
+/// Why an object cannot be read. That it is missing is told only to those who may list its bucket.
+pub(super) fn of_read(app: &App, request: &Request, error: Error, target: &Target) -> S3Error {
+    let error = describe_failure(error, target);
+    match error.code {
+        ErrorCode::NoSuchKey | ErrorCode::NoSuchVersion => {
+            app.require(request, Operation::ListObjects.action(false), &target.bucket).err().unwrap_or(error)
+        }
+        _ => error,
+    }
+}
+
 /// A missing object, with what S3 says beyond the code.
-pub(super) fn of_read(error: Error, target: &Target) -> S3Error {
+fn describe_failure(error: Error, target: &Target) -> S3Error {
     let key = String::from_utf8_lossy(&target.key).into_owned();
     match error {
         Error::Deleted { marker } => S3Error::from(ErrorCode::NoSuchKey)
@@ -73,15 +87,6 @@ struct Answer {
     range: Option<Range<u64>>,
 }
 
-impl Answer {
-    fn range(&self) -> Option<(Response, Range<u64>)> {
-        let range = self.range.clone()?;
-        let mut response = respond::empty(self.response.status());
-        *response.headers_mut() = self.response.headers().clone();
-        Some((response, range))
-    }
-}
-
 async fn describe(app: &App, request: &Request, version: &Version, ever_versioned: bool) -> Result<Answer, S3Error> {
     let mut response = respond::empty(StatusCode::OK);
     let headers = response.headers_mut();
@@ -101,13 +106,11 @@ async fn describe(app: &App, request: &Request, version: &Version, ever_versione
         Selected::Range(range) | Selected::Part { range, .. } => range.clone(),
     };
     respond::put(headers, "content-length", &(range.end - range.start).to_string());
-    if let Selected::Part { part_count, .. } = selected {
-        respond::put(headers, "x-amz-mp-parts-count", &part_count.to_string());
+    if matches!(selected, Selected::Part { .. }) && version.etag.part_count > 0 {
+        respond::put(headers, "x-amz-mp-parts-count", &version.etag.part_count.to_string());
     }
-    if request.header("x-amz-checksum-mode")?.is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"))
-        && matches!(selected, Selected::Whole)
-    {
-        respond::checksums(headers, &version.attrs.checksums, version.etag.part_count);
+    if request.header("x-amz-checksum-mode")?.is_some_and(|mode| mode.eq_ignore_ascii_case("enabled")) {
+        put_checksums(app, headers, version, &selected).await?;
     }
     override_headers(headers, request)?;
     if !matches!(selected, Selected::Whole) && !range.is_empty() {
@@ -116,6 +119,33 @@ async fn describe(app: &App, request: &Request, version: &Version, ever_versione
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     Ok(Answer { response, range: Some(range) })
+}
+
+/// The checksums of what is selected: the whole's, or a part's; of any other range there is none.
+async fn put_checksums(
+    app: &App,
+    headers: &mut HeaderMap,
+    version: &Version,
+    selected: &Selected,
+) -> Result<(), S3Error> {
+    let of_whole = &version.attrs.checksums;
+    match selected {
+        Selected::Range(_) => {}
+        Selected::Part { number, .. } if version.etag.part_count > 0 => {
+            // Parts are read by their place, whatever number they were uploaded under.
+            let mut parts = app.store.object_parts(version, 0, *number as usize).await.map_err(failure::of)?;
+            let part = parts.pop().filter(|_| parts.len() + 1 == *number as usize);
+            let of_part = part.map(|part| part.checksums).unwrap_or_default();
+            for one in of_part.iter().filter(|one| of_whole.iter().any(|whole| whole.algorithm == one.algorithm)) {
+                respond::put(headers, one.algorithm.header(), &one.to_base64());
+            }
+            if let Some(whole) = of_whole.first().filter(|_| !of_part.is_empty()) {
+                respond::put(headers, "x-amz-checksum-type", whole.kind.name());
+            }
+        }
+        Selected::Whole | Selected::Part { .. } => respond::checksums(headers, of_whole, version.etag.part_count),
+    }
+    Ok(())
 }
 
 fn conditions(request: &Request) -> Result<ReadConditions<'_>, S3Error> {
@@ -130,7 +160,7 @@ fn conditions(request: &Request) -> Result<ReadConditions<'_>, S3Error> {
 enum Selected {
     Whole,
     Range(Range<u64>),
-    Part { range: Range<u64>, part_count: u32 },
+    Part { number: u32, range: Range<u64> },
 }
 
 async fn select(app: &App, request: &Request, version: &Version) -> Result<Selected, S3Error> {
@@ -141,11 +171,11 @@ async fn select(app: &App, request: &Request, version: &Version) -> Result<Selec
             return Err(S3Error::new(ErrorCode::InvalidRequest, message));
         }
         let number = part_number(number)?;
-        let (part_count, range) = app.store.part_range(version, number).await.map_err(|error| match error {
+        let range = app.store.part_range(version, number).await.map_err(|error| match error {
             Error::InvalidRange { .. } => ErrorCode::InvalidPartNumber.into(),
             other => failure::of(other),
         })?;
-        return Ok(Selected::Part { range, part_count });
+        return Ok(Selected::Part { number, range });
     }
     match range.and_then(ByteRange::parse) {
         None => Ok(Selected::Whole),
@@ -323,14 +353,14 @@ fn delete_key(asked: &ObjectToDelete) -> Result<DeleteKey, S3Error> {
 /// GET ?acl: the owner has full control, always.
 pub(super) async fn acl(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.head(&target).await.map_err(|error| of_read(error, &target))?.bucket;
+    let bucket = find(app, request, &target).await?.bucket;
     Ok(respond::xml(response::owner_only_acl(&shown::owner(&bucket.owner))))
 }
 
 /// PUT ?acl: what amounts to owner-only is accepted.
 pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.head(&target).await.map_err(|error| of_read(error, &target))?.bucket;
+    let bucket = find(app, request, &target).await?.bucket;
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     acl::check(request, &document, &bucket.owner)?;
     Ok(respond::empty(StatusCode::OK))
@@ -339,7 +369,7 @@ pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> 
 /// GET ?retention and ?legal-hold of an object that has none.
 pub(super) async fn no_lock(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let bucket = app.store.head(&target).await.map_err(|error| of_read(error, &target))?.bucket;
+    let bucket = find(app, request, &target).await?.bucket;
     if !bucket.lock {
         return Err(S3Error::new(ErrorCode::InvalidRequest, "Bucket is missing Object Lock Configuration"));
     }

@@ -7,7 +7,7 @@ use predastore::catalog::{Bucket, Change, Setting};
 use predastore::ids::VersionId;
 use predastore::object::Found;
 
-use super::object::of_read;
+use super::object::{find, of_read};
 use super::{XML_MAX_BYTES, target_of};
 use crate::app::{App, Request};
 use crate::body::Upload;
@@ -19,7 +19,7 @@ use crate::{failure, respond};
 /// GetObjectTagging; no tags are an empty set.
 pub(super) async fn of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let Found { bucket, version } = app.store.head(&target).await.map_err(|error| of_read(error, &target))?;
+    let Found { bucket, version } = find(app, request, &target).await?;
     let response = respond::xml(response::tagging(&shown::tags(&version.attrs.tags)));
     Ok(with_version(response, &bucket, version.id))
 }
@@ -43,7 +43,8 @@ async fn change(
     status: StatusCode,
 ) -> Result<Response, S3Error> {
     let target = target_of(request)?;
-    let changed = app.store.change(&target, Change::Tags(tags)).await.map_err(|error| of_read(error, &target))?;
+    let changed = app.store.change(&target, Change::Tags(tags)).await;
+    let changed = changed.map_err(|error| of_read(app, request, error, &target))?;
     let bucket = super::bucket::of(app, request).await?;
     Ok(with_version(respond::empty(status), &bucket, changed))
 }

@@ -41,9 +41,10 @@ fi
 # awscrt gives boto3 the checksums that Python has not: CRC32C and CRC64NVME.
 wanted='awscli==1.45.11 boto3[crt]==1.43.11'
 stamp=$venv/installed
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    python3 -m venv "$venv"
+# Its scripts name the place they were installed in: one that was moved is made anew.
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted in $venv" ]; then
+    python3 -m venv --clear "$venv"
     # shellcheck disable=SC2086
     "$venv/bin/pip" install -q --disable-pip-version-check $wanted
-    echo "$wanted" >"$stamp"
+    echo "$wanted in $venv" >"$stamp"
 fi

@@ -329,7 +329,8 @@ impl<'a> Scan<'a> {
         let mut tip = self.tip.clone();
         let entries = decode_body(self.bytes, body..body + header.body_len, header.entry_count, &mut tip)
             .ok_or(Stop::Torn { len_bytes: len as u64 })?;
-        tip.batch += 1;
+        // No log has that many; bytes may say so all the same.
+        tip.batch = tip.batch.checked_add(1).ok_or(Stop::Broken)?;
         self.tip = tip;
         self.offset += len;
         Ok(entries)
@@ -453,5 +454,16 @@ mod golden {
         let decoded = decode_records(&file).unwrap();
         assert_eq!(decoded.records, [(9, BLOCK_LEN + 68..BLOCK_LEN + 74)]);
         assert_eq!((decoded.end_offset, decoded.stop), (file.len(), Stop::End));
+    }
+
+    #[test]
+    fn a_batch_without_a_next_number_is_broken() {
+        let tip = Tip { batch: u64::MAX, ..Tip::new(1) };
+        let mut file = FileHeader { log_id: 1, sequence: 1, tip: tip.clone() }.encode();
+        let mut batch = Vec::new();
+        begin_batch(&mut batch);
+        end_batch(&mut batch, 1, 1, &tip, 0);
+        file.extend_from_slice(&batch);
+        assert_eq!(decode_records(&file).unwrap().stop, Stop::Broken);
     }
 }

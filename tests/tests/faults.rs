@@ -36,10 +36,10 @@ fn fill(s3: &mut S3, prefix: &str, len_bytes: usize) -> Result<(u64, Response, b
 }
 
 /// Repeats a PUT until it is accepted: space comes back some time after a delete.
-fn put_when_there_is_room(s3: &mut S3, key: &str, bytes: &[u8]) -> Result<()> {
+fn when_there_is_room(mut put: impl FnMut() -> Result<Response>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let answer = s3.put("full", key, bytes)?;
+        let answer = put()?;
         if answer.status == 200 {
             return Ok(());
         }
@@ -58,6 +58,7 @@ fn a_full_disk_refuses_writes_and_takes_deletes() -> Result<()> {
     let mut s3d = S3d::start(config().in_dir(&disk.path().join("data")))?;
     let mut s3 = s3d.s3()?;
     s3.create_bucket("full")?;
+    let parts = || vec![body(7, 5 * MIB), body(8, MIB)];
 
     let (large, refusal, warned) = fill(&mut s3, "large/", 8 * MIB)?;
     ensure!(refusal.status == 507, "{} {}", refusal.status, refusal.text());
@@ -65,6 +66,14 @@ fn a_full_disk_refuses_writes_and_takes_deletes() -> Result<()> {
     ensure!(warned, "no answer said nearfull before the store was full");
     let (small, refusal, _) = fill(&mut s3, "small/", 20_000)?;
     ensure!(refusal.status == 507, "{} {}", refusal.status, refusal.text());
+    let refusal = s3.put_multipart("full", "parts", parts())?;
+    ensure!(refusal.status == 507, "a multipart upload: {} {}", refusal.status, refusal.text());
+    // A full box starts again, and is full still.
+    s3d.stop()?;
+    s3d.expect_clean()?;
+    s3d.restart()?;
+    let refusal = s3.put("full", "refused", body(9, 8 * MIB))?;
+    ensure!(refusal.status == 507, "after a restart: {} {}", refusal.status, refusal.text());
 
     for index in 0..large {
         s3.expect_body("full", &format!("large/{index:06}"), &body(index, 8 * MIB))?;
@@ -73,9 +82,10 @@ fn a_full_disk_refuses_writes_and_takes_deletes() -> Result<()> {
         s3.delete("full", &format!("large/{index:06}"))?.expect(204)?;
     }
     let bytes = body(99, 8 * MIB);
-    put_when_there_is_room(&mut s3, "again", &bytes)?;
+    when_there_is_room(|| s3.put("full", "again", bytes.clone()))?;
     s3.expect_body("full", "again", &bytes)?;
-    ensure!(s3.list("full")?.len() as u64 == large / 2 + small + 1, "the listing has another number of objects");
+    when_there_is_room(|| s3.put_multipart("full", "parts", parts()))?;
+    ensure!(s3.list("full")?.len() as u64 == large / 2 + small + 2, "the listing has another number of objects");
     s3d.stop()?;
     s3d.expect_clean()
 }
@@ -126,6 +136,17 @@ fn flip_bit(file: &Path, offset: u64, mask: u8) -> Result<()> {
     Ok(file.sync_all()?)
 }
 
+/// GETs a random range of what should be `bytes`. An error is right, wrong bytes fail the test.
+fn expect_range_or_error(s3: &mut S3, key: &str, bytes: &[u8], rng: &mut Rng) -> Result<()> {
+    let start = rng.below(bytes.len() as u64) as usize;
+    let end = start + 1 + rng.below((bytes.len() - start) as u64) as usize;
+    let request = s3.request("GET", "flips", key, "", "").header("Range", format!("bytes={start}-{}", end - 1));
+    let Ok(answer) = s3.call(request) else { return Ok(()) };
+    let right = answer.status >= 500 || (answer.status == 206 && answer.body == bytes[start..end]);
+    ensure!(right, "{key} {start}..{end}: {} with bytes that are not its own", answer.status);
+    Ok(())
+}
+
 /// GETs what should be `bytes`. True: it is. False: an error was given. Wrong bytes given as if right fail the test.
 fn is_readable(s3: &mut S3, key: &str, bytes: &[u8]) -> Result<bool> {
     match s3.get("flips", key) {
@@ -167,12 +188,17 @@ fn a_flipped_bit_is_never_served() -> Result<()> {
         if !is_readable(&mut s3, key, bytes)? {
             damaged.push(key);
         }
+        for _ in 0..20 {
+            expect_range_or_error(&mut s3, key, bytes, &mut rng)?;
+        }
     }
     ensure!(!damaged.is_empty(), "{} flipped bits, and every object is still right", victims.len());
     ensure!(damaged.len() <= victims.len(), "{} files damaged, {damaged:?} gone", victims.len());
     s3d.stop()?;
     let check = s3d.check()?;
     ensure!(!check.clean, "s3d check found nothing: {}", check.report);
+    let named = check.report.lines().filter(|line| line.starts_with("chunk ")).count();
+    ensure!(named == victims.len(), "{} files are damaged, s3d check names {named}: {}", victims.len(), check.report);
     for key in damaged {
         ensure!(check.report.contains(key.as_str()), "s3d check does not name {key}: {}", check.report);
     }

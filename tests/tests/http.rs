@@ -1,15 +1,12 @@
-//! The rules of HTTP that S3 clones get wrong, seen on the wire; and clients that stall, dawdle or die.
-
-use std::time::{Duration, Instant};
+//! The rules of HTTP that S3 clones get wrong, seen on the wire.
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
-use predastore_tests::http::{Connection, Request, Response};
+use predastore_tests::http::{Request, Response};
 use predastore_tests::random::body;
 use predastore_tests::s3::{S3, element};
-use predastore_tests::s3d::{Config, PATIENCE, S3d, setting};
+use predastore_tests::s3d::{Config, S3d, setting};
 use predastore_tests::sigv4::{SIGNED_CHUNKS, SIGNED_CHUNKS_TRAILER, UNSIGNED_CHUNKS_TRAILER, UNSIGNED_PAYLOAD};
-use predastore_tests::workload::wait_until_no_chunk;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
@@ -623,113 +620,4 @@ fn log_lines_cannot_be_forged() -> Result<()> {
     ensure!(!log.contains("\u{1b}[31m"), "a raw escape in the log: {log:?}");
     ensure!(!log.lines().any(|line| line.starts_with("INFO s3:")), "a forged line: {log}");
     Ok(())
-}
-
-// --- clients that stall, dawdle or die
-
-fn impatient() -> Config {
-    Config::default()
-        .plain()
-        .set(setting::HEADER_TIMEOUT, "2s")
-        .set(setting::BODY_TIMEOUT, "2s")
-        .set(setting::MEMORY_BUDGET, "32MiB")
-        .set(setting::SWEEP_GRACE, "1s")
-        .set(setting::SWEEP_INTERVAL, "1s")
-}
-
-#[test]
-fn slow_loris_connections_are_cut() -> Result<()> {
-    let (s3d, mut s3) = bucket_with(impatient())?;
-    let mut connections: Vec<Connection> = (0..200).map(|_| s3d.endpoint()?.connect()).collect::<Result<_>>()?;
-    for (index, connection) in connections.iter_mut().enumerate() {
-        let start = ["", "G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\nx-slow: "][index % 4];
-        connection.write(start.as_bytes())?;
-    }
-    s3.put("http", "meanwhile", "x")?.expect(200).context("others are not served meanwhile")?;
-    for (index, connection) in connections.iter_mut().enumerate() {
-        connection.set_read_timeout(PATIENCE)?;
-        ensure!(connection.is_closed_by_peer(), "connection {index} is still open after {PATIENCE:?}");
-    }
-    s3.put("http", "after", "x")?.expect(200).map(drop)
-}
-
-#[test]
-fn a_dripping_head_is_cut() -> Result<()> {
-    let (s3d, _s3) = bucket_with(impatient())?;
-    let mut connection = s3d.endpoint()?.connect()?;
-    connection.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nx-slow: ")?;
-    connection.set_read_timeout(Duration::from_millis(200))?;
-    // A byte each fifth of a second: never idle, and never done.
-    let deadline = Instant::now() + PATIENCE;
-    while connection.write(b"a").is_ok() && !connection.is_closed_by_peer() {
-        ensure!(Instant::now() < deadline, "a head may take more than {PATIENCE:?}");
-    }
-    Ok(())
-}
-
-/// Sends a PUT's head and half of its body.
-fn half_a_put(s3: &S3, key: &str, len: usize) -> Result<Connection> {
-    let mut request = s3.request("PUT", "http", key, "", "").header("Content-Length", len.to_string());
-    s3.signer.sign_as(&mut request, UNSIGNED_PAYLOAD);
-    let mut connection = s3.endpoint.connect()?;
-    connection.write(&request.head())?;
-    connection.write(&body(7, len / 2))?;
-    Ok(connection)
-}
-
-fn nothing_is_left(s3d: &S3d, s3: &mut S3) -> Result<()> {
-    ensure!(s3.list("http")?.is_empty(), "an object that was never whole is listed");
-    wait_until_no_chunk(s3d)?;
-    // Whatever they held of the memory budget is free again: sixteen such bodies at once fit.
-    std::thread::scope(|scope| {
-        let puts: Vec<_> = (0..16)
-            .map(|index| {
-                scope.spawn(move || s3d.s3()?.put("http", &format!("{index}"), body(index, 4 * MIB))?.expect(200))
-            })
-            .collect();
-        puts.into_iter().try_for_each(|put| put.join().map_err(|_| anyhow::anyhow!("a client panicked"))?.map(drop))
-    })
-}
-
-#[test]
-fn a_client_that_stalls_in_its_body_leaves_nothing() -> Result<()> {
-    let (s3d, mut s3) = bucket_with(impatient())?;
-    let mut stalled: Vec<Connection> =
-        (0..16).map(|index| half_a_put(&s3, &format!("stalled-{index}"), MIB)).collect::<Result<_>>()?;
-    for connection in &mut stalled {
-        connection.set_read_timeout(PATIENCE)?;
-        ensure!(connection.is_closed_by_peer(), "a stalled client is still connected after {PATIENCE:?}");
-    }
-    nothing_is_left(&s3d, &mut s3)
-}
-
-#[test]
-fn a_client_that_dies_in_its_body_leaves_nothing() -> Result<()> {
-    let (s3d, mut s3) = bucket_with(impatient())?;
-    for round in 0..20 {
-        let dying: Vec<Connection> =
-            (0..8).map(|index| half_a_put(&s3, &format!("{round}-{index}"), MIB)).collect::<Result<_>>()?;
-        drop(dying);
-    }
-    nothing_is_left(&s3d, &mut s3)
-}
-
-#[test]
-fn a_reader_that_stops_reading_costs_no_memory() -> Result<()> {
-    let (s3d, mut s3) = bucket_with(impatient())?;
-    let bytes = body(9, 24 * MIB);
-    s3.put("http", "large", bytes.clone())?.expect(200)?;
-    let before = s3d.rss_bytes()?;
-    let request = signed(&s3, s3.request("GET", "http", "large", "", ""));
-    let mut readers = Vec::new();
-    for _ in 0..40 {
-        let mut connection = s3d.endpoint()?.connect()?;
-        connection.write(&request.head())?;
-        ensure!(connection.response_head()?.status == 200);
-        readers.push(connection);
-    }
-    let grown = s3d.rss_bytes()?.saturating_sub(before);
-    ensure!(grown < 96 * MIB as u64, "40 readers that do not read hold {} MiB", grown / MIB as u64);
-    drop(readers);
-    s3.expect_body("http", "large", &bytes)
 }

@@ -16,9 +16,7 @@ fuzz_target!(|input: (u8, &str, &str, &str)| {
         return;
     };
     if let Ok(list) = ListObjects::parse(&query) {
-        assert!(
-            list.filter.max_count <= PAGE_MAX_COUNT && list.filter.delimiter.as_deref() != Some("")
-        );
+        assert!(list.filter.max_count <= PAGE_MAX_COUNT && list.filter.delimiter.as_deref() != Some(""));
     }
     if let Ok(Some(continuation)) = ListObjectsV2::parse(&query).map(|list| list.continuation) {
         assert!((1..=KEY_MAX_BYTES).contains(&continuation.after.len()));
@@ -26,42 +24,17 @@ fuzz_target!(|input: (u8, &str, &str, &str)| {
     if let Ok(list) = ListVersions::parse(&query) {
         assert!(list.key_marker.is_some() || list.version_id_marker.is_none());
     }
-    let _ = (
-        ListUploads::parse(&query),
-        ListParts::parse(&query),
-        ListBuckets::parse(&query),
-    );
+    let _ = (ListUploads::parse(&query), ListParts::parse(&query), ListBuckets::parse(&query));
 
     let Ok(target) = Target::parse(Some(host), path, &["s3.example.com".to_owned()]) else {
         return;
     };
-    assert!(
-        target
-            .key
-            .as_ref()
-            .is_none_or(|key| (1..=KEY_MAX_BYTES).contains(&key.len()) && target.bucket.is_some())
-    );
-    assert!(
-        target
-            .bucket
-            .as_ref()
-            .is_none_or(|bucket| check_bucket_name(bucket).is_ok())
-    );
-    let methods = [
-        Method::GET,
-        Method::HEAD,
-        Method::PUT,
-        Method::POST,
-        Method::DELETE,
-        Method::OPTIONS,
-    ];
+    assert!(target.key.as_ref().is_none_or(|key| (1..=KEY_MAX_BYTES).contains(&key.len()) && target.bucket.is_some()));
+    assert!(target.bucket.as_ref().is_none_or(|bucket| check_bucket_name(bucket).is_ok()));
+    let methods = [Method::GET, Method::HEAD, Method::PUT, Method::POST, Method::DELETE, Method::OPTIONS];
     let method = &methods[usize::from(method) % methods.len()];
     let operation = Operation::of(method, Level::from(&target), &query, &HeaderMap::new());
     if operation.is_ok_and(|operation| operation == Operation::PutObject) {
-        assert!(
-            !["acl", "tagging", "uploadId", "uploads", "partNumber"]
-                .iter()
-                .any(|name| query.has(name))
-        );
+        assert!(!["acl", "tagging", "uploadId", "uploads", "partNumber"].iter().any(|name| query.has(name)));
     }
 });

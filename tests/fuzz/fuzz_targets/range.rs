@@ -3,18 +3,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use predastore_s3::conditions::{ReadConditions, WriteCondition};
-use predastore_s3::dates::{
-    amz_date, http_date, iso_8601_ms, parse_amz_date, parse_http_date, parse_iso_8601_ms,
-};
+use predastore_s3::dates::{amz_date, http_date, iso_8601_ms, parse_amz_date, parse_http_date, parse_iso_8601_ms};
 use predastore_s3::range::ByteRange;
 
 fuzz_target!(|input: (u64, &str, &str)| {
     let (len_bytes, first, second) = input;
-    for header in [
-        first.to_owned(),
-        format!("bytes={first}"),
-        format!("bytes={first}-{second}"),
-    ] {
+    for header in [first.to_owned(), format!("bytes={first}"), format!("bytes={first}-{second}")] {
         if let Some(Ok(range)) = ByteRange::parse(&header).map(|range| range.resolve(len_bytes)) {
             assert!(range.start < range.end && range.end <= len_bytes);
         }
@@ -26,10 +20,7 @@ fuzz_target!(|input: (u64, &str, &str)| {
         if_modified_since: Some(first),
         if_unmodified_since: Some(second),
     };
-    let _ = (
-        conditions.evaluate("e", len_bytes as i64),
-        WriteCondition::parse(Some(first), None),
-    );
+    let _ = (conditions.evaluate("e", len_bytes as i64), WriteCondition::parse(Some(first), None));
     if let Some(unix_s) = parse_http_date(first) {
         assert_eq!(parse_http_date(&http_date(unix_s * 1000)), Some(unix_s));
     }

@@ -7,11 +7,7 @@ use predastore_s3::xml::request::*;
 fuzz_target!(|body: &[u8]| {
     if let Ok(parts) = complete_multipart_upload(body) {
         assert!((1..=10_000).contains(&parts.len()));
-        assert!(
-            parts
-                .windows(2)
-                .all(|pair| pair[0].part_number < pair[1].part_number)
-        );
+        assert!(parts.windows(2).all(|pair| pair[0].part_number < pair[1].part_number));
     }
     if let Ok(delete) = delete(body) {
         assert!((1..=1000).contains(&delete.objects.len()));
@@ -20,10 +16,7 @@ fuzz_target!(|body: &[u8]| {
         if let Ok(tags) = tagging(body, tagged) {
             assert!(tags.len() <= max_count);
             let written = predastore_s3::xml::response::tagging(&tags);
-            assert_eq!(
-                tagging(written.as_bytes(), tagged).expect("what is answered can be sent back"),
-                tags
-            );
+            assert_eq!(tagging(written.as_bytes(), tagged).expect("what is answered can be sent back"), tags);
         }
     }
     let _ = create_bucket_configuration(body);

@@ -1,12 +1,15 @@
 //! More than a thousand forged, malformed and oversized requests: each gets the right 4xx and changes nothing.
 //! They are made by generators from a printed seed; `PREDASTORE_TEST_FORGED` sets how many of each kind.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use predastore_tests::http::{Request, Response};
 use predastore_tests::knobs::{number, say};
 use predastore_tests::random::Rng;
 use predastore_tests::s3::{Listed, S3};
 use predastore_tests::s3d::{Config, S3d};
+use predastore_tests::shell::files_under;
 
 mod chunks;
 mod digests;
@@ -51,6 +54,13 @@ fn everything(s3: &mut S3) -> Result<(Vec<Listed>, Vec<Listed>, String)> {
     Ok((s3.list("safe")?, s3.list("attacked")?, rest))
 }
 
+/// The files beside the data directory: no path may lead there.
+fn outside(s3d: &S3d) -> Result<Vec<PathBuf>> {
+    let parent = s3d.data_dir.parent().context("the data directory is the root")?;
+    let files = files_under(parent)?.into_iter().map(|(file, _)| file);
+    Ok(files.filter(|file| !file.starts_with(&s3d.data_dir)).collect())
+}
+
 #[test]
 fn forged_requests_are_refused_and_change_nothing() -> Result<()> {
     let rng = Rng::for_test("forged_requests");
@@ -60,7 +70,7 @@ fn forged_requests_are_refused_and_change_nothing() -> Result<()> {
     s3.create_bucket("attacked")?;
     s3.put("safe", "secret", "a secret")?.expect(200)?;
     s3.put("attacked", "present", "a present")?.expect(200)?;
-    let mut before = everything(&mut s3)?;
+    let (mut before, files_before) = (everything(&mut s3)?, outside(&s3d)?);
 
     let mut forger = Forger { s3: s3d.s3()?, rng };
     let (each, mut count, mut wrong) = (number("PREDASTORE_TEST_FORGED", 24), 0, Vec::new());
@@ -82,6 +92,7 @@ fn forged_requests_are_refused_and_change_nothing() -> Result<()> {
     }
     s3.expect_body("attacked", "present", b"a present")?;
     s3.expect_body("safe", "secret", b"a secret")?;
+    ensure!(outside(&s3d)? == files_before, "files outside of the data directory: {:?}", outside(&s3d)?);
     say(&format!("{count} forged, malformed and oversized requests, {} answered wrongly", wrong.len()));
     ensure!(count >= 1000 || each < 24, "only {count} requests");
     wrong.sort();

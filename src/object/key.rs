@@ -100,12 +100,18 @@ impl Store {
         }
     }
 
-    /// A page of current versions.
+    /// A page of current versions, and the bucket they are in, from one snapshot.
     ///
     /// # Errors
     /// `Refused(NoSuchBucket)`, `Unavailable`.
-    pub async fn list(&self, bucket: &str, query: ListQuery) -> Result<ListPage, Error> {
-        self.in_bucket(bucket, move |view, bucket| Ok(view.list(bucket, &query)?)).await
+    pub async fn list(&self, bucket: &str, query: ListQuery) -> Result<(Bucket, ListPage), Error> {
+        let name = bucket.to_owned();
+        self.snapshot(move |view| {
+            let bucket = find(view, &name)?;
+            let page = view.list(bucket.id, &query)?;
+            Ok((bucket, page))
+        })
+        .await
     }
 
     /// A page of all versions.

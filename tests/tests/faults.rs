@@ -220,7 +220,10 @@ fn an_answer_that_is_cut_short_is_logged_as_such() -> Result<()> {
     let files = s3d.chunk_files()?;
     let (chunk, len_bytes) = files.iter().max_by_key(|(_, len_bytes)| *len_bytes).context("no chunk")?;
     flip_bit(chunk, len_bytes - 1000, 1)?;
-    ensure!(s3.get("flips", "cut").is_err(), "damaged bytes were served whole");
+    // On a connection of its own: the client's would ask again.
+    let mut get = s3.request("GET", "flips", "cut", "", "");
+    s3.signer.sign(&mut get);
+    ensure!(s3d.endpoint()?.connect()?.call(&get).is_err(), "damaged bytes were served whole");
     s3d.stop()?;
     let log = s3d.log_text();
     // The client asks a second time, on a fresh connection.

@@ -294,6 +294,75 @@ fn a_bucket_goes_with_its_uploads() -> Result<()> {
     s3.call(s3.request("HEAD", "http", "", "", ""))?.expect(404).map(drop)
 }
 
+/// What an error body says beyond its code, and what a refusal's headers say.
+#[test]
+fn refusals_name_what_they_are_about() -> Result<()> {
+    let (s3d, mut s3) = bucket()?;
+    let etag = s3.put("http", "key", "x")?.expect(200)?.get("etag").context("no ETag")?.to_owned();
+    let cases = [
+        ("PUT", "missing", "key", "", ("x-amz-meta-a", "b"), 404, "<BucketName>missing</BucketName>"),
+        ("GET", "missing", "", "tagging", ("x-amz-meta-a", "b"), 404, "<BucketName>missing</BucketName>"),
+        ("PUT", "http", "absent", "", ("If-Match", "*"), 404, "<Key>absent</Key>"),
+        ("GET", "http", "key", "", ("If-Match", "\"x\""), 412, "<Condition>If-Match</Condition>"),
+        ("PUT", "http", "copy", "", ("x-amz-copy-source-if-none-match", &etag), 412, "x-amz-copy-source-If-None-Match"),
+        ("PUT", "http", "key", "", ("x-amz-acl", "nonsense"), 400, "<Code>InvalidArgument</Code>"),
+        ("PATCH", "http", "key", "", ("x-amz-meta-a", "b"), 405, "<ResourceType>OBJECT</ResourceType>"),
+        ("PUT", "owned", "", "", ("x-amz-object-ownership", "ObjectWriter"), 501, "<Code>NotImplemented</Code>"),
+        ("PUT", "owned", "", "", ("x-amz-object-ownership", "Nobody"), 400, "<Code>InvalidArgument</Code>"),
+    ];
+    for (method, bucket, key, query, (name, value), status, said) in cases {
+        let mut request = s3.request(method, bucket, key, query, "").header(name, value);
+        if name.starts_with("x-amz-copy-source") {
+            request.set("x-amz-copy-source", "http/key");
+        }
+        let answer = s3.call(request)?.expect(status).with_context(|| format!("{method} {key} {name}: {value}"))?;
+        ensure!(answer.text().contains(said), "{name}: {value}: {}", answer.text());
+        ensure!(element(&answer.text(), "HostId").as_deref() == answer.get("x-amz-id-2"), "{}", answer.text());
+        ensure!(
+            status != 405 || answer.get("allow") == Some("DELETE, GET, HEAD, OPTIONS, PUT"),
+            "{:?}",
+            answer.headers
+        );
+    }
+    let region =
+        "<CreateBucketConfiguration><LocationConstraint>no region</LocationConstraint></CreateBucketConfiguration>";
+    let refusal = s3.call(s3.request("PUT", "regional", "", "", region))?.expect(400)?;
+    ensure!(refusal.code() == "InvalidLocationConstraint", "{}", refusal.text());
+    let delete = "<Delete><Object><Key>key</Key></Object></Delete>";
+    let refusal = s3.call(s3.request("POST", "http", "", "delete", delete))?.expect(400)?;
+    ensure!(refusal.code() == "InvalidRequest", "DeleteObjects without a checksum: {}", refusal.text());
+    let deleted = s3.call(s3.request("DELETE", "http", "key", "versionId=000000000000007b", ""))?;
+    let deleted = deleted.expect(204)?;
+    ensure!(deleted.get("x-amz-version-id") == Some("000000000000007b"), "{:?}", deleted.headers);
+    s3.expect_body("http", "key", b"x")?;
+
+    // A preflight is answered the same to everybody; a request of HTTP/1.1 has a Host.
+    let preflight = Request::new("OPTIONS", "/http/key", "").header("Host", s3.endpoint.authority());
+    ensure!(s3d.endpoint()?.connect()?.call(&preflight)?.expect(501)?.code() == "NotImplemented");
+    let mut connection = s3d.endpoint()?.connect()?;
+    connection.write(b"GET /http/key HTTP/1.1\r\n\r\n")?;
+    connection.response("GET")?.expect(400).map(drop)
+}
+
+#[test]
+fn ones_own_bucket_again() -> Result<()> {
+    let (s3d, mut s3) = bucket()?;
+    let again = s3.call(s3.request("PUT", "http", "", "", ""))?;
+    let status = if s3d.credentials().region == "us-east-1" { 200 } else { 409 };
+    again.expect(status)?;
+    let elsewhere =
+        "<CreateBucketConfiguration><LocationConstraint>eu-west-1</LocationConstraint></CreateBucketConfiguration>";
+    s3.call(s3.request("PUT", "european", "", "", elsewhere))?.expect(200)?;
+    for document in [elsewhere, ""] {
+        let refusal = s3.call(s3.request("PUT", "european", "", "", document))?.expect(409)?;
+        ensure!(refusal.code() == "BucketAlreadyOwnedByYou", "{}", refusal.text());
+    }
+    let listed =
+        s3.call(Request::new("GET", "/?prefix=eur", "").header("Host", s3.endpoint.authority()))?.expect(200)?;
+    ensure!(element(&listed.text(), "BucketRegion").as_deref() == Some("eu-west-1"), "{}", listed.text());
+    Ok(())
+}
+
 fn begin_upload(s3: &mut S3, key: &str, headers: &[(&str, &str)]) -> Result<String> {
     let request = s3.request("POST", "http", key, "uploads", "");
     let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));

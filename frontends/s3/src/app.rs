@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::{Extension, Router};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use predastore::object::{Pressure, Store};
 
 use crate::auth::{Authenticated, Identity, RequestHead, Verifier};
@@ -137,12 +137,15 @@ impl App {
             // A client that is still sending would otherwise see a reset connection instead of the error.
             body.drain().await;
         }
-        answered
+        answered.map_err(|error| named(error, account))
     }
 
     async fn carry_out(&self, mut head: Parts, body: &mut Upload, account: &mut Account) -> Result<Response, S3Error> {
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let host = head.uri.host().or(header_of(&head.headers, "host")?);
+        if host.is_none() && head.version == Version::HTTP_11 {
+            return Err(S3Error::new(ErrorCode::BadRequest, "An HTTP/1.1 request needs a Host header."));
+        }
         let target = Target::parse(host, head.uri.path(), &self.config.domains)?;
         account.bucket.push_str(target.bucket.as_deref().unwrap_or_default());
         account.key.push_str(target.key.as_deref().unwrap_or_default());
@@ -180,6 +183,10 @@ impl App {
 
     /// Denies by default: the operation's action on its bucket, and reading the source of a copy.
     fn authorize(&self, operation: Operation, request: &Request) -> Result<(), S3Error> {
+        if operation == Operation::OptionsObject {
+            // A preflight carries no identity, and is answered the same to everybody: that it is not implemented.
+            return Ok(());
+        }
         let versioned = request.query.has("versionId");
         self.require(request, operation.action(versioned), request.bucket())?;
         match request.header("x-amz-copy-source")? {
@@ -197,6 +204,15 @@ impl App {
     pub fn require(&self, request: &Request, action: &str, bucket: &str) -> Result<(), S3Error> {
         let allowed = self.keyring.allows(request.access_key_id.as_deref(), action, bucket);
         if allowed { Ok(()) } else { Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied")) }
+    }
+}
+
+/// S3 says in the body what is missing; where nothing closer was said, it is what the request names.
+fn named(error: S3Error, account: &Account) -> S3Error {
+    match error.code {
+        ErrorCode::NoSuchBucket => error.or_with("BucketName", &account.bucket),
+        ErrorCode::NoSuchKey => error.or_with("Key", &account.key),
+        _ => error,
     }
 }
 

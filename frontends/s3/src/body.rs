@@ -87,12 +87,17 @@ impl Upload {
     /// `MissingContentLength`; `InvalidRequest` and `InvalidDigest` for checksum headers.
     pub fn incoming(&mut self, headers: &HeaderMap) -> Result<Incoming, S3Error> {
         self.expected = Expected::from_headers(headers)?;
-        let len_bytes = self.decoded_length.or(self.content_length);
+        let len_bytes = self.announced_bytes();
         if len_bytes.is_none() {
             return Err(ErrorCode::MissingContentLength.into());
         }
         let algorithms: Vec<ChecksumAlgorithm> = self.expected.algorithm().into_iter().collect();
         Ok(Incoming { len_bytes, algorithms, md5: checksum::content_md5(headers)? })
+    }
+
+    /// The length of what was sent, without its framing, where its sender told it.
+    pub fn announced_bytes(&self) -> Option<u64> {
+        self.decoded_length.or(self.content_length)
     }
 
     /// The whole of a small body: the XML of a request.

@@ -30,13 +30,6 @@ pub enum Outcome {
     PreconditionFailed,
 }
 
-impl Outcome {
-    /// For the source of a copy, where there is no 304.
-    pub fn for_copy_source(self) -> Outcome {
-        if self == Outcome::NotModified { Outcome::PreconditionFailed } else { self }
-    }
-}
-
 impl ReadConditions<'_> {
     /// Evaluates the headers against an object. `etag`: without quotes. `modified_ms`: since the Unix epoch; HTTP
     /// dates have whole seconds, so the fraction is dropped.
@@ -56,6 +49,18 @@ impl ReadConditions<'_> {
             None => changed_since(self.if_modified_since) == Some(false),
         };
         if fresh { Outcome::NotModified } else { Outcome::Proceed }
+    }
+}
+
+impl ReadConditions<'_> {
+    /// The header that decided an outcome other than to proceed.
+    pub fn decided_by(&self, outcome: Outcome) -> &'static str {
+        match outcome {
+            Outcome::NotModified if self.if_none_match.is_some() => "If-None-Match",
+            Outcome::NotModified => "If-Modified-Since",
+            _ if self.if_match.is_some() => "If-Match",
+            _ => "If-Unmodified-Since",
+        }
     }
 }
 
@@ -212,9 +217,18 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_source_is_never_not_modified() {
-        assert_eq!(NotModified.for_copy_source(), PreconditionFailed);
-        assert_eq!(Proceed.for_copy_source(), Proceed);
+    fn the_header_that_decided_is_known() {
+        let all = ReadConditions {
+            if_match: Some("x"),
+            if_none_match: Some(ETAG),
+            if_modified_since: Some(AFTER),
+            if_unmodified_since: Some(BEFORE),
+        };
+        let by_tags = [PreconditionFailed, NotModified].map(|outcome| all.decided_by(outcome));
+        let times = ReadConditions { if_match: None, if_none_match: None, ..all };
+        let by_times = [PreconditionFailed, NotModified].map(|outcome| times.decided_by(outcome));
+        assert_eq!(by_tags, ["If-Match", "If-None-Match"]);
+        assert_eq!(by_times, ["If-Unmodified-Since", "If-Modified-Since"]);
     }
 
     #[test]

@@ -141,6 +141,13 @@ impl S3Error {
         self
     }
 
+    /// Adds the element `name` unless there is one.
+    #[must_use]
+    pub fn or_with(self, name: &'static str, value: &str) -> Self {
+        let has = self.fields.iter().any(|(known, _)| *known == name);
+        if has { self } else { self.with(name, value) }
+    }
+
     /// Adds a header to the answer.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {

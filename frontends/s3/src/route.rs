@@ -215,7 +215,7 @@ impl Operation {
         let row = TABLE.iter().find(|row| row.takes(method, level, &named) && row.needs.are_met(query, headers));
         match row {
             Some(row) => row.check(query),
-            None => Err(no_operation(&named)),
+            None => Err(no_operation(method, level, &named)),
         }
     }
 
@@ -290,9 +290,9 @@ fn known(name: &str) -> Option<&'static str> {
     TABLE.iter().flat_map(|row| row.subresources).find(|known| **known == name).copied()
 }
 
-fn no_operation(named: &[&str]) -> S3Error {
+fn no_operation(method: &Method, level: Level, named: &[&str]) -> S3Error {
     match named {
-        [] | [_] if named != ["partNumber"] => ErrorCode::MethodNotAllowed.into(),
+        [] | [_] if named != ["partNumber"] => not_allowed(method, level, named),
         ["partNumber"] => {
             S3Error::invalid_argument("This operation does not accept a partNumber without upload id", "partNumber", "")
         }
@@ -301,6 +301,24 @@ fn no_operation(named: &[&str]) -> S3Error {
             S3Error::invalid_argument(format!("Conflicting query string parameters: {all}"), "ResourceType", all)
         }
     }
+}
+
+/// 405, with the methods that this resource has.
+fn not_allowed(method: &Method, level: Level, named: &[&str]) -> S3Error {
+    let mut allowed: Vec<_> =
+        TABLE.iter().filter(|row| row.level == level && row.subresources == named).map(|row| row.method).collect();
+    allowed.sort_unstable();
+    allowed.dedup();
+    let resource = match (named, level) {
+        ([name, ..], _) => name.to_ascii_uppercase(),
+        ([], Level::Service) => "SERVICE".to_owned(),
+        ([], Level::Bucket) => "BUCKET".to_owned(),
+        ([], Level::Object) => "OBJECT".to_owned(),
+    };
+    S3Error::from(ErrorCode::MethodNotAllowed)
+        .with("Method", method.as_str())
+        .with("ResourceType", resource)
+        .with_header("allow", allowed.join(", "))
 }
 
 #[cfg(test)]
@@ -410,6 +428,22 @@ mod tests {
         assert_eq!(route("PATCH", Level::Object, "", &[]), Err(MethodNotAllowed));
         assert_eq!(route("POST", Level::Object, "", &[]), Err(MethodNotAllowed));
         assert_eq!(route("DELETE", Level::Service, "", &[]), Err(MethodNotAllowed));
+    }
+
+    #[test]
+    fn a_405_says_what_is_allowed() {
+        let refused = |method: &Method, level, query| {
+            Operation::of(method, level, &Query::parse(query).unwrap(), &HeaderMap::new()).unwrap_err()
+        };
+        for (level, query, resource, allowed) in [
+            (Level::Service, "", "SERVICE", "GET"),
+            (Level::Object, "", "OBJECT", "DELETE, GET, HEAD, OPTIONS, PUT"),
+            (Level::Object, "uploads", "UPLOADS", "POST"),
+        ] {
+            let error = refused(&Method::PATCH, level, query);
+            assert_eq!(error.headers, [("allow", allowed.to_owned())]);
+            assert_eq!(error.fields, [("Method", "PATCH".to_owned()), ("ResourceType", resource.to_owned())]);
+        }
     }
 
     #[test]

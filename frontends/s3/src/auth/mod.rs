@@ -5,7 +5,7 @@
 //! Invariants:
 //! * The head's signature is checked for every payload mode, streaming and unsigned ones too.
 //! * Host and every `x-amz-*` header present are signed, or the request is refused.
-//! * The raw path is signed as sent; the query is signed as decoded, which is also how it is obeyed.
+//! * The path is signed as sent, or as decoded and encoded anew; the query as decoded, which is also how it is obeyed.
 //! * No secret, key or signature is ever in a Debug output.
 
 mod canonical;
@@ -17,7 +17,7 @@ use http::HeaderMap;
 
 use crate::dates::{amz_date, http_date, iso_8601_ms};
 use crate::error::{ErrorCode, S3Error};
-use crate::query::Query;
+use crate::query::{Query, uri_decode, uri_encode_path};
 
 pub use chunked::{ChunkSigning, ChunkedBody};
 pub use claim::is_presigned;
@@ -25,7 +25,7 @@ pub use key::{Secret, SecretLookup};
 
 use canonical::Canonical;
 use claim::{Claim, Validity};
-use key::KeyCache;
+use key::{KeyCache, SigningKey};
 
 /// A request may be this much older or newer than the clock here.
 pub const MAX_SKEW_S: i64 = 15 * 60;
@@ -118,13 +118,26 @@ impl<L: SecretLookup> Verifier<L> {
         let key = self.keys.derive(&claim, &secret);
         let canonical = Canonical::of(request, &claim)?;
         let to_sign = claim.string_to_sign(&canonical);
-        if !key.verifies(to_sign.as_bytes(), &claim.signature) {
+        let holds = key.verifies(to_sign.as_bytes(), &claim.signature) || holds_anew(request, &claim, &key)?;
+        if !holds {
             return Err(mismatch(&claim, &canonical, to_sign));
         }
         self.keys.remember(&claim, &secret, &key);
         let payload = claim::payload(request, &claim, key)?;
         Ok(Authenticated { identity: claim.identity(), payload })
     }
+}
+
+/// S3 decodes the path and encodes it anew before it compares, so a client may send `~` as `%7E`, or `(` as it is, and sign
+/// the canonical form. What is obeyed is the decoded path, which is the same.
+fn holds_anew(request: &RequestHead<'_>, claim: &Claim, key: &SigningKey) -> Result<bool, S3Error> {
+    let decoded = uri_decode(request.raw_path)?;
+    let path = uri_encode_path(&decoded);
+    if path == request.raw_path {
+        return Ok(false);
+    }
+    let canonical = Canonical::of(&RequestHead { raw_path: &path, ..*request }, claim)?;
+    Ok(key.verifies(claim.string_to_sign(&canonical).as_bytes(), &claim.signature))
 }
 
 fn anonymous(request: &RequestHead<'_>) -> Result<Authenticated, S3Error> {

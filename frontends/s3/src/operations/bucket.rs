@@ -17,18 +17,15 @@ use crate::{acl, failure, respond, xml};
 
 /// Buckets in the store at most; a listing without paging shows them all.
 const BUCKET_COUNT_MAX: usize = 10_000;
+/// The region with rules of its own.
+const FIRST_REGION: &str = "us-east-1";
 
 /// The bucket of a request.
 ///
 /// # Errors
-/// `NoSuchBucket`, with its name.
+/// `NoSuchBucket`.
 pub(super) async fn of(app: &App, request: &Request) -> Result<Bucket, S3Error> {
-    app.store.bucket(request.bucket()).await.map_err(|error| match error {
-        Error::Refused(Refusal::NoSuchBucket) => {
-            S3Error::from(ErrorCode::NoSuchBucket).with("BucketName", request.bucket())
-        }
-        other => failure::of(other),
-    })
+    app.store.bucket(request.bucket()).await.map_err(failure::of)
 }
 
 /// ListBuckets: those that the key may list or own.
@@ -50,35 +47,53 @@ pub(super) async fn list(app: &App, request: &Request) -> Result<Response, S3Err
 
 /// S3 tells the region only to those who page or filter.
 fn shown_bucket(bucket: &Bucket, asked: &ListBuckets) -> response::Bucket {
-    let asked_for_pages = asked.max_count.is_some() || asked.region.is_some() || asked.continuation.is_some();
+    let pages = asked.max_count.is_some() || asked.continuation.is_some();
+    let filters = asked.region.is_some() || !asked.prefix.is_empty();
     response::Bucket {
         name: bucket.name.clone(),
         created_ms: milliseconds(bucket.created),
-        region: asked_for_pages.then(|| bucket.region.clone()),
+        region: (pages || filters).then(|| bucket.region.clone()),
     }
 }
 
-/// CreateBucket. Making one's own bucket again answers as `us-east-1` does only where it is ours in the same region.
+/// CreateBucket. One's own bucket may be made again in `us-east-1` and nowhere else, as on S3.
 pub(super) async fn create(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
     if request.header("x-amz-bucket-object-lock-enabled")?.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Err(S3Error::from(ErrorCode::NotImplemented).with("Header", "x-amz-bucket-object-lock-enabled"));
     }
+    check_ownership(request)?;
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     let region = xml::request::create_bucket_configuration(&document)?.unwrap_or_else(|| app.config.region.clone());
     let made = app.store.create_bucket(request.bucket(), &request.account_id, &region, false).await;
-    made.map_err(|error| match error {
-        Error::Refused(Refusal::BucketExists { owner }) if owner == request.account_id => {
-            S3Error::from(ErrorCode::BucketAlreadyOwnedByYou).with("BucketName", request.bucket())
+    match made {
+        Ok(_) => {}
+        Err(Error::Refused(Refusal::BucketExists { owner })) if owner == request.account_id => {
+            let again = region == FIRST_REGION && of(app, request).await?.region == FIRST_REGION;
+            if !again {
+                return Err(S3Error::from(ErrorCode::BucketAlreadyOwnedByYou).with("BucketName", request.bucket()));
+            }
         }
-        Error::Refused(Refusal::BucketExists { .. }) => {
-            S3Error::from(ErrorCode::BucketAlreadyExists).with("BucketName", request.bucket())
+        Err(Error::Refused(Refusal::BucketExists { .. })) => {
+            return Err(S3Error::from(ErrorCode::BucketAlreadyExists).with("BucketName", request.bucket()));
         }
-        other => failure::of(other),
-    })?;
+        Err(other) => return Err(failure::of(other)),
+    }
     let mut response = respond::empty(StatusCode::OK);
     respond::put(response.headers_mut(), header::LOCATION.as_str(), &format!("/{}", request.bucket()));
     Ok(response)
+}
+
+/// ACLs mean nothing here, so an owner is always enforced.
+fn check_ownership(request: &Request) -> Result<(), S3Error> {
+    let name = "x-amz-object-ownership";
+    match request.header(name)? {
+        None | Some("BucketOwnerEnforced") => Ok(()),
+        Some("BucketOwnerPreferred" | "ObjectWriter") => {
+            Err(S3Error::from(ErrorCode::NotImplemented).with("Header", name))
+        }
+        Some(other) => Err(S3Error::invalid_argument("Invalid x-amz-object-ownership header", name, other)),
+    }
 }
 
 /// DeleteBucket.

@@ -124,9 +124,13 @@ async fn read_source(app: &App, request: &Request, source: &Target) -> Result<Fo
         if_modified_since: request.header("x-amz-copy-source-if-modified-since")?,
         if_unmodified_since: request.header("x-amz-copy-source-if-unmodified-since")?,
     };
-    match conditions.evaluate(&found.version.etag.to_string(), milliseconds(found.version.modified)).for_copy_source() {
+    match conditions.evaluate(&found.version.etag.to_string(), milliseconds(found.version.modified)) {
         Outcome::Proceed => Ok(found),
-        Outcome::NotModified | Outcome::PreconditionFailed => Err(ErrorCode::PreconditionFailed.into()),
+        // Nobody asked for the source: there is no 304 of it.
+        outcome @ (Outcome::NotModified | Outcome::PreconditionFailed) => {
+            let condition = format!("x-amz-copy-source-{}", conditions.decided_by(outcome));
+            Err(S3Error::from(ErrorCode::PreconditionFailed).with("Condition", condition))
+        }
     }
 }
 

@@ -16,18 +16,16 @@ use crate::{failure, respond};
 /// ListObjects.
 pub(super) async fn objects(app: &App, request: &Request) -> Result<Response, S3Error> {
     let asked = ListObjects::parse(&request.query)?;
-    let owner = shown::owner(&bucket::of(app, request).await?.owner);
-    let page = page(app, request, query(&asked.filter, &asked.marker)).await?;
+    let (owner, page) = page(app, request, query(&asked.filter, &asked.marker)).await?;
     Ok(respond::xml(response::list_objects(request.bucket(), &asked, &objects_of(page, Some(&owner)))))
 }
 
 /// ListObjectsV2.
 pub(super) async fn objects_v2(app: &App, request: &Request) -> Result<Response, S3Error> {
     let asked = ListObjectsV2::parse(&request.query)?;
-    let owner = shown::owner(&bucket::of(app, request).await?.owner);
     let continued = asked.continuation.as_ref().map(|continuation| continuation.after.as_str());
     let after = continued.or(asked.start_after.as_deref()).unwrap_or_default();
-    let page = page(app, request, query(&asked.filter, after)).await?;
+    let (owner, page) = page(app, request, query(&asked.filter, after)).await?;
     let page = objects_of(page, asked.fetch_owner.then_some(&owner));
     Ok(respond::xml(response::list_objects_v2(request.bucket(), &asked, &page)))
 }
@@ -41,8 +39,10 @@ fn query(filter: &Filter, after: &str) -> ListQuery {
     }
 }
 
-async fn page(app: &App, request: &Request, query: ListQuery) -> Result<ListPage, S3Error> {
-    app.store.list(request.bucket(), query).await.map_err(failure::of)
+/// The bucket's owner, and a page of it.
+async fn page(app: &App, request: &Request, query: ListQuery) -> Result<(Owner, ListPage), S3Error> {
+    let (bucket, page) = app.store.list(request.bucket(), query).await.map_err(failure::of)?;
+    Ok((shown::owner(&bucket.owner), page))
 }
 
 fn objects_of(page: ListPage, owner: Option<&Owner>) -> Page<Object> {

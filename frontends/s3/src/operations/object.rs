@@ -11,7 +11,7 @@ use predastore::object::{Error, Found, Put, Stored, Target};
 use super::{XML_MAX_BYTES, parse_version, target_of, version_of};
 use crate::app::{App, Request};
 use crate::body::Upload;
-use crate::checksum::{Base64 as _, Kind as _, Spelling as _};
+use crate::checksum::{self, Base64 as _, Expected, Kind as _, Spelling as _};
 use crate::conditions::{Outcome, ReadConditions, WriteCondition};
 use crate::error::{ErrorCode, S3Error};
 use crate::range::ByteRange;
@@ -91,9 +91,12 @@ async fn describe(app: &App, request: &Request, version: &Version, ever_versione
     let mut response = respond::empty(StatusCode::OK);
     let headers = response.headers_mut();
     respond::describe(headers, version, ever_versioned);
-    match conditions(request)?.evaluate(&version.etag.to_string(), milliseconds(version.modified)) {
+    let conditions = conditions(request)?;
+    match conditions.evaluate(&version.etag.to_string(), milliseconds(version.modified)) {
         Outcome::Proceed => {}
-        Outcome::PreconditionFailed => return Err(ErrorCode::PreconditionFailed.into()),
+        outcome @ Outcome::PreconditionFailed => {
+            return Err(S3Error::from(ErrorCode::PreconditionFailed).with("Condition", conditions.decided_by(outcome)));
+        }
         Outcome::NotModified => {
             headers.remove(header::CONTENT_TYPE);
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -228,6 +231,10 @@ pub(super) async fn put(app: &App, request: &Request, body: &mut Upload) -> Resu
 pub(super) fn of_write(error: Error, body: &mut Upload) -> S3Error {
     match error {
         Error::Source => body.take_failure(),
+        Error::TooLarge { .. } => match body.announced_bytes() {
+            Some(proposed) => failure::of(error).with("ProposedSize", proposed.to_string()),
+            None => failure::of(error),
+        },
         other => failure::of(other),
     }
 }
@@ -258,9 +265,10 @@ fn stored_response(stored: &Stored) -> Response {
 
 /// DELETE of a key or a version. A key that is not there is 204 too.
 pub(super) async fn delete(app: &App, request: &Request) -> Result<Response, S3Error> {
+    let asked = version_of(request)?;
     let key = DeleteKey {
         key: Bytes::copy_from_slice(request.key().as_bytes()),
-        version: version_of(request)?,
+        version: asked,
         precondition: delete_precondition(request)?,
         bypass_governance: false,
     };
@@ -268,7 +276,8 @@ pub(super) async fn delete(app: &App, request: &Request) -> Result<Response, S3E
     let mut response = respond::empty(StatusCode::NO_CONTENT);
     for outcome in outcomes {
         let deleted = outcome.map_err(failure::of_refusal)?;
-        if let Some(version) = deleted.version {
+        // A version that is not there was deleted all the same.
+        if let Some(version) = deleted.version.or(asked) {
             respond::put(response.headers_mut(), "x-amz-version-id", &version.to_string());
         }
         if deleted.delete_marker {
@@ -295,7 +304,12 @@ fn delete_precondition(request: &Request) -> Result<Precondition, S3Error> {
 
 /// POST ?delete: up to 1,000 keys, an answer for each.
 pub(super) async fn delete_many(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, xml::BODY_MAX_BYTES).await?;
+    let headers = &request.head.headers;
+    if checksum::content_md5(headers)?.is_none() && Expected::from_headers(headers)? == Expected::Nothing {
+        let message = "Missing required header for this request: Content-MD5 OR x-amz-checksum-*";
+        return Err(S3Error::new(ErrorCode::InvalidRequest, message));
+    }
+    let document = body.collect(headers, xml::BODY_MAX_BYTES).await?;
     let asked = xml::request::delete(&document)?;
     if asked.objects.iter().any(|object| object.version_id.is_some()) {
         app.require(request, Operation::DeleteObjects.action(true), request.bucket())?;

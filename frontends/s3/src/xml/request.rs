@@ -141,7 +141,7 @@ fn boolean(text: &str) -> Result<bool, S3Error> {
 /// Reads a CreateBucketConfiguration: the region it names. An empty body names none.
 ///
 /// # Errors
-/// `MalformedXML`; `NotImplemented`: directory buckets, and tags at creation.
+/// `MalformedXML`; `InvalidLocationConstraint`: no region's name; `NotImplemented`: directory buckets, and tags at creation.
 pub fn create_bucket_configuration(body: &[u8]) -> Result<Option<String>, S3Error> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
@@ -155,8 +155,17 @@ pub fn create_bucket_configuration(body: &[u8]) -> Result<Option<String>, S3Erro
     if root.children.iter().any(|child| child.name != "LocationConstraint") {
         return Err(ErrorCode::NotImplemented.into());
     }
-    let region = root.child_text("LocationConstraint")?.map(str::trim);
-    Ok(region.filter(|region| !region.is_empty()).map(str::to_owned))
+    match root.child_text("LocationConstraint")?.map(str::trim).filter(|region| !region.is_empty()) {
+        Some(region) if !is_region_name(region) => {
+            Err(S3Error::from(ErrorCode::InvalidLocationConstraint).with("LocationConstraint", region))
+        }
+        region => Ok(region.map(str::to_owned)),
+    }
+}
+
+/// Any name may be a region's here, but for what could be none anywhere.
+fn is_region_name(text: &str) -> bool {
+    text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// A bucket's versioning, once it was ever set.

@@ -494,7 +494,7 @@ fn write_attribute_parts(xml: &mut Writer, parts: &AttributeParts) {
     }
 }
 
-/// An error body. `resource`: the path as sent; `request_id`: that of `x-amz-request-id`.
+/// An error body. `resource`: the path as sent; `request_id`: that of `x-amz-request-id` and `x-amz-id-2`.
 pub fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
     Writer::plain_document("Error", |xml| {
         xml.text("Code", error.code.as_str());
@@ -502,6 +502,7 @@ pub fn error(error: &S3Error, resource: &str, request_id: &str) -> String {
         error.fields.iter().for_each(|(name, value)| xml.text(name, value));
         xml.text("Resource", resource);
         xml.text("RequestId", request_id);
+        xml.text("HostId", request_id);
     })
 }
 

@@ -98,6 +98,10 @@ fn a_bucket_configuration_names_a_region_or_none() {
     assert_eq!(create_bucket_configuration(b"").unwrap(), None);
     assert_eq!(read("").unwrap(), None);
     assert_eq!(read("<LocationConstraint>eu-west-1</LocationConstraint>").unwrap().as_deref(), Some("eu-west-1"));
+    for region in ["eu west", "a/b", "\u{e4}"] {
+        let refused = read(&format!("<LocationConstraint>{region}</LocationConstraint>"));
+        assert_eq!(refused.unwrap_err().code, ErrorCode::InvalidLocationConstraint, "{region}");
+    }
     assert_eq!(code(read("<Bucket><Type>Directory</Type></Bucket>")), NotImplemented);
     assert_eq!(code(read("<Nonsense/>")), MalformedXML);
 }

@@ -192,7 +192,7 @@ fn attributes_are_those_asked_for() {
 #[test]
 fn errors_have_no_namespace() {
     let refused = S3Error::from(ErrorCode::NoSuchKey).with("Key", "a<b");
-    let body = "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message><Key>a&lt;b</Key><Resource>/bucket/a%3Cb</Resource><RequestId>4442587FB7D0A2F9</RequestId></Error>";
+    let body = "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message><Key>a&lt;b</Key><Resource>/bucket/a%3Cb</Resource><RequestId>4442587FB7D0A2F9</RequestId><HostId>4442587FB7D0A2F9</HostId></Error>";
     let written = error(&refused, "/bucket/a%3Cb", "4442587FB7D0A2F9");
     assert_eq!(written, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}"));
 }

@@ -561,6 +561,23 @@ async fn an_upload_becomes_an_object_without_moving_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_unlisted_parts_than_one_command_drops_are_dropped_all_the_same() {
+    let bed = Bed::new().await;
+    let upload = bed.store.create_upload("b", b"k", Attrs::default()).await.unwrap();
+    for number in 1..=4_200 {
+        put_part(&bed.store, upload, number, b"").await;
+    }
+    let last = put_part(&bed.store, upload, 5_000, b"the only one").await;
+    let before = bed.ledger.proposal_count.load(Ordering::Relaxed);
+    let stored = complete(&bed.store, upload, &[last], None).await.unwrap();
+    assert_eq!(bed.ledger.proposal_count.load(Ordering::Relaxed) - before, 2);
+    assert_eq!(stored.size_bytes, 12);
+    assert_eq!(bed.get("k", 0..12).await.unwrap(), b"the only one");
+    assert_eq!(bed.store.object_parts(&version(&bed, "k").await, 0, 10).await.unwrap().len(), 1);
+    bed.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn composite_checksums_are_those_of_the_parts() {
     let bed = Bed::new().await;
     let kind = (ChecksumAlgorithm::Sha256, ChecksumKind::Composite);

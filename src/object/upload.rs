@@ -9,7 +9,7 @@ use crate::catalog::{
     Precondition, Refusal, Upload, Version, Written,
 };
 use crate::ids::Ino;
-use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES};
+use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES, PART_RUN_COUNT_MAX};
 
 use super::bucket::{done, unexpected};
 use super::copy::known;
@@ -19,8 +19,6 @@ use super::put::{Fresh, Held, Received, place, receive_cost_bytes};
 use super::read::{Content, Reader, read_cost_bytes};
 use super::{Error, Incoming, Source, Store, Stored, Target};
 
-/// A shared part of more runs than this is read and written instead.
-const SHARED_RUNS_MAX_COUNT: usize = 1000;
 /// Parts without a checksum of the client's choice have this one, and so has the object.
 const DEFAULT_CHECKSUM: (ChecksumAlgorithm, ChecksumKind) = (ChecksumAlgorithm::Crc64Nvme, ChecksumKind::FullObject);
 
@@ -230,7 +228,13 @@ impl Store {
             checksums: sent.clone(),
             precondition: precondition.clone(),
         };
-        match self.commit(None, bucket.to_owned(), make).await? {
+        let outcome = loop {
+            match self.commit(None, bucket.to_owned(), make.clone()).await? {
+                Outcome::Drained { .. } => {} // of parts that are not listed; there are more
+                outcome => break outcome,
+            }
+        };
+        match outcome {
             Outcome::Written(written) if standing.upload.is_none() => self.stored_before(bucket, key, written).await,
             Outcome::Written(written) => Ok(Stored { written, size_bytes: size, checksums }),
             outcome => Err(unexpected(&outcome)),
@@ -318,7 +322,8 @@ fn checked_range(range: Option<Range<u64>>, size_bytes: u64) -> Result<Range<u64
     Ok(range)
 }
 
-/// The runs of chunks that `range` lies in; none where it cannot be shared: inline, with gaps, or in too many pieces.
+/// The runs of chunks that `range` lies in; none where it cannot be shared but is read and written instead: inline, with
+/// gaps, or in too many pieces.
 fn shared_runs(manifest: &Manifest, range: &Range<u64>) -> Option<Vec<(Ino, u64, u64)>> {
     if range.is_empty() {
         return Some(Vec::new());
@@ -337,7 +342,7 @@ fn shared_runs(manifest: &Manifest, range: &Range<u64>) -> Option<Vec<(Ino, u64,
             position = end;
         }
     }
-    (position == range.end && runs.len() <= SHARED_RUNS_MAX_COUNT).then_some(runs)
+    (position == range.end && runs.len() <= PART_RUN_COUNT_MAX).then_some(runs)
 }
 
 /// Digests of a whole version, where all of them were kept.

@@ -20,7 +20,7 @@ use crate::ids::{BucketId, Ino, SEQS_PER_COMMAND};
 use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES, PART_MIN_BYTES, PART_RUN_COUNT_MAX};
 
 use super::node::{Form, NewNode, Use};
-use super::object::{check_key, check_place};
+use super::object::{NewVersion, check_key, check_place};
 use super::{Decision, Step, bound, sql, unsql};
 
 /// Bits of an extent's offset below its part number.
@@ -232,7 +232,8 @@ impl Step<'_> {
         self.insert_fresh(&upload_node(upload.id, 1, Some(&attrs.encode())))?;
         self.drop_parts(upload.id, now)?;
         self.delete_upload(upload)?;
-        let written = self.publish(&bucket, upload.key, found, upload.id, size_bytes, etag)?;
+        let new = NewVersion { ino: upload.id, size_bytes, etag, attrs: &attrs };
+        let written = self.publish(&bucket, upload.key, found, new)?;
         self.insert_completed(upload, &digest, &written)?;
         Ok(Outcome::Written(written))
     }

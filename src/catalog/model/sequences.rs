@@ -468,7 +468,8 @@ fn attrs(random: &mut Random, world: &World) -> Attrs {
         mode: if random.below(2) == 0 { RetentionMode::Governance } else { RetentionMode::Compliance },
         until: Timestamp(world.model.time.0 + random.below(30) as i64 * 1_000_000_000),
     });
-    Attrs { metadata, retention, ..Attrs::default() }
+    let storage_class = random.pick(&["", "", "", "GLACIER", "STANDARD_IA"]).to_owned();
+    Attrs { metadata, retention, storage_class, ..Attrs::default() }
 }
 
 /// Mostly one that is there, now and then one that may be gone, or never was.

@@ -17,7 +17,7 @@ use super::digest::{self, Digested, etag_of_parts, of_parts};
 use super::key::Found;
 use super::put::{Fresh, Held, Received, place, receive_cost_bytes};
 use super::read::{Content, Reader, read_cost_bytes};
-use super::{Error, Incoming, Source, Store, Stored, Target};
+use super::{Completed, Error, Incoming, Source, Store, Target};
 
 /// Parts without a checksum of the client's choice have this one, and so has the object.
 const DEFAULT_CHECKSUM: (ChecksumAlgorithm, ChecksumKind) = (ChecksumAlgorithm::Crc64Nvme, ChecksumKind::FullObject);
@@ -204,21 +204,22 @@ impl Store {
         promised: Option<Checksum>,
         size_bytes: Option<u64>,
         precondition: Precondition,
-    ) -> Result<Stored, Error> {
+    ) -> Result<Completed, Error> {
         let standing = self.standing(bucket, key, upload).await?;
-        let (size, checksums) = match (&standing.upload, &standing.completed) {
+        let figures = match (&standing.upload, &standing.completed) {
             (Some(upload), _) => {
                 let chosen = choose(&standing.parts, &parts)?;
                 let size = chosen.iter().map(|part| part.size_bytes).sum();
                 check_size(size_bytes, size)?;
-                (size, checksums_of_upload(upload, &chosen, promised)?)
+                Some((size, checksums_of_upload(upload, &chosen, promised)?))
             }
-            (None, Some(_)) => (0, Vec::new()), // `apply` gives the first answer, or refuses another list
+            (None, Some(_)) => None, // `apply` gives the first answer, or refuses another list
             (None, None) => return Err(Refusal::NoSuchUpload.into()),
         };
         let listed: Vec<CompletePart> = parts.into_iter().map(|(part, _)| part).collect();
         let etag = etag_of_parts(listed.iter().map(|part| &part.etag));
-        let (name, sent) = (Bytes::copy_from_slice(key), checksums.clone());
+        let (name, sent) =
+            (Bytes::copy_from_slice(key), figures.clone().map_or(Vec::new(), |(_, checksums)| checksums));
         let make = move |bucket| Command::CompleteUpload {
             bucket,
             key: name.clone(),
@@ -234,11 +235,12 @@ impl Store {
                 outcome => break outcome,
             }
         };
-        match outcome {
-            Outcome::Written(written) if standing.upload.is_none() => self.stored_before(bucket, key, written).await,
-            Outcome::Written(written) => Ok(Stored { written, size_bytes: size, checksums }),
-            outcome => Err(unexpected(&outcome)),
-        }
+        let Outcome::Written(written) = outcome else { return Err(unexpected(&outcome)) };
+        let figures = match figures {
+            Some(figures) => Some(figures),
+            None => self.figures_of(bucket, key, &written).await?,
+        };
+        Ok(Completed { written, figures })
     }
 
     /// Gives an upload up.
@@ -265,14 +267,20 @@ impl Store {
         .await
     }
 
-    /// What a completion that was answered before had stored; its figures are gone if the version is.
-    async fn stored_before(&self, bucket: &str, key: &[u8], written: Written) -> Result<Stored, Error> {
+    /// Length and checksums of what a completion that was answered before had stored; none: it is gone.
+    async fn figures_of(
+        &self,
+        bucket: &str,
+        key: &[u8],
+        written: &Written,
+    ) -> Result<Option<(u64, Vec<Checksum>)>, Error> {
         let target = Target { bucket: bucket.to_owned(), key: key.to_vec(), version: Some(written.version) };
         match self.head(&target).await {
             Ok(Found { version, .. }) if version.etag == written.etag => {
-                Ok(Stored { written, size_bytes: version.size_bytes, checksums: version.attrs.checksums })
+                Ok(Some((version.size_bytes, version.attrs.checksums)))
             }
-            _ => Ok(Stored { written, size_bytes: 0, checksums: Vec::new() }),
+            Ok(_) | Err(Error::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

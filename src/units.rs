@@ -24,3 +24,5 @@ pub const PART_MAX_BYTES: u64 = 5 * GIB;
 pub const PART_MIN_BYTES: u64 = 5 * MIB;
 /// The largest part number.
 pub const PART_COUNT_MAX: u32 = 10_000;
+/// The most runs of chunks that make up one part: with it, replacing or dropping a part touches few rows.
+pub const PART_RUN_COUNT_MAX: usize = 1000;

@@ -236,7 +236,8 @@ pub enum Command {
         /// The bytes.
         body: PartBody,
     },
-    /// Names an upload's parts as the object's content.
+    /// Names an upload's parts as the object's content. Where the list leaves out more than one command may drop, some
+    /// of that is dropped and the answer is `Drained`: propose it again.
     CompleteUpload {
         /// Where.
         bucket: BucketId,
@@ -330,9 +331,9 @@ pub enum Outcome {
     Written(Written),
     /// An outcome for each key, in order.
     Deleted(Vec<Result<Deleted, Refusal>>),
-    /// The dead list was drained: what remains (0: nothing).
+    /// The dead list was drained, or an upload of parts that are not listed: what remains (0: nothing).
     Drained {
-        /// Rows that remain, counted up to 1,000.
+        /// Rows of the dead list, counted up to 1,000; or parts.
         remaining: u32,
     },
     /// A version was changed.

@@ -77,6 +77,14 @@ pub(super) mod kind {
     pub(in crate::catalog) const MARKER: i64 = 3;
 }
 
+/// Bits of the flags of `dentry` and `version` rows.
+pub(super) mod flag {
+    /// The null version.
+    pub(in crate::catalog) const NULL: i64 = 1;
+    /// Its node's attributes name a storage class. So a listing looks at no node but those.
+    pub(in crate::catalog) const CLASSED: i64 = 2;
+}
+
 /// Forms of `node` rows.
 pub(super) mod form {
     pub(in crate::catalog) const EMPTY: i64 = 0;
@@ -102,6 +110,7 @@ pub(super) struct Entry {
     pub(super) ino: Ino,
     pub(super) seq: Seq,
     pub(super) is_null: bool,
+    is_classed: bool,
     size_bytes: Option<i64>,
     modified: Option<i64>,
     etag: Option<ETag>,
@@ -110,11 +119,13 @@ pub(super) struct Entry {
 impl Entry {
     /// Reads [`ENTRY_COLUMNS`], the first of which is column `first`.
     pub(super) fn read(row: &rusqlite::Row<'_>, first: usize) -> Result<Entry, Error> {
+        let flags: i64 = row.get(first + 3)?;
         Ok(Entry {
             kind: row.get(first)?,
             ino: Ino(unsigned(row, first + 1)?),
             seq: Seq(unsigned(row, first + 2)?),
-            is_null: row.get::<_, i64>(first + 3)? & 1 != 0,
+            is_null: flags & flag::NULL != 0,
+            is_classed: flags & flag::CLASSED != 0,
             size_bytes: row.get(first + 4)?,
             modified: row.get(first + 5)?,
             etag: row.get_ref(first + 6)?.as_blob_or_null()?.map(decode_etag).transpose()?,
@@ -314,7 +325,7 @@ impl View<'_> {
     fn lookup_hidden(&self, parent: Ino, name: &[u8], id: VersionId, may_be_latest: bool) -> Result<Lookup, Error> {
         let (predicate, seq) = match id {
             VersionId::Null => ("seq>=?3 AND flags & 1", 0),
-            VersionId::Seq(seq) => ("seq=?3 AND NOT flags & 1", signed(seq.0)),
+            VersionId::Seq(seq) => ("seq=?3 AND NOT (flags & 1)", signed(seq.0)),
         };
         let sql = format!(
             "SELECT {ENTRY_COLUMNS} FROM version WHERE parent=?1 AND name=?2 AND kind<>1 AND {predicate}
@@ -377,6 +388,11 @@ impl View<'_> {
             modified: Timestamp(entry.modified.unwrap_or(0)),
             etag: entry.etag.unwrap_or(NO_ETAG),
         })
+    }
+
+    /// The storage class of a row, as sent; empty: STANDARD.
+    pub(super) fn storage_class(&self, entry: &Entry) -> Result<String, Error> {
+        if entry.is_classed { Ok(self.attrs(entry.ino)?.storage_class) } else { Ok(String::new()) }
     }
 
     pub(super) fn attrs(&self, ino: Ino) -> Result<Attrs, Error> {

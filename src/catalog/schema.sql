@@ -5,7 +5,7 @@ CREATE TABLE dentry(                 -- what is visible, and nothing else: LIST 
   parent INTEGER NOT NULL, name BLOB NOT NULL,      -- a directory's name ends in '/'
   kind INTEGER NOT NULL,             -- 0 object, 1 directory, 2 linked or open for write (size etc. in node)
   ino INTEGER NOT NULL, seq INTEGER NOT NULL,
-  flags INTEGER NOT NULL,            -- 1: the null version
+  flags INTEGER NOT NULL,            -- 1: the null version; 2: of another storage class than STANDARD (node.attrs)
   size_bytes INTEGER, mtime_ns INTEGER, etag BLOB,  -- what LIST shows; 16 bytes of MD5, or 16 + part count (u32 LE)
   PRIMARY KEY(parent,name)) WITHOUT ROWID;
 CREATE TABLE version(                -- noncurrent versions, delete markers (3), directories that hold only versions (1, seq 0)

@@ -192,6 +192,15 @@ pub struct Stored {
     pub checksums: Vec<Checksum>,
 }
 
+/// What completing an upload did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Completed {
+    /// The version.
+    pub written: Written,
+    /// Its length, and its checksums as verified; none: this is the answer to a retry, and the version is gone since.
+    pub figures: Option<(u64, Vec<Checksum>)>,
+}
+
 /// How a store behaves.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -514,7 +514,7 @@ fn listed(parts: &[Part]) -> Vec<(CompletePart, Vec<Checksum>)> {
     parts.iter().map(one).collect()
 }
 
-async fn complete(store: &Store, upload: Ino, parts: &[Part], promised: Option<Checksum>) -> Result<Stored, Error> {
+async fn complete(store: &Store, upload: Ino, parts: &[Part], promised: Option<Checksum>) -> Result<Completed, Error> {
     store.complete_upload("b", b"k", upload, listed(parts), promised, None, Precondition::default()).await
 }
 
@@ -539,8 +539,8 @@ async fn an_upload_becomes_an_object_without_moving_data() {
     let answer = complete(&bed.store, upload, &reversed, None).await;
     assert!(matches!(answer, Err(Error::Refused(Refusal::InvalidPartOrder))));
     let stored = complete(&bed.store, upload, &parts, Some(right.clone())).await.unwrap();
-    assert_eq!((stored.size_bytes, stored.written.etag.part_count), (whole.len() as u64, 3));
-    assert_eq!(stored.checksums, [right]);
+    assert_eq!(stored.written.etag.part_count, 3);
+    assert_eq!(stored.figures, Some((whole.len() as u64, vec![right])));
 
     let again = complete(&bed.store, upload, &parts, None).await.unwrap();
     assert_eq!(again, stored);
@@ -561,6 +561,37 @@ async fn an_upload_becomes_an_object_without_moving_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retried_complete_whose_version_is_gone_gives_no_figures() {
+    let bed = Bed::new().await;
+    let upload = bed.store.create_upload("b", b"k", Attrs::default()).await.unwrap();
+    let parts = [put_part(&bed.store, upload, 1, b"body").await];
+    let first = complete(&bed.store, upload, &parts, None).await.unwrap();
+    bed.put("k", b"another").await; // in place of it
+    let again = complete(&bed.store, upload, &parts, None).await.unwrap();
+    assert_eq!(again, Completed { figures: None, ..first.clone() });
+    bed.store.delete("b", vec![delete_key("k")]).await.unwrap();
+    assert_eq!(complete(&bed.store, upload, &parts, None).await.unwrap(), again);
+    assert!(first.figures.is_some_and(|(size_bytes, _)| size_bytes == 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_unlisted_parts_than_one_command_drops_are_dropped_all_the_same() {
+    let bed = Bed::new().await;
+    let upload = bed.store.create_upload("b", b"k", Attrs::default()).await.unwrap();
+    for number in 1..=4_200 {
+        put_part(&bed.store, upload, number, b"").await;
+    }
+    let last = put_part(&bed.store, upload, 5_000, b"the only one").await;
+    let before = bed.ledger.proposal_count.load(Ordering::Relaxed);
+    let stored = complete(&bed.store, upload, &[last], None).await.unwrap();
+    assert_eq!(bed.ledger.proposal_count.load(Ordering::Relaxed) - before, 2);
+    assert_eq!(stored.figures.map(|(size_bytes, _)| size_bytes), Some(12));
+    assert_eq!(bed.get("k", 0..12).await.unwrap(), b"the only one");
+    assert_eq!(bed.store.object_parts(&version(&bed, "k").await, 0, 10).await.unwrap().len(), 1);
+    bed.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn composite_checksums_are_those_of_the_parts() {
     let bed = Bed::new().await;
     let kind = (ChecksumAlgorithm::Sha256, ChecksumKind::Composite);
@@ -569,7 +600,8 @@ async fn composite_checksums_are_those_of_the_parts() {
     let parts = [put_part(&bed.store, upload, 1, b"only").await];
     let expected = digest(&digest(b"only", &[kind.0]).checksums[0].value, &[kind.0]).checksums[0].value.clone();
     let stored = complete(&bed.store, upload, &parts, None).await.unwrap();
-    assert_eq!(stored.checksums, [Checksum { algorithm: kind.0, kind: kind.1, value: expected }]);
+    let expected = Checksum { algorithm: kind.0, kind: kind.1, value: expected };
+    assert_eq!(stored.figures, Some((4, vec![expected])));
     for (algorithm, kind) in
         [(ChecksumAlgorithm::Sha1, ChecksumKind::FullObject), (ChecksumAlgorithm::Crc64Nvme, ChecksumKind::Composite)]
     {

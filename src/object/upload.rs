@@ -9,7 +9,7 @@ use crate::catalog::{
     Precondition, Refusal, Upload, Version, Written,
 };
 use crate::ids::Ino;
-use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES};
+use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES, PART_RUN_COUNT_MAX};
 
 use super::bucket::{done, unexpected};
 use super::copy::known;
@@ -17,10 +17,8 @@ use super::digest::{self, Digested, etag_of_parts, of_parts};
 use super::key::Found;
 use super::put::{Fresh, Held, Received, place, receive_cost_bytes};
 use super::read::{Content, Reader, read_cost_bytes};
-use super::{Error, Incoming, Source, Store, Stored, Target};
+use super::{Completed, Error, Incoming, Source, Store, Target};
 
-/// A shared part of more runs than this is read and written instead.
-const SHARED_RUNS_MAX_COUNT: usize = 1000;
 /// Parts without a checksum of the client's choice have this one, and so has the object.
 const DEFAULT_CHECKSUM: (ChecksumAlgorithm, ChecksumKind) = (ChecksumAlgorithm::Crc64Nvme, ChecksumKind::FullObject);
 
@@ -206,22 +204,23 @@ impl Store {
         promised: Option<Checksum>,
         size_bytes: Option<u64>,
         precondition: Precondition,
-    ) -> Result<Stored, Error> {
+    ) -> Result<Completed, Error> {
         let standing = self.standing(bucket, key, upload).await?;
-        let (size, checksums) = match (&standing.upload, &standing.completed) {
+        let figures = match (&standing.upload, &standing.completed) {
             (Some(upload), _) => {
                 let chosen = choose(&standing.parts, &parts)?;
                 let size = chosen.iter().map(|part| part.size_bytes).sum();
                 check_size(size_bytes, size)?;
                 check_parts_are_promised(upload, &parts)?;
-                (size, checksums_of_upload(upload, &chosen, promised)?)
+                Some((size, checksums_of_upload(upload, &chosen, promised)?))
             }
-            (None, Some(_)) => (0, Vec::new()), // `apply` gives the first answer, or refuses another list
+            (None, Some(_)) => None, // `apply` gives the first answer, or refuses another list
             (None, None) => return Err(Refusal::NoSuchUpload.into()),
         };
         let listed: Vec<CompletePart> = parts.into_iter().map(|(part, _)| part).collect();
         let etag = etag_of_parts(listed.iter().map(|part| &part.etag));
-        let (name, sent) = (Bytes::copy_from_slice(key), checksums.clone());
+        let (name, sent) =
+            (Bytes::copy_from_slice(key), figures.clone().map_or(Vec::new(), |(_, checksums)| checksums));
         let make = move |bucket| Command::CompleteUpload {
             bucket,
             key: name.clone(),
@@ -231,11 +230,18 @@ impl Store {
             checksums: sent.clone(),
             precondition: precondition.clone(),
         };
-        match self.commit(None, bucket.to_owned(), make).await? {
-            Outcome::Written(written) if standing.upload.is_none() => self.stored_before(bucket, key, written).await,
-            Outcome::Written(written) => Ok(Stored { written, size_bytes: size, checksums }),
-            outcome => Err(unexpected(&outcome)),
-        }
+        let outcome = loop {
+            match self.commit(None, bucket.to_owned(), make.clone()).await? {
+                Outcome::Drained { .. } => {} // of parts that are not listed; there are more
+                outcome => break outcome,
+            }
+        };
+        let Outcome::Written(written) = outcome else { return Err(unexpected(&outcome)) };
+        let figures = match figures {
+            Some(figures) => Some(figures),
+            None => self.figures_of(bucket, key, &written).await?,
+        };
+        Ok(Completed { written, figures })
     }
 
     /// Gives an upload up.
@@ -262,14 +268,20 @@ impl Store {
         .await
     }
 
-    /// What a completion that was answered before had stored; its figures are gone if the version is.
-    async fn stored_before(&self, bucket: &str, key: &[u8], written: Written) -> Result<Stored, Error> {
+    /// Length and checksums of what a completion that was answered before had stored; none: it is gone.
+    async fn figures_of(
+        &self,
+        bucket: &str,
+        key: &[u8],
+        written: &Written,
+    ) -> Result<Option<(u64, Vec<Checksum>)>, Error> {
         let target = Target { bucket: bucket.to_owned(), key: key.to_vec(), version: Some(written.version) };
         match self.head(&target).await {
             Ok(Found { version, .. }) if version.etag == written.etag => {
-                Ok(Stored { written, size_bytes: version.size_bytes, checksums: version.attrs.checksums })
+                Ok(Some((version.size_bytes, version.attrs.checksums)))
             }
-            _ => Ok(Stored { written, size_bytes: 0, checksums: Vec::new() }),
+            Ok(_) | Err(Error::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
@@ -319,7 +331,8 @@ fn checked_range(range: Option<Range<u64>>, size_bytes: u64) -> Result<Range<u64
     Ok(range)
 }
 
-/// The runs of chunks that `range` lies in; none where it cannot be shared: inline, with gaps, or in too many pieces.
+/// The runs of chunks that `range` lies in; none where it cannot be shared but is read and written instead: inline, with
+/// gaps, or in too many pieces.
 fn shared_runs(manifest: &Manifest, range: &Range<u64>) -> Option<Vec<(Ino, u64, u64)>> {
     if range.is_empty() {
         return Some(Vec::new());
@@ -338,7 +351,7 @@ fn shared_runs(manifest: &Manifest, range: &Range<u64>) -> Option<Vec<(Ino, u64,
             position = end;
         }
     }
-    (position == range.end && runs.len() <= SHARED_RUNS_MAX_COUNT).then_some(runs)
+    (position == range.end && runs.len() <= PART_RUN_COUNT_MAX).then_some(runs)
 }
 
 /// Digests of a whole version, where all of them were kept.

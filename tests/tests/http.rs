@@ -235,6 +235,31 @@ fn headers_are_kept_to_the_byte() -> Result<()> {
     Ok(())
 }
 
+/// As S3 does: listings and attributes name every class, GET and HEAD all but STANDARD.
+#[test]
+fn a_storage_class_is_shown_as_it_was_sent() -> Result<()> {
+    let (_s3d, mut s3) = bucket()?;
+    let versioned = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+    s3.call(s3.request("PUT", "http", "", "versioning", versioned))?.expect(200)?;
+    for (key, class) in [("cold", "GLACIER"), ("cold", "STANDARD_IA"), ("plain", "STANDARD")] {
+        s3.call(s3.request("PUT", "http", key, "", "x").header("x-amz-storage-class", class))?.expect(200)?;
+    }
+    ensure!(s3.head("http", "cold")?.get("x-amz-storage-class") == Some("STANDARD_IA"));
+    ensure!(s3.get("http", "plain")?.get("x-amz-storage-class").is_none());
+    let classes = |s3: &mut S3, query: &str| -> Result<Vec<String>> {
+        let page = s3.call(s3.request("GET", "http", "", query, ""))?.expect(200)?.text();
+        Ok(page.split("<StorageClass>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())).collect())
+    };
+    for query in ["", "list-type=2"] {
+        ensure!(classes(&mut s3, query)? == ["STANDARD_IA", "STANDARD"], "{query}");
+    }
+    ensure!(classes(&mut s3, "versions")? == ["STANDARD_IA", "GLACIER", "STANDARD"]);
+    let request = s3.request("GET", "http", "cold", "attributes", "").header("x-amz-object-attributes", "StorageClass");
+    let attributes = s3.call(request)?.expect(200)?.text();
+    ensure!(attributes.contains("<StorageClass>STANDARD_IA</StorageClass>"), "{attributes}");
+    Ok(())
+}
+
 #[test]
 fn buckets_with_and_without_a_slash_are_alike() -> Result<()> {
     let (s3d, mut s3) = bucket()?;

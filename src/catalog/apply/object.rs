@@ -26,6 +26,14 @@ pub(super) struct Put<'a> {
     pub(super) body: &'a Body,
 }
 
+/// A new version: its node, and what of it a listing shows.
+pub(super) struct NewVersion<'a> {
+    pub(super) ino: Ino,
+    pub(super) size_bytes: u64,
+    pub(super) etag: ETag,
+    pub(super) attrs: &'a Attrs,
+}
+
 /// What stands under a key before it changes.
 pub(super) struct Found<'k> {
     spot: Option<Spot<'k>>,
@@ -67,7 +75,8 @@ impl Step<'_> {
         self.check_leased(put.ino)?;
         let found = self.find_current(&bucket, put.key, precondition)?;
         self.insert_body(put)?;
-        let written = self.publish(&bucket, put.key, found, put.ino, put.size_bytes, put.etag)?;
+        let new = NewVersion { ino: put.ino, size_bytes: put.size_bytes, etag: put.etag, attrs: put.attrs };
+        let written = self.publish(&bucket, put.key, found, new)?;
         Ok(Outcome::Written(written))
     }
 
@@ -118,23 +127,23 @@ impl Step<'_> {
         }
     }
 
-    /// Makes node `ino` the current version under `key`; what was there becomes history or loses its name, as the
-    /// bucket's versioning says.
+    /// Makes `new` the current version under `key`; what was there becomes history or loses its name, as the bucket's
+    /// versioning says.
     pub(super) fn publish(
         &mut self,
         bucket: &Bucket,
         key: &[u8],
         found: Found<'_>,
-        ino: Ino,
-        size_bytes: u64,
-        etag: ETag,
+        new: NewVersion<'_>,
     ) -> Result<Written, Error> {
+        let NewVersion { ino, size_bytes, etag, attrs } = new;
         let spot = self.make_spot(bucket, key, found.spot, true)?;
         let entry = Entry {
             kind: Kind::Object,
             ino,
             seq: self.take_seq(),
             is_null: bucket.versioning != Versioning::Enabled,
+            is_classed: !attrs.storage_class.is_empty(),
             size_bytes,
             modified: self.now,
             etag: Some(etag),
@@ -207,6 +216,7 @@ impl Step<'_> {
             ino: Ino(0),
             seq: self.take_seq(),
             is_null: bucket.versioning != Versioning::Enabled,
+            is_classed: false,
             size_bytes: 0,
             modified: self.now,
             etag: None,

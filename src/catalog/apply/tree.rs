@@ -9,7 +9,7 @@
 
 use rusqlite::params;
 
-use crate::catalog::query::kind;
+use crate::catalog::query::{flag, kind};
 use crate::catalog::{Bucket, ETag, Error, path};
 use crate::env::Timestamp;
 use crate::ids::{Ino, Seq, VersionId};
@@ -40,9 +40,6 @@ impl Kind {
     }
 }
 
-/// Flag of a row: it is the null version.
-const NULL_VERSION: i64 = 1;
-
 /// A version of a key, as its row in `dentry` or `version` shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Entry {
@@ -51,6 +48,8 @@ pub(super) struct Entry {
     pub(super) ino: Ino,
     pub(super) seq: Seq,
     pub(super) is_null: bool,
+    /// Whether its node's attributes name a storage class.
+    pub(super) is_classed: bool,
     pub(super) size_bytes: u64,
     pub(super) modified: Timestamp,
     /// None of a delete marker.
@@ -68,7 +67,8 @@ impl Entry {
     }
 
     fn flags(&self) -> i64 {
-        if self.is_null { NULL_VERSION } else { 0 }
+        let bit = |holds: bool, flag: i64| if holds { flag } else { 0 };
+        bit(self.is_null, flag::NULL) | bit(self.is_classed, flag::CLASSED)
     }
 
     /// What the columns hold of size and tag; none where the node has them, or there is none.
@@ -260,7 +260,8 @@ impl Step<'_> {
             kind,
             ino: Ino(unsql(raw.ino)),
             seq: Seq(unsql(raw.seq)),
-            is_null: raw.flags & NULL_VERSION != 0,
+            is_null: raw.flags & flag::NULL != 0,
+            is_classed: raw.flags & flag::CLASSED != 0,
             size_bytes: unsql(raw.size_bytes.unwrap_or(0)),
             modified: Timestamp(raw.mtime_ns.unwrap_or(0)),
             etag,

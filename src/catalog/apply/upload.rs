@@ -4,6 +4,8 @@
 //! - An upload's id has no node until it is completed or aborted; its parts and extents are keyed by it.
 //! - Part `n`'s bytes are the extents from `n << 40` up to `(n + 1) << 40`.
 //! - An upload has a row in `upload` while it runs, and one in `completed` for a while after.
+//! - A completed upload has the parts that its list names and no others. What else there was is dropped before, by
+//!   commands of [`DROP_ROW_COUNT`] rows; each drops nothing unless the upload could be completed then.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +17,16 @@ use crate::catalog::{
 };
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, SEQS_PER_COMMAND};
-use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES, PART_MIN_BYTES};
+use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES, PART_MIN_BYTES, PART_RUN_COUNT_MAX};
 
 use super::node::{Form, NewNode, Use};
-use super::object::{check_key, check_place};
+use super::object::{NewVersion, check_key, check_place};
 use super::{Decision, Step, bound, sql, unsql};
 
 /// Bits of an extent's offset below its part number.
 const PART_SHIFT: u32 = 40;
+/// Rows that one Complete drops of parts that it does not list.
+const DROP_ROW_COUNT: u64 = SEQS_PER_COMMAND;
 /// How many rows of `completed` one command looks at.
 const FORGET_SCAN: u32 = 4096;
 
@@ -145,7 +149,7 @@ impl Step<'_> {
     }
 
     fn check_runs(&self, runs: &[(Ino, u64, u64)], size_bytes: u64) -> Decision<()> {
-        bound((1..=SEQS_PER_COMMAND).contains(&(runs.len() as u64)), "1 to 4,096 runs a part")?;
+        bound((1..=PART_RUN_COUNT_MAX).contains(&runs.len()), "1 to 1,000 runs a part")?;
         let mut sum_bytes = 0u64;
         for (chunk, start, len_bytes) in runs {
             let query = "SELECT place FROM node WHERE id=? AND form=1 AND refs>0 AND place IS NOT NULL";
@@ -173,14 +177,32 @@ impl Step<'_> {
         if self.run("DELETE FROM part WHERE upload=? AND num=?", params![sql(upload.0), number])? == 0 {
             return Ok(());
         }
-        let (start, end) = (u64::from(number) << PART_SHIFT, u64::from(number + 1) << PART_SHIFT);
-        let range = [sql(upload.0), sql(start), sql(end)];
+        let range = extents_of(upload, number);
         let query = "SELECT chunk FROM extent WHERE ino=? AND off>=? AND off<? ORDER BY off";
         for chunk in self.all(query, range, |row| row.get(0))? {
             self.lose(Ino(unsql(chunk)), Use::Body)?;
         }
         self.run("DELETE FROM extent WHERE ino=? AND off>=? AND off<?", range)?;
         Ok(())
+    }
+
+    fn drop_parts(&mut self, upload: Ino, numbers: &[u32]) -> Result<(), Error> {
+        numbers.iter().try_for_each(|number| self.drop_part(upload, *number))
+    }
+
+    /// How many of these parts are dropped, in order, until [`DROP_ROW_COUNT`] rows were touched.
+    fn droppable_count(&self, upload: Ino, numbers: &[u32]) -> Result<usize, Error> {
+        let query = "SELECT count(*) FROM extent WHERE ino=? AND off>=? AND off<?";
+        let mut row_count = 0;
+        for (index, number) in numbers.iter().enumerate() {
+            if row_count >= DROP_ROW_COUNT {
+                return Ok(index);
+            }
+            let extent_count = self.find(query, extents_of(upload, *number), |row| row.get(0))?;
+            // Each extent goes, and its chunk comes on the dead list.
+            row_count += 1 + 2 * unsql(extent_count.unwrap_or(0));
+        }
+        Ok(numbers.len())
     }
 
     pub(super) fn complete_upload(
@@ -199,14 +221,19 @@ impl Step<'_> {
         let mut uploaded = self.uploaded_parts(upload.id)?;
         let size_bytes = check_parts(parts, &mut uploaded)?;
         let found = self.find_current(&bucket, upload.key, precondition)?;
+        let unlisted: Vec<u32> = uploaded.into_keys().collect();
 
+        let (now, later) = unlisted.split_at(self.droppable_count(upload.id, &unlisted)?);
+        if !later.is_empty() {
+            self.drop_parts(upload.id, now)?;
+            return Ok(Outcome::Drained { remaining: later.len() as u32 });
+        }
         attrs.checksums = checksums.to_vec();
         self.insert_fresh(&upload_node(upload.id, 1, Some(&attrs.encode())))?;
-        for unlisted in uploaded.into_keys() {
-            self.drop_part(upload.id, unlisted)?;
-        }
+        self.drop_parts(upload.id, now)?;
         self.delete_upload(upload)?;
-        let written = self.publish(&bucket, upload.key, found, upload.id, size_bytes, etag)?;
+        let new = NewVersion { ino: upload.id, size_bytes, etag, attrs: &attrs };
+        let written = self.publish(&bucket, upload.key, found, new)?;
         self.insert_completed(upload, &digest, &written)?;
         Ok(Outcome::Written(written))
     }
@@ -251,6 +278,11 @@ impl Step<'_> {
         self.run(delete, params![before.0, row_count, FORGET_SCAN])?;
         Ok(Outcome::Done)
     }
+}
+
+/// Where the extents of a part are: (node, from, up to).
+fn extents_of(upload: Ino, number: u32) -> [i64; 3] {
+    [sql(upload.0), sql(u64::from(number) << PART_SHIFT), sql(u64::from(number + 1) << PART_SHIFT)]
 }
 
 /// The node that an upload becomes.

@@ -41,6 +41,8 @@ pub enum ListEntry {
         modified: Timestamp,
         /// Entity tag.
         etag: ETag,
+        /// Storage class as sent; empty: STANDARD.
+        storage_class: String,
     },
     /// A common prefix.
     Prefix(Vec<u8>),
@@ -70,7 +72,7 @@ pub struct VersionQuery {
     pub limit: usize,
 }
 
-/// A page of versions. A version's `attrs` are left empty.
+/// A page of versions. A version's `attrs` are left empty, but for the storage class.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct VersionPage {
     /// Keys ascending, the newest version first; and common prefixes.
@@ -178,6 +180,7 @@ impl View<'_> {
             size_bytes: shown.size_bytes,
             modified: shown.modified,
             etag: shown.etag,
+            storage_class: self.storage_class(&row.entry)?,
         })
     }
 
@@ -213,7 +216,8 @@ impl View<'_> {
             match group {
                 None => {
                     let is_latest = passed.as_deref() != Some(walker.path());
-                    let version = self.bare_version(&row.entry, is_latest, None)?;
+                    let mut version = self.bare_version(&row.entry, is_latest, None)?;
+                    version.attrs.storage_class = self.storage_class(&row.entry)?;
                     page.entries.push((walker.path().to_vec(), Some(version)));
                     passed = Some(walker.path().to_vec());
                 }

@@ -184,9 +184,10 @@ fn check_list(view: &View<'_>, id: BucketId, bucket: &ModelBucket, random: &mut 
     assert_eq!(page.entries.iter().map(ListEntry::name).collect::<Vec<_>>(), expected, "{query:?} of {keys:?}");
     assert_eq!(page.next, page.entries.last().filter(|_| has_more).map(|entry| entry.name().to_vec()), "{query:?}");
     for entry in page.entries {
-        if let ListEntry::Object { key, size_bytes, modified, etag } = entry {
+        if let ListEntry::Object { key, size_bytes, modified, etag, storage_class } = entry {
             let current = bucket.current(&key).unwrap();
             assert_eq!((size_bytes, modified, etag), (current.size_bytes, current.modified, current.etag));
+            assert_eq!(storage_class, current.attrs.storage_class);
         }
     }
     query.limit = query.limit.max(1);
@@ -234,7 +235,11 @@ fn check_versions(view: &View<'_>, id: BucketId, bucket: &ModelBucket, random: &
         query.after.clone_from(key);
         after_seq = Some(Seq(versions[random.below(versions.len())].seq.0 + random.below(3) as u64 - 1));
     }
-    let bare = |versions: &[ModelVersion], index| Version { attrs: Attrs::default(), ..shown(versions, index) };
+    let bare = |versions: &[ModelVersion], index| {
+        let version = shown(versions, index);
+        let storage_class = version.attrs.storage_class.clone();
+        Version { attrs: Attrs { storage_class, ..Attrs::default() }, ..version }
+    };
     let expected = |query: &ListQuery, after_seq: Option<Seq>| {
         let items = bucket.keys.iter().flat_map(|(key, versions)| {
             (0..versions.len()).rev().map(move |index| {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::*;
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, Seq, VersionId};
-use crate::units::{BLOCK_BYTES, KEY_MAX_BYTES, PART_COUNT_MAX, PART_MAX_BYTES, PART_MIN_BYTES};
+use crate::units::{BLOCK_BYTES, KEY_MAX_BYTES, PART_COUNT_MAX, PART_MAX_BYTES, PART_MIN_BYTES, PART_RUN_COUNT_MAX};
 
 /// (chunk, start in it, length).
 type Run = (Ino, u64, u64);
@@ -453,7 +453,7 @@ impl Stroke<'_> {
                 Ok(vec![(*chunk, 0, size_bytes)])
             }
             PartBody::Share(runs) => {
-                bound(!runs.is_empty())?;
+                bound((1..=PART_RUN_COUNT_MAX).contains(&runs.len()))?;
                 let alive = self.model.chunks();
                 let may_be_gone = *self.actual == Outcome::Refused(Refusal::SourceGone);
                 for (chunk, start, len_bytes) in runs {
@@ -487,16 +487,47 @@ impl Stroke<'_> {
         let ModelUpload { mut attrs, parts, .. } = self.upload(bucket, key, id)?.clone();
         let size_bytes = check_parts(listed, &parts)?;
         check_precondition(precondition, self.bucket(bucket)?.current(key))?;
-        self.bucket(bucket)?.uploads.remove(&(key.to_vec(), id));
         attrs.checksums = checksums.to_vec();
         let is_listed = |number: &u32| listed.iter().any(|part| part.number == *number);
-        let parts = parts.into_iter().filter(|(number, _)| is_listed(number)).collect();
+        let (parts, unlisted): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            parts.into_iter().partition(|(number, _)| is_listed(number));
+        if let Some(left_count) = self.drop_some(bucket, key, id, &unlisted)? {
+            return Ok(Outcome::Drained { remaining: left_count });
+        }
+        self.bucket(bucket)?.uploads.remove(&(key.to_vec(), id));
         let outcome = self.publish(bucket, key, id, (id, Content::Parts(parts)), size_bytes, etag, &attrs)?;
         if let Outcome::Written(written) = &outcome {
             let (key, parts, written) = (key.to_vec(), listed.to_vec(), written.clone());
             self.model.completed.insert(id, ModelCompleted { bucket, key, parts, written });
         }
         Ok(outcome)
+    }
+}
+
+impl Stroke<'_> {
+    /// What one Complete drops of parts that it does not list, 4,096 rows of it: a part's own, and two a run. Where that
+    /// is not all, how many parts are left.
+    fn drop_some(
+        &mut self,
+        bucket: BucketId,
+        key: &[u8],
+        id: Ino,
+        unlisted: &BTreeMap<u32, ModelPart>,
+    ) -> Result<Option<u32>, Refusal> {
+        let mut row_count = 0;
+        let mut gone = BTreeSet::new();
+        for (number, part) in unlisted {
+            if row_count < 4096 {
+                gone.insert(*number);
+            }
+            row_count += 1 + 2 * part.runs.len();
+        }
+        if gone.len() == unlisted.len() {
+            return Ok(None);
+        }
+        let upload = self.upload(bucket, key, id)?;
+        upload.parts.retain(|number, _| !gone.contains(number));
+        Ok(Some((unlisted.len() - gone.len()) as u32))
     }
 }
 

@@ -468,7 +468,8 @@ fn attrs(random: &mut Random, world: &World) -> Attrs {
         mode: if random.below(2) == 0 { RetentionMode::Governance } else { RetentionMode::Compliance },
         until: Timestamp(world.model.time.0 + random.below(30) as i64 * 1_000_000_000),
     });
-    Attrs { metadata, retention, ..Attrs::default() }
+    let storage_class = random.pick(&["", "", "", "GLACIER", "STANDARD_IA"]).to_owned();
+    Attrs { metadata, retention, storage_class, ..Attrs::default() }
 }
 
 /// Mostly one that is there, now and then one that may be gone, or never was.
@@ -522,6 +523,50 @@ fn shrink(seed: u64, mut steps: Vec<u64>) -> Vec<u64> {
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// Random uploads have few parts of few runs; this one has more of them than one command drops.
+#[test]
+fn catalog_and_model_agree_on_an_upload_of_many_parts_that_are_not_listed() {
+    let mut world = World::new();
+    let mut random = Random(5);
+    world.begin(&mut random);
+    let (bucket, key, upload, chunk) = (world.names[0], Bytes::from_static(b"a"), world.id(), world.id());
+    let whole = PartBody::Chunk { chunk, place: place(PART_MIN_BYTES) };
+    let pieces = PartBody::Share((0..PART_RUN_COUNT_MAX as u64).map(|start| (chunk, start, 1)).collect());
+    let parts = [(1, PART_MIN_BYTES, &whole), (2, 1000, &pieces), (3, 1000, &pieces), (4, 1000, &pieces)];
+    let parts = parts.into_iter().chain([(5, 1000, &pieces), (6, 1000, &pieces)]);
+    let part = |(number, size_bytes, body): (u32, u64, &PartBody)| Command::PutPart {
+        bucket,
+        key: key.clone(),
+        upload,
+        number,
+        size_bytes,
+        etag: ETag { md5: [1; 16], part_count: 0 },
+        checksums: Vec::new(),
+        body: body.clone(),
+    };
+    let create = Command::CreateUpload { bucket, key: key.clone(), id: upload, attrs: Attrs::default() };
+    let made = world.send([create].into_iter().chain(parts.map(part)).collect());
+    assert_eq!(made, [const { Outcome::Done }; 7]);
+    let complete = |if_match| Command::CompleteUpload {
+        bucket,
+        key: key.clone(),
+        upload,
+        parts: vec![CompletePart { number: 1, etag: ETag { md5: [1; 16], part_count: 0 } }],
+        etag: ETag { md5: [2; 16], part_count: 1 },
+        checksums: Vec::new(),
+        precondition: Precondition { if_match, ..Precondition::default() },
+    };
+    let refused = world.send(vec![complete(Some(vec![None]))]);
+    assert_eq!(refused, [Outcome::Refused(Refusal::NoSuchKey)]);
+    world.check(&mut random); // it dropped nothing
+    let outcomes = world.send(vec![complete(None), complete(None), complete(None)]);
+    assert_eq!(outcomes[0], Outcome::Drained { remaining: 2 });
+    assert!(matches!(outcomes[1], Outcome::Written(_)) && outcomes[1] == outcomes[2], "{outcomes:?}");
+    world.check(&mut random);
+    world.check_sound();
+    world.clean();
 }
 
 #[test]

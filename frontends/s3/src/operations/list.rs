@@ -51,12 +51,12 @@ fn objects_of(page: ListPage, owner: Option<&Owner>) -> Page<Object> {
     for entry in page.entries {
         match entry {
             ListEntry::Prefix(prefix) => common_prefixes.push(text(&prefix)),
-            ListEntry::Object { key, size_bytes, modified, etag } => entries.push(Object {
+            ListEntry::Object { key, size_bytes, modified, etag, storage_class } => entries.push(Object {
                 key: text(&key),
                 modified_ms: milliseconds(modified),
                 etag: etag.to_string(),
                 size_bytes,
-                storage_class: "STANDARD".to_owned(),
+                storage_class: shown::storage_class(&storage_class).to_owned(),
                 owner: owner.cloned(),
                 checksum: None,
             }),
@@ -116,7 +116,7 @@ fn version_of(key: &[u8], version: Version, owner: &Owner) -> response::Version 
             modified_ms: milliseconds(version.modified),
             etag: version.etag.to_string(),
             size_bytes: version.size_bytes,
-            storage_class: "STANDARD".to_owned(),
+            storage_class: shown::storage_class(&version.attrs.storage_class).to_owned(),
             owner: Some(owner.clone()),
             checksum: None,
         },

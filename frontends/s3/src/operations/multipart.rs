@@ -97,13 +97,15 @@ pub(super) async fn complete(app: &App, request: &Request, body: &mut Upload) ->
         .complete_upload(bucket_name, key, upload, parts, promised, size_bytes, precondition)
         .await
         .map_err(|error| with_upload(failure::of(error), request))?;
+    // Of a version that is gone since, only the first answer is known.
+    let checksums = stored.figures.map_or(Vec::new(), |(_, checksums)| checksums);
     let location = location_of(app, request);
     let mut response = respond::xml(response::complete_multipart_upload(
         &location,
         bucket_name,
         request.key(),
         &stored.written.etag.to_string(),
-        shown::object_checksum(&stored.checksums, stored.written.etag.part_count).as_ref(),
+        shown::object_checksum(&checksums, stored.written.etag.part_count).as_ref(),
     ));
     if stored.written.ever_versioned {
         respond::put(response.headers_mut(), "x-amz-version-id", &stored.written.version.to_string());

@@ -333,7 +333,7 @@ impl Log {
     }
 
     /// Queues `records` with indices `first_index..`; they are readable when this returns. Does no I/O and never waits:
-    /// the queue is not bounded, so admit work by [`Log::queued_bytes`].
+    /// the queue is not bounded here, so bound what is appended and not yet durable (Raft's log: `consensus::admission`).
     ///
     /// # Errors
     /// Nothing was queued, and `done` is not called. `OutOfOrder`: `first_index` is not [`Log::next_index`]. `TooLong`:

@@ -423,11 +423,10 @@ fn a_missing_file_or_witness_is_noticed() {
 #[test]
 fn a_file_of_another_log_is_refused() {
     let (disk, _) = small_log(true);
-    let mut header = format::FileHeader { log_id: 999, sequence: 3, tip: Tip::new(999) };
     let names = kept_files(&disk);
     let last = names.iter().filter_map(|name| files::sequence_of(name)).max().unwrap();
-    header.sequence = u64::from(last);
-    disk.open(&name_of(last)).unwrap().write_at(0, &header.encode()).unwrap();
+    let header = Stamp { log_id: 999, number: u64::from(last), tip: Tip::new(999) };
+    disk.open(&name_of(last)).unwrap().write_at(0, &header.encode(&stamp::FILE)).unwrap();
     assert!(matches!(open_sim(&disk, false), Err(Error::Foreign { found: 999, .. })));
 }
 

@@ -499,6 +499,17 @@ fn whatever_the_bytes_decoding_does_not_panic() {
 }
 
 #[test]
+fn a_spare_is_filled_in_slices_that_hold_nobody_up() {
+    let disk = SimDisk::default();
+    let file_len = 5 * spares::FILL_LEN as u64 / 2;
+    let spares = Spares::adopt(Arc::new(disk.clone()), file_len, 1, &[]).unwrap();
+    let name = spares.make().unwrap();
+    assert_eq!((disk.len_of(&name) as u64, disk.unsynced_max()), (file_len, spares::FILL_LEN));
+    let after = disk.after_crash(Loss::All, &mut Rng(1));
+    assert_eq!(after.names(), Vec::<String>::new(), "its name is not durable yet, and need not be");
+}
+
+#[test]
 fn a_quiet_log_keeps_nothing_in_memory_but_what_is_queued() {
     let mut life = reopen(&SimDisk::default(), &[Model::default()], "new").unwrap();
     let record = |byte| Op::Append(vec![Bytes::from(vec![byte; 100])]);

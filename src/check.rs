@@ -337,29 +337,9 @@ async fn count_files(raft: &Raft, files: &Files, report: &mut Report, named: &[I
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use bytes::Bytes;
-
-    use crate::catalog::{Attrs, Checksum, Precondition};
     use crate::env::Env;
+    use crate::node::tests::put;
     use crate::node::{Config, Node};
-    use crate::object::{Incoming, Put, Source};
-
-    struct Once(Option<Bytes>);
-
-    impl Source for Once {
-        async fn next(&mut self) -> Result<Option<Bytes>, ()> {
-            Ok(self.0.take())
-        }
-        fn promised(&self) -> Vec<Checksum> {
-            Vec::new()
-        }
-    }
-
-    async fn put(node: &Node, key: &str, body: Vec<u8>) {
-        let precondition = Precondition::default();
-        let put = Put { bucket: "bucket".into(), key: key.into(), attrs: Attrs::default(), precondition };
-        node.store.put(put, Incoming::default(), &mut Once(Some(body.into()))).await.unwrap();
-    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_check_counts_everything_and_names_what_is_damaged() {
@@ -368,9 +348,9 @@ mod tests {
         assert!(matches!(check(&data, |_| ()).await, Err(Error::Node(node::Error::NoStore { .. }))));
         let node = Node::open(Env::system(), Config::new(&data)).await.unwrap();
         node.store.create_bucket("bucket", "owner", "here", false).await.unwrap();
-        put(&node, "small", b"inline body that is found by its bytes".to_vec()).await;
-        put(&node, "large one", vec![7; 100_000]).await;
-        put(&node, "another", vec![8; 10_000]).await;
+        put(&node.store, "small", b"inline body that is found by its bytes".to_vec()).await;
+        put(&node.store, "large one", vec![7; 100_000]).await;
+        put(&node.store, "another", vec![8; 10_000]).await;
         assert!(matches!(check(&data, |_| ()).await, Err(Error::Node(node::Error::Locked { .. }))));
         node.shutdown().await;
 
@@ -412,9 +392,9 @@ mod tests {
         let node = Node::open(Env::system(), Config::new(&data)).await.unwrap();
         node.store.create_bucket("bucket", "owner", "here", false).await.unwrap();
         for key in ["body", "tag", "attrs", "node", "sound"] {
-            put(&node, &format!("dir/{key}"), b"inline body".to_vec()).await;
+            put(&node.store, &format!("dir/{key}"), b"inline body".to_vec()).await;
         }
-        put(&node, "dir/place", vec![7; 100_000]).await;
+        put(&node.store, "dir/place", vec![7; 100_000]).await;
         node.shutdown().await;
 
         let catalog = rusqlite::Connection::open(data.join("catalog/state-1/fsm.db")).unwrap();

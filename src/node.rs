@@ -317,7 +317,7 @@ fn open_files(data_dir: &Path, env: &Env, node: NodeId, fatal: Fatal) -> Result<
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use bytes::Bytes;
@@ -329,6 +329,7 @@ mod tests {
         Config { fatal: Arc::new(|why| panic!("{why}")), ..Config::new(dir.path().join("data")) }
     }
 
+    /// A body in one run.
     struct Once(Option<Bytes>);
 
     impl Source for Once {
@@ -340,7 +341,8 @@ mod tests {
         }
     }
 
-    async fn put(store: &Store, key: &str, body: Vec<u8>) {
+    /// Stores an object in the bucket `bucket`.
+    pub(crate) async fn put(store: &Store, key: &str, body: Vec<u8>) {
         let precondition = Precondition::default();
         let put = Put { bucket: "bucket".into(), key: key.into(), attrs: Attrs::default(), precondition };
         store.put(put, Incoming::default(), &mut Once(Some(body.into()))).await.unwrap();

@@ -120,6 +120,7 @@ fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {
         ("raft_last_index", "Last entry in the log", index(status.last_index)),
         ("raft_committed_index", "Last committed entry", index(status.committed_index)),
         ("raft_applied_index", "Last entry applied to the catalog", index(status.applied_index)),
+        ("raft_queued_bytes", "Commands that were proposed and are not applied yet", status.queued_bytes),
         ("log_records", "Records made durable since the start", log.records),
         ("log_record_bytes", "Their bytes", log.bytes),
         ("log_syncs", "Batches, each one write and one fdatasync", log.syncs),

@@ -117,6 +117,9 @@ pub enum LedgerError {
     /// It did not happen and will not.
     #[error("the catalog is not available: {0}")]
     Unavailable(String),
+    /// It did not happen and will not: too much is on its way already.
+    #[error("too many commands are on their way")]
+    Overloaded,
 }
 
 /// Proposes commands and orders reads. Implemented by `consensus`; a test may implement it over a [`Catalog`] alone.

@@ -229,11 +229,14 @@ impl Worker {
                 }
                 Job::Sync(done) => self.sync().map(|()| tell(done)),
                 Job::Install(file, done) => self.install(&file).map(|()| tell(done)),
-                Job::Close => return,
+                Job::Close => break,
             };
             if let Err(error) = result {
                 return fatal(&format!("the catalog cannot go on: {error}"));
             }
+        }
+        if let Err(error) = self.catalog.close() {
+            fatal(&format!("the catalog cannot be closed: {error}"));
         }
     }
 

@@ -3,7 +3,7 @@
 //! - [`Raft`] is a node's handle: it opens, proposes, orders reads and says how things stand.
 //! - `log_store`: Raft's log and vote; `state_machine` and `applier`: the catalog as the state it drives.
 //! - `encoding`: the bytes in the log; `types`: what openraft is instantiated with; [`Network`]: how peers are reached.
-//! - `barrier`: linearizable reads in rounds; `trim`: keeps the log short.
+//! - `barrier`: linearizable reads in rounds; `trim`: keeps the log short; `admission`: how much is queued at most.
 //!
 //! One box is a cluster of one voter: it elects itself at once, and does nothing while it is idle.
 //!
@@ -15,6 +15,7 @@
 //!   accepted ([`Options::accept_loss`]): until then the node only serves reads.
 //! - A node leads only in a term of its own election since it started: what it had sent before is never sent otherwise.
 
+mod admission;
 mod applier;
 mod barrier;
 mod encoding;
@@ -29,6 +30,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+pub use admission::Proposed;
 pub use applier::{ApplyStats, Fatal};
 pub use encoding::Undecodable;
 pub use network::{Alone, Network};

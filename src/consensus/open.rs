@@ -38,6 +38,9 @@ pub struct Options {
     pub log_max_files: u64,
     /// Take a log that has lost acknowledged entries as it is: what `s3d recover` does, once.
     pub accept_loss: bool,
+    /// Commands that may be on their way at once, bytes; what comes beyond is refused. Each is held in memory about
+    /// three times: as proposed, as a record of the log, and decoded.
+    pub queue_len_bytes: usize,
     /// How long a proposal or a barrier may take.
     pub timeout: Duration,
     /// Ends the process after an error that cannot be survived.
@@ -58,6 +61,7 @@ impl Options {
             log_keep_count: 10_000,
             log_max_files: 4,
             accept_loss: false,
+            queue_len_bytes: 32 << 20,
             timeout: Duration::from_secs(10),
             fatal: Arc::new(abort),
         }

@@ -10,10 +10,10 @@ use futures::future::BoxFuture;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::impls::ProgressResponder;
 use tokio::time::{Instant, timeout_at};
 
 use super::Error;
+use super::admission::{Admission, Proposed};
 use super::applier::{Applier, ApplyStats};
 use super::barrier::Barrier;
 use super::log_store::LogStore;
@@ -56,6 +56,7 @@ struct Active {
 pub(super) struct Core {
     pub(super) raft: openraft::Raft<TypeConfig, StateMachine>,
     applier: Applier,
+    admission: Admission,
     pub(super) timeout: Duration,
 }
 
@@ -82,6 +83,8 @@ pub struct Status {
     pub voters: BTreeSet<NodeId>,
     /// Every member and its address.
     pub members: BTreeMap<NodeId, String>,
+    /// Commands on their way, bytes.
+    pub queued_bytes: u64,
     /// The log's counters.
     pub log: log::Stats,
     /// The catalog's.
@@ -129,6 +132,7 @@ impl Raft {
             first_index: inner.log.first_index(),
             voters: BTreeSet::new(),
             members: BTreeMap::new(),
+            queued_bytes: 0,
             log: inner.log.stats(),
             apply: inner.applier.stats(),
         };
@@ -177,7 +181,8 @@ async fn activate(
     let config = Arc::new(raft_config().validate().map_err(|error| refused(&error))?);
     let opened = openraft::Raft::new(options.node.0, config, network, store, machine).await;
     let raft = opened.map_err(|error| refused(&error))?;
-    let core = Core { raft, applier: inner.applier.clone(), timeout: options.timeout };
+    let admission = Admission::new(options.queue_len_bytes);
+    let core = Core { raft, applier: inner.applier.clone(), admission, timeout: options.timeout };
     core.begin(options).await.map_err(|error| refused(&error))?;
     tokio::spawn(trim::run(core.clone(), inner.log.clone(), options.limits()));
     Ok(Active { barrier: Barrier::spawn(core.clone()), core })
@@ -261,8 +266,8 @@ impl Core {
         deadline: Instant,
     ) -> Result<Result<Outcome, ForwardToLeader<TypeConfig>>, LedgerError> {
         let unknown = |error: &dyn std::fmt::Display| LedgerError::Unknown(error.to_string());
-        let (responder, response) = ProgressResponder::complete_only();
-        let sent = self.raft.client_write_ff(command, Some(responder)).await;
+        let (proposed, response) = Proposed::new(self.admission.admit(&command)?);
+        let sent = self.raft.client_write_ff(command, Some(proposed)).await;
         sent.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
         let answered = timeout_at(deadline, response).await.map_err(|_| unknown(&"no answer in time"))?;
         match answered.map_err(|_| unknown(&"the node stopped"))? {
@@ -328,6 +333,7 @@ async fn await_leader(forward: ForwardToLeader<TypeConfig>, deadline: Instant) -
 
 impl Status {
     fn add_metrics(&mut self, core: &Core) {
+        self.queued_bytes = core.admission.taken_bytes();
         let metrics = core.raft.metrics();
         let metrics = metrics.borrow_watched();
         self.term = metrics.current_term;

@@ -3,18 +3,38 @@
 use std::fmt;
 
 use bytes::Bytes;
-use openraft::impls::leader_id_adv;
+use openraft::impls::{self, leader_id_adv};
+use openraft::{OptionalSend, RaftTypeConfig};
 
+use super::admission::Proposed;
 use crate::catalog::{Outcome, Position};
 
-openraft::declare_raft_types!(
-    /// Raft as it is used here.
-    pub TypeConfig:
-        D = Command,
-        R = Outcome,
-        NodeId = u64,
-        Node = Member,
-);
+/// Raft as it is used here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct TypeConfig;
+
+// openraft's macro for this takes no responder of one's own.
+impl RaftTypeConfig for TypeConfig {
+    type D = Command;
+    type R = Outcome;
+    type NodeId = u64;
+    type Node = Member;
+    type Term = u64;
+    type LeaderId = LeaderId;
+    type Vote = Vote;
+    type Payload = Payload;
+    type Entry = Entry;
+    type AsyncRuntime = impls::TokioRuntime;
+    type Responder<T>
+        = Proposed<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = impls::BoxedErrorSource;
+}
 
 /// Whoever won an election: ordered by term, then by node.
 pub(super) type LeaderId = leader_id_adv::LeaderId<u64, u64>;

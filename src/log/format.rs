@@ -3,9 +3,7 @@
 //! ```text
 //! file    | header block 4096 | batch | batch | ... | pre-written space (zeros, or a former life) |
 //!
-//! header    0 magic "PREDALOG"   8 version u32   12 crc u32 (over 16..192)   16 log id u64
-//!          24 sequence u64      32 batch u64     40 first u64                48 next u64
-//!          56 chain u32         60 mark len u32  64 mark 64 bytes           128 zeros to 4096
+//! header  | a stamp "PREDALOG" with the file's sequence number, see [`super::stamp`] |
 //!
 //! batch   | batch header 48 | entry | entry | ... | zeros to a multiple of 4096 |
 //!           0 magic "PdB1"       4 crc u32 (over the log id and 8..48)         8 sequence u64
@@ -26,6 +24,7 @@
 //! - a batch is valid as a whole or not at all;
 //! - the header crc covers log id and file sequence, so bytes of a file's former life are never taken for new ones.
 
+use super::stamp::{FILE, Stamp};
 use crc_fast::{CrcAlgorithm, Digest};
 use std::ops::Range;
 
@@ -40,11 +39,7 @@ pub(super) const BATCH_HEADER_LEN: usize = 48;
 /// Length of an entry's header, bytes.
 pub(super) const ENTRY_HEADER_LEN: usize = 20;
 
-const FILE_MAGIC: &[u8; 8] = b"PREDALOG";
 const BATCH_MAGIC: &[u8; 4] = b"PdB1";
-const VERSION: u32 = 1;
-const MARK_AT: usize = 64;
-const FILE_CRC_RANGE: Range<usize> = 16..192;
 
 /// CRC32C of `parts` one after the other, begun from the state `seed`.
 pub(super) fn crc32c(seed: u32, parts: &[&[u8]]) -> u32 {
@@ -131,63 +126,6 @@ impl Tip {
             _ => return false,
         }
         true
-    }
-}
-
-/// The first block of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FileHeader {
-    pub(super) log_id: u64,
-    pub(super) sequence: u64,
-    /// The log before this file's first batch.
-    pub(super) tip: Tip,
-}
-
-impl FileHeader {
-    /// One block of [`BLOCK_LEN`] bytes.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut block = vec![0; BLOCK_LEN];
-        put(&mut block, 0, FILE_MAGIC);
-        put(&mut block, 8, &VERSION.to_le_bytes());
-        put(&mut block, 16, &self.log_id.to_le_bytes());
-        put(&mut block, 24, &self.sequence.to_le_bytes());
-        put(&mut block, 32, &self.tip.batch.to_le_bytes());
-        put(&mut block, 40, &self.tip.first.to_le_bytes());
-        put(&mut block, 48, &self.tip.next.to_le_bytes());
-        put(&mut block, 56, &self.tip.chain.to_le_bytes());
-        put(&mut block, 60, &(self.tip.mark.len() as u32).to_le_bytes());
-        put(&mut block, MARK_AT, &self.tip.mark);
-        let crc = crc32c(!0, &[&block[FILE_CRC_RANGE]]);
-        put(&mut block, 12, &crc.to_le_bytes());
-        block
-    }
-
-    /// The header at the start of `bytes`; a reason if there is none.
-    pub(super) fn decode(bytes: &[u8]) -> Result<FileHeader, &'static str> {
-        if bytes.len() < BLOCK_LEN {
-            return Err("the file is shorter than its header");
-        }
-        if &bytes[..8] != FILE_MAGIC {
-            return Err("the file header has no magic");
-        }
-        if u32_at(bytes, 8) != VERSION {
-            return Err("the file has a version this program does not know");
-        }
-        if u32_at(bytes, 12) != crc32c(!0, &[&bytes[FILE_CRC_RANGE]]) {
-            return Err("the file header fails its checksum");
-        }
-        let mark_len = u32_at(bytes, 60) as usize;
-        if mark_len > MARK_MAX_LEN {
-            return Err("the file header's mark is too long");
-        }
-        let tip = Tip {
-            batch: u64_at(bytes, 32),
-            chain: u32_at(bytes, 56),
-            first: u64_at(bytes, 40),
-            next: u64_at(bytes, 48),
-            mark: bytes[MARK_AT..MARK_AT + mark_len].to_vec(),
-        };
-        Ok(FileHeader { log_id: u64_at(bytes, 16), sequence: u64_at(bytes, 24), tip })
     }
 }
 
@@ -313,8 +251,8 @@ pub(super) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// `bytes`: the whole file that `header` was read from.
-    pub(super) fn new(bytes: &'a [u8], header: FileHeader) -> Scan<'a> {
-        Scan { bytes, log_id: header.log_id, sequence: header.sequence, offset: BLOCK_LEN, tip: header.tip }
+    pub(super) fn new(bytes: &'a [u8], header: Stamp) -> Scan<'a> {
+        Scan { bytes, log_id: header.log_id, sequence: header.number, offset: BLOCK_LEN, tip: header.tip }
     }
 
     /// The next batch's entries, once all are verified. After an `Err` nothing has moved.
@@ -378,7 +316,7 @@ pub struct Decoded {
 /// # Errors
 /// The reason why the first block is not a file header.
 pub fn decode_records(bytes: &[u8]) -> Result<Decoded, &'static str> {
-    let mut scan = Scan::new(bytes, FileHeader::decode(bytes)?);
+    let mut scan = Scan::new(bytes, Stamp::decode(&FILE, bytes)?);
     let mut records = Vec::new();
     loop {
         match scan.next_batch() {
@@ -417,8 +355,8 @@ mod golden {
 
     #[test]
     fn a_file_header_has_these_bytes() {
-        let header = FileHeader { log_id: 0xAABB, sequence: 3, tip: tip() };
-        let bytes = header.encode();
+        let header = Stamp { log_id: 0xAABB, number: 3, tip: tip() };
+        let bytes = header.encode(&FILE);
         assert_eq!(
             hex(&bytes[..72]),
             concat!(
@@ -428,7 +366,7 @@ mod golden {
             )
         );
         assert!(bytes[72..].iter().all(|byte| *byte == 0) && bytes.len() == BLOCK_LEN);
-        assert_eq!(FileHeader::decode(&bytes).unwrap(), header);
+        assert_eq!(Stamp::decode(&FILE, &bytes).unwrap(), header);
     }
 
     #[test]
@@ -449,7 +387,7 @@ mod golden {
         );
         assert!(buffer[94..].iter().all(|byte| *byte == 0) && buffer.len() == BLOCK_LEN);
 
-        let mut file = FileHeader { log_id: 0xAABB, sequence: 3, tip: tip() }.encode();
+        let mut file = Stamp { log_id: 0xAABB, number: 3, tip: tip() }.encode(&FILE);
         file.extend_from_slice(&buffer);
         let decoded = decode_records(&file).unwrap();
         assert_eq!(decoded.records, [(9, BLOCK_LEN + 68..BLOCK_LEN + 74)]);
@@ -459,7 +397,7 @@ mod golden {
     #[test]
     fn a_batch_without_a_next_number_is_broken() {
         let tip = Tip { batch: u64::MAX, ..Tip::new(1) };
-        let mut file = FileHeader { log_id: 1, sequence: 1, tip: tip.clone() }.encode();
+        let mut file = Stamp { log_id: 1, number: 1, tip: tip.clone() }.encode(&FILE);
         let mut batch = Vec::new();
         begin_batch(&mut batch);
         end_batch(&mut batch, 1, 1, &tip, 0);

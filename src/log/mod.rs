@@ -9,7 +9,7 @@
 //! batch       what was synced before it | entries: records, truncations, purges, resets, marks
 //! ```
 //!
-//! The bytes are in [`mod@format`], the witness's in [`witness`]. Invariants stand at the top of the file that keeps them:
+//! The bytes are in [`mod@format`] and [`stamp`], the witness's in [`witness`]. Invariants stand at the top of the file that keeps them:
 //! `format` (what makes a batch valid), `writer` (what is written when), `view` (what callers see), `recover` (what
 //! opening accepts), `witness`, `files` (what may be recycled).
 //!
@@ -45,6 +45,7 @@ mod recover;
 #[cfg(test)]
 mod sim;
 mod spares;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -59,12 +60,13 @@ use files::name_of;
 use format::{BATCH_HEADER_LEN, BLOCK_LEN, ENTRY_HEADER_LEN, Kind, Tip};
 use recover::{FoundWitness, Recovered, recover};
 use spares::Spares;
+use stamp::Stamp;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use view::{Access, View, lock};
-use witness::{Slot, Witness};
+use witness::Witness;
 use writer::Writer;
 
 /// How a log is opened.
@@ -333,7 +335,7 @@ impl Log {
     }
 
     /// Queues `records` with indices `first_index..`; they are readable when this returns. Does no I/O and never waits:
-    /// the queue is not bounded, so admit work by [`Log::queued_bytes`].
+    /// the queue is not bounded here, so bound what is appended and not yet durable (Raft's log: `consensus::admission`).
     ///
     /// # Errors
     /// Nothing was queued, and `done` is not called. `OutOfOrder`: `first_index` is not [`Log::next_index`]. `TooLong`:
@@ -510,7 +512,7 @@ fn create_witness(disk: &dyn Disk, log_id: u64, tip: &Tip) -> std::io::Result<Wi
 
 /// Brings the witness to the log's end. Where a loss is accepted, the log gets the mark first, which only the witness may
 /// have had, and the witness comes down after: a crash in between finds the loss again.
-fn settle(writer: &mut Writer, health: Health, mark: Vec<u8>, witnessed: Option<Slot>) -> std::io::Result<()> {
+fn settle(writer: &mut Writer, health: Health, mark: Vec<u8>, witnessed: Option<Stamp>) -> std::io::Result<()> {
     if health != Health::Whole {
         let queued = writer.view.change(Kind::Mark, None, Bytes::from(mark), Box::new(|_| ()));
         queued.map_err(std::io::Error::other)?;

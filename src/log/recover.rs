@@ -7,9 +7,10 @@
 
 use super::disk::{Disk, DiskFile};
 use super::files::{Files, name_of, sequence_of};
-use super::format::{Entry, FileHeader, Kind, Scan, Stop, Tip};
+use super::format::{Entry, Kind, Scan, Stop, Tip};
+use super::stamp::{FILE, Stamp};
 use super::view::{Place, Places};
-use super::witness::{self, Slot};
+use super::witness;
 use super::{Error, Health};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub(super) enum FoundWitness {
     /// There is a file, but no valid slot in it.
     Damaged,
     /// `newest`: which slot counts.
-    Valid { file: Arc<dyn DiskFile>, newest: usize, slot: Slot },
+    Valid { file: Arc<dyn DiskFile>, newest: usize, slot: Stamp },
 }
 
 /// The log as found.
@@ -108,7 +109,7 @@ impl Replay {
     fn file(&mut self, disk: &dyn Disk, sequence: u32, last: bool) -> Result<(), Error> {
         let file = disk.open(&name_of(sequence)).map_err(|source| Error::io("open a log file", source))?;
         let bytes = read_settled(file.as_ref()).map_err(|source| Error::io("read a log file", source))?;
-        let header = FileHeader::decode(&bytes).map_err(|what| Error::corrupt(sequence, 0, what))?;
+        let header = Stamp::decode(&FILE, &bytes).map_err(|what| Error::corrupt(sequence, 0, what))?;
         self.check_header(&header, sequence)?;
         self.files.push(sequence, file, bytes.len());
         let log_id = header.log_id;
@@ -126,9 +127,9 @@ impl Replay {
         Ok(())
     }
 
-    fn check_header(&mut self, header: &FileHeader, sequence: u32) -> Result<(), Error> {
-        if header.sequence != u64::from(sequence) {
-            return Err(Error::corrupt(sequence, 0, "the file header has another file's sequence number"));
+    fn check_header(&mut self, header: &Stamp, sequence: u32) -> Result<(), Error> {
+        if header.number != u64::from(sequence) {
+            return Err(Error::corrupt(sequence, 0, "the header has another file's sequence number"));
         }
         let Some((log_id, tip)) = &self.log else {
             self.places = Places::starting_at(header.tip.next);
@@ -220,6 +221,6 @@ fn whose(disk: &dyn Disk, log: Option<(u64, Tip)>, witness: &FoundWitness) -> Re
 }
 
 /// The tip of a log of which only the witness is left.
-fn nothing_left(slot: &Slot) -> Tip {
+fn nothing_left(slot: &Stamp) -> Tip {
     Tip { next: slot.tip.first, ..slot.tip.clone() }
 }

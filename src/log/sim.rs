@@ -71,6 +71,8 @@ struct State {
     pending_names: Vec<DirChange>,
     next_id: u64,
     steps: u64,
+    /// The most bytes of one file that were ever written and not synced.
+    unsynced_max: usize,
     crash_at: Option<u64>,
     fatal: Option<String>,
 }
@@ -122,6 +124,10 @@ impl SimDisk {
     /// How many changes were made so far.
     pub(super) fn steps(&self) -> u64 {
         self.lock().steps
+    }
+
+    pub(super) fn unsynced_max(&self) -> usize {
+        self.lock().unsynced_max
     }
 
     /// Lets `steps` more changes pass; the one after crashes the machine.
@@ -272,6 +278,8 @@ impl DiskFile for SimFile {
             if let Some(content) = state.contents.get_mut(&id) {
                 write(&mut content.current, offset as usize, bytes);
                 content.pending.push((offset as usize, bytes.to_vec()));
+                let unsynced = content.pending.iter().map(|(_, bytes)| bytes.len()).sum();
+                state.unsynced_max = state.unsynced_max.max(unsynced);
             }
             state.step()
         })

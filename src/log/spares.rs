@@ -3,6 +3,9 @@
 //! Writing into a file whose blocks were written before needs no metadata change, so an fdatasync costs one disk flush and
 //! not a journal commit too. New spares are filled with zeros (fallocate alone leaves extents unwritten, and turning
 //! those costs the commit again); purged files come back as they are, which [`super::format`] makes safe.
+//!
+//! Invariant: no more than [`FILL_LEN`] of zeros is on its way to the disk at any time: the log's own sync may have to
+//! wait for them.
 
 use super::disk::Disk;
 use super::view::lock;
@@ -10,7 +13,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 
 const PREFIX: &str = "spare-";
-const FILL_LEN: usize = 1 << 20;
+pub(super) const FILL_LEN: usize = 1 << 20;
 
 #[derive(Default)]
 struct State {
@@ -100,7 +103,7 @@ impl Spares {
         (state.ready.len() < self.wanted_count).then(|| next_name(&mut state))
     }
 
-    fn make(&self) -> io::Result<String> {
+    pub(super) fn make(&self) -> io::Result<String> {
         let name = next_name(&mut lock(&self.state));
         let file = self.disk.create(&name)?;
         let zeros = vec![0; FILL_LEN.min(self.file_len as usize)];
@@ -108,9 +111,9 @@ impl Spares {
         while offset < self.file_len {
             let len = (self.file_len - offset).min(zeros.len() as u64);
             file.write_at(offset, &zeros[..len as usize])?;
+            file.sync()?;
             offset += len;
         }
-        file.sync()?;
         Ok(name)
     }
 

@@ -423,11 +423,10 @@ fn a_missing_file_or_witness_is_noticed() {
 #[test]
 fn a_file_of_another_log_is_refused() {
     let (disk, _) = small_log(true);
-    let mut header = format::FileHeader { log_id: 999, sequence: 3, tip: Tip::new(999) };
     let names = kept_files(&disk);
     let last = names.iter().filter_map(|name| files::sequence_of(name)).max().unwrap();
-    header.sequence = u64::from(last);
-    disk.open(&name_of(last)).unwrap().write_at(0, &header.encode()).unwrap();
+    let header = Stamp { log_id: 999, number: u64::from(last), tip: Tip::new(999) };
+    disk.open(&name_of(last)).unwrap().write_at(0, &header.encode(&stamp::FILE)).unwrap();
     assert!(matches!(open_sim(&disk, false), Err(Error::Foreign { found: 999, .. })));
 }
 
@@ -497,6 +496,17 @@ fn whatever_the_bytes_decoding_does_not_panic() {
             assert!(whole.records.starts_with(&decoded.records), "a whole prefix or nothing");
         }
     }
+}
+
+#[test]
+fn a_spare_is_filled_in_slices_that_hold_nobody_up() {
+    let disk = SimDisk::default();
+    let file_len = 5 * spares::FILL_LEN as u64 / 2;
+    let spares = Spares::adopt(Arc::new(disk.clone()), file_len, 1, &[]).unwrap();
+    let name = spares.make().unwrap();
+    assert_eq!((disk.len_of(&name) as u64, disk.unsynced_max()), (file_len, spares::FILL_LEN));
+    let after = disk.after_crash(Loss::All, &mut Rng(1));
+    assert_eq!(after.names(), Vec::<String>::new(), "its name is not durable yet, and need not be");
 }
 
 #[test]

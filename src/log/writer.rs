@@ -9,8 +9,9 @@
 use super::Error;
 use super::disk::Disk;
 use super::files::{Files, name_of};
-use super::format::{self, BATCH_HEADER_LEN, BLOCK_LEN, ENTRY_HEADER_LEN, FileHeader, Kind, Tip};
+use super::format::{self, BATCH_HEADER_LEN, BLOCK_LEN, ENTRY_HEADER_LEN, Kind, Tip};
 use super::spares::Spares;
+use super::stamp::{FILE, Stamp};
 use super::view::{Done, Item, Place, View, Work};
 use super::witness::Witness;
 use std::collections::VecDeque;
@@ -162,8 +163,8 @@ impl Writer {
         let sequence = last.checked_add(1).ok_or_else(|| io::Error::other("the file numbers are used up"))?;
         let spare = self.spares.take()?;
         let file = self.disk.open(&spare)?;
-        let header = FileHeader { log_id: self.log_id, sequence: u64::from(sequence), tip: self.tip.clone() };
-        file.write_at(0, &header.encode())?;
+        let header = Stamp { log_id: self.log_id, number: u64::from(sequence), tip: self.tip.clone() };
+        file.write_at(0, &header.encode(&FILE))?;
         file.sync()?;
         self.disk.rename(&spare, &name_of(sequence))?;
         self.disk.sync_dir()?;

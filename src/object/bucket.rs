@@ -60,6 +60,7 @@ impl From<Lost> for Failure {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::Never(why) => Failure::Never(Error::Unavailable(why)),
+            Lost::Overloaded => Failure::Never(Error::Overloaded),
             Lost::Unknown(why) => Failure::Unknown(why),
         }
     }

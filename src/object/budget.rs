@@ -1,7 +1,10 @@
 //! Memory for bytes in flight: one budget for the process.
 //!
-//! Invariant: a request takes all it will ever hold at once, before its first byte, and gives it back when it ends:
-//! nobody who holds memory waits for more.
+//! Invariants
+//! - A request takes all it will ever hold at once, before its first byte, and gives it back when it ends: nobody who
+//!   holds memory waits for more.
+//! - A body that is kept in the catalog holds its memory until the fate of its command is known. How much of commands
+//!   may be on its way beyond that (their proposers wait no longer) is bounded where they are proposed: `Overloaded`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -132,7 +132,10 @@ impl From<file::Error> for Error {
 
 impl From<LedgerError> for Error {
     fn from(error: LedgerError) -> Self {
-        Error::Unavailable(error.to_string())
+        match error {
+            LedgerError::Overloaded => Error::Overloaded,
+            LedgerError::Unknown(_) | LedgerError::Unavailable(_) => Error::Unavailable(error.to_string()),
+        }
     }
 }
 

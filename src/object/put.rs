@@ -37,10 +37,12 @@ pub(super) enum Held {
     Chunk,
 }
 
-/// A fresh id, and the file under it if there is one. Dropped: the file goes, then the id.
+/// A fresh id, and the file under it if there is one; or the memory of a body that goes with the command. Dropped: the
+/// file goes, then the id, then the memory.
 pub(super) struct Fresh {
     file: Option<Files>,
     id: FreshId,
+    _memory: Option<Permit>,
 }
 
 impl Fresh {
@@ -159,7 +161,7 @@ impl Sink {
             writer.finish()?;
         }
         drop(permit);
-        Ok((digested, Fresh { file: Some(files), id }))
+        Ok((digested, Fresh { file: Some(files), id, _memory: None }))
     }
 }
 
@@ -251,7 +253,7 @@ impl Store {
         let batch = intake.batch().await?;
         let digests = Digests::new(algorithms);
         if batch.is_last && batch.len_bytes <= inline_max_bytes {
-            let fresh = Fresh { file: None, id };
+            let fresh = Fresh { file: None, id, _memory: Some(permit) };
             return receive_inline(batch, digests, fresh, incoming.md5, &intake.source.promised());
         }
         let batch = self.admit_unannounced(&intake, batch)?;
@@ -317,7 +319,7 @@ impl Store {
 
     /// A fresh id without a file.
     pub(super) async fn fresh(&self) -> Result<Fresh, Error> {
-        Ok(Fresh { file: None, id: self.session.fresh_id().await? })
+        Ok(Fresh { file: None, id: self.session.fresh_id().await?, _memory: None })
     }
 }
 

@@ -74,6 +74,8 @@ struct Reads {
 pub(super) enum Lost {
     /// It did not happen and will not.
     Never(String),
+    /// The same, because too much else is on its way.
+    Overloaded,
     /// It may have happened.
     Unknown(String),
 }
@@ -82,6 +84,7 @@ impl From<Lost> for Error {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::Never(why) | Lost::Unknown(why) => Error::Unavailable(why),
+            Lost::Overloaded => Error::Overloaded,
         }
     }
 }
@@ -161,7 +164,8 @@ impl Session {
                 }
                 Ok(outcome) => return Ok(outcome),
                 Err(LedgerError::Unavailable(why)) if !unknown => return Err(Lost::Never(why)),
-                Err(LedgerError::Unavailable(why) | LedgerError::Unknown(why)) => why,
+                Err(LedgerError::Overloaded) if !unknown => return Err(Lost::Overloaded),
+                Err(error) => error.to_string(),
             };
             unknown = true;
             if self.env.clock.monotonic() >= deadline {
@@ -274,7 +278,7 @@ async fn open_session(env: &Env, ledger: &dyn Ledger, gateway: &str, patience: D
         let why = match ledger.propose(envelope).await {
             Ok(Outcome::Session(id)) => return Ok(id),
             Ok(outcome) => return Err(Error::Unavailable(format!("no session was opened: {outcome:?}"))),
-            Err(LedgerError::Unavailable(why) | LedgerError::Unknown(why)) => why,
+            Err(error) => error.to_string(),
         };
         if env.clock.monotonic() >= deadline {
             return Err(Error::Unavailable(why));

@@ -425,24 +425,10 @@ impl S3d {
         shell::files_under(&chunks)
     }
 
-    /// Moves what is in the stopped catalog's write-ahead log into its database.
-    ///
-    /// # Errors
-    /// When there is no catalog, or it cannot be opened.
-    pub fn checkpoint_catalog(&self) -> Result<()> {
-        let files = shell::files_under(&self.data_dir.join("catalog"))?;
-        let databases = files.iter().filter(|(file, _)| file.extension().is_some_and(|extension| extension == "db"));
-        for (database, _) in databases {
-            let connection = rusqlite::Connection::open(database)?;
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        }
-        Ok(())
-    }
-
     /// Every blob of at least `min_bytes` in the stopped catalog, whatever its table is called.
     ///
     /// # Errors
-    /// As [`S3d::checkpoint_catalog`].
+    /// When there is no catalog, or it cannot be opened.
     pub fn catalog_blobs(&self, min_bytes: usize) -> Result<Vec<Vec<u8>>> {
         // A copy: SQLite would move the write-ahead log into the database.
         let copy = tempfile::tempdir()?;

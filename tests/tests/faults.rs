@@ -226,29 +226,22 @@ fn an_answer_that_is_cut_short_is_logged_as_such() -> Result<()> {
     ensure!(s3d.endpoint()?.connect()?.call(&get).is_err(), "damaged bytes were served whole");
     s3d.stop()?;
     let log = s3d.log_text();
-    // The client asks a second time, on a fresh connection.
-    let requests: Vec<_> = log.lines().filter(|line| line.contains("\"GetObject\"")).collect();
-    ensure!(!requests.is_empty(), "no line for the request");
-    for request in &requests {
-        ensure!(request.contains("InternalError") && request.contains("cut=true"), "{request}");
-    }
     let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
-    let each_names_it = errors.iter().all(|line| line.contains("\"cut\""));
-    ensure!(errors.len() == requests.len() && each_names_it, "not one line a request about it: {errors:?}");
+    ensure!(errors.len() == 1 && errors[0].contains("\"cut\""), "not one line about it: {errors:?}");
+    let request = log.lines().find(|line| line.contains("\"GetObject\"")).context("no line for the request")?;
+    ensure!(request.contains("InternalError") && request.contains("cut=true"), "{request}");
     Ok(())
 }
 
-/// Stores tiny objects and stops; their sealed bytes are in the catalog's files then.
+/// Stores tiny objects; their bytes are in the catalog's files then.
 fn tiny_objects() -> Result<(S3d, Objects)> {
-    let mut s3d = S3d::start(config())?;
+    let s3d = S3d::start(config())?;
     let mut s3 = s3d.s3()?;
     s3.create_bucket("flips")?;
     let objects: Objects = (0..8).map(|index| (format!("tiny-{index}"), body(1000 + index, TINY_BYTES))).collect();
     for (key, bytes) in &objects {
         s3.put("flips", key, bytes.clone())?.expect(200)?;
     }
-    s3d.stop()?;
-    s3d.expect_clean()?;
     Ok((s3d, objects))
 }
 
@@ -286,7 +279,8 @@ fn count_unreadable(s3: &mut S3, objects: &[(String, Vec<u8>)]) -> Result<usize>
 #[test]
 fn a_flipped_bit_of_a_tiny_object_is_never_served() -> Result<()> {
     let (mut s3d, objects) = tiny_objects()?;
-    s3d.checkpoint_catalog()?;
+    s3d.stop()?; // leaves nothing in the catalog's write-ahead log
+    s3d.expect_clean()?;
     let flipped = flip_stored(&s3d, ".db")?;
     let check = s3d.check()?;
     ensure!(!check.clean, "{flipped} flipped bits, and s3d check found nothing");
@@ -304,6 +298,7 @@ fn a_flipped_bit_of_a_tiny_object_is_never_served() -> Result<()> {
 #[test]
 fn a_flipped_bit_of_the_catalogs_wal_loses_nothing() -> Result<()> {
     let (mut s3d, objects) = tiny_objects()?;
+    s3d.kill();
     flip_stored(&s3d, ".db-wal")?;
     if s3d.restart().is_err() {
         // Refusing to start serves no wrong bytes either, and says so.

@@ -145,6 +145,15 @@ impl Catalog {
         Ok(())
     }
 
+    /// Ends the threads of the catalog and leaves all that was applied in the database alone, without a WAL. Queries
+    /// are answered with `Closed` from now on. A catalog that has failed is left as it is.
+    ///
+    /// # Errors
+    /// `Sqlite`: the disk. The next opening goes on from the WAL.
+    pub fn close(self) -> Result<(), Error> {
+        if self.failed { Ok(()) } else { self.store.close() }
+    }
+
     /// Makes everything applied so far survive a power cut (sync and checkpoint): the log before it may go.
     ///
     /// # Errors

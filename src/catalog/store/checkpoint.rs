@@ -2,12 +2,14 @@
 //!
 //! Invariants
 //! - Below [`LIMIT_PAGES`] the writer never checkpoints by itself.
-//! - A checkpoint that fails (its fsync, say) ends the catalog at the next commit: it is never tried again.
+//! - A checkpoint that fails (its fsync, say) ends the catalog at the next commit: it is never tried again, nor by
+//!   SQLite when a connection is closed.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -23,9 +25,10 @@ const TRUNCATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A checkpoint copies pages; it reads hardly any.
 const CACHE_BYTES: u64 = 256 << 10;
 
-/// Wakes the checkpoint thread; dropped, it ends it.
+/// Wakes the checkpoint thread; dropped, it ends it and waits for its end.
 pub(super) struct Checkpointer {
-    wake: SyncSender<()>,
+    /// None once it is being dropped.
+    thread: Option<(SyncSender<()>, JoinHandle<()>)>,
     failed: Arc<AtomicBool>,
 }
 
@@ -36,8 +39,9 @@ impl Checkpointer {
         let (wake, woken) = sync_channel(1);
         let failed = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&failed);
-        std::thread::Builder::new().name("checkpoint".into()).spawn(move || run(&connection, &woken, &flag))?;
-        Ok(Checkpointer { wake, failed })
+        let builder = std::thread::Builder::new().name("checkpoint".into());
+        let thread = builder.spawn(move || run(&connection, &woken, &flag))?;
+        Ok(Checkpointer { thread: Some((wake, thread)), failed })
     }
 
     pub(super) fn after_commit(&self, writer: &Connection) -> Result<(), Error> {
@@ -55,9 +59,21 @@ impl Checkpointer {
     }
 
     fn wake(&self) -> Result<(), Error> {
-        match self.wake.try_send(()) {
-            Ok(()) | Err(TrySendError::Full(())) => Ok(()),
-            Err(TrySendError::Disconnected(())) => Err(Error::Sqlite("the checkpoint thread is gone".into())),
+        match self.thread.as_ref().map(|(wake, _)| wake.try_send(())) {
+            Some(Ok(()) | Err(TrySendError::Full(()))) => Ok(()),
+            Some(Err(TrySendError::Disconnected(()))) | None => {
+                Err(Error::Sqlite("the checkpoint thread is gone".into()))
+            }
+        }
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        if let Some((wake, thread)) = self.thread.take() {
+            drop(wake);
+            // If it panicked, nothing more was checkpointed, and nothing is lost.
+            let _ = thread.join();
         }
     }
 }
@@ -85,7 +101,7 @@ pub(super) fn passive(connection: &Connection) -> Result<(), Error> {
 }
 
 /// Empties the WAL, or gives up after a while: then the next commit tries again.
-fn truncate(writer: &Connection) -> Result<(), Error> {
+pub(super) fn truncate(writer: &Connection) -> Result<(), Error> {
     writer.busy_timeout(TRUNCATE_TIMEOUT)?;
     writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(writer.busy_timeout(Duration::ZERO)?)

@@ -123,6 +123,13 @@ impl Store {
         checkpoint::passive(&self.connection)
     }
 
+    /// Ends the threads, then moves all of the WAL into the database. What is asked of the readers afterwards fails.
+    pub(super) fn close(self) -> Result<(), Error> {
+        self.readers.close();
+        drop(self.checkpointer);
+        checkpoint::truncate(&self.connection)
+    }
+
     fn database(&self) -> PathBuf {
         current::state_dir(&self.dir, self.number).join(DATABASE)
     }
@@ -200,6 +207,7 @@ fn open_connection(database: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     keep_plans(&connection)?;
     Ok(connection)
 }

@@ -4,11 +4,13 @@
 //! - A query's snapshot begins after the query was queued, so it sees all that was applied before: queries that share
 //!   a transaction were all queued before it began.
 //! - After [`Readers::reopen`] returns, a query that is queued sees the new database.
+//! - After [`Readers::close`] returns, nobody has the database open, and every query is answered with `Closed`.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
@@ -23,7 +25,7 @@ const SHARE_MAX: usize = 16;
 
 type Query = Box<dyn FnOnce(Result<&View<'_>, &Error>) + Send>;
 
-/// Handles for queries; cheap to clone. The threads end with the last of them.
+/// Handles for queries; cheap to clone. The threads end when they are closed, or with the last of the handles.
 #[derive(Clone)]
 pub struct Readers {
     pool: Arc<Pool>,
@@ -31,6 +33,7 @@ pub struct Readers {
 
 struct Pool {
     shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -54,6 +57,16 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn push(&self, query: Query) -> Result<(), Error> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(Error::Closed);
+        }
+        queue.queries.push_back(query);
+        self.filled.notify_one();
+        Ok(())
+    }
+
     /// Waits for queries. Returns some of them with the database they want; none: the pool is closed.
     fn take(&self) -> Option<(Vec<Query>, PathBuf, u64)> {
         let mut queue = self.lock();
@@ -69,10 +82,17 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
+    }
+}
+
 impl Drop for Pool {
+    /// Waits for no thread: a query that is running may be what drops the last handle.
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.filled.notify_all();
+        self.shared.close();
     }
 }
 
@@ -81,11 +101,21 @@ impl Readers {
         let reader_count = reader_count.max(1);
         let queue = Queue { queries: VecDeque::new(), database, generation: 0, closed: false };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), filled: Condvar::new(), reader_count, cache_bytes });
+        let mut threads = Vec::with_capacity(reader_count);
         for index in 0..reader_count {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("catalog-read-{index}")).spawn(move || serve(&shared))?;
+            let builder = std::thread::Builder::new().name(format!("catalog-read-{index}"));
+            threads.push(builder.spawn(move || serve(&shared))?);
         }
-        Ok(Readers { pool: Arc::new(Pool { shared }) })
+        Ok(Readers { pool: Arc::new(Pool { shared, threads: Mutex::new(threads) }) })
+    }
+
+    /// Answers what is queued, and ends the threads. Blocking.
+    pub(super) fn close(&self) {
+        self.pool.shared.close();
+        let threads = std::mem::take(&mut *self.pool.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // Queries that panic are caught: a thread ends in no other way.
+        threads.into_iter().for_each(|thread| drop(thread.join()));
     }
 
     pub(super) fn reopen(&self, database: PathBuf) {
@@ -97,7 +127,7 @@ impl Readers {
     /// Runs `query` on a reader thread, in one read transaction (one snapshot), which it may share with others.
     ///
     /// # Errors
-    /// The query's own; `Sqlite`: no snapshot could be taken; `Closed`: the query panicked.
+    /// The query's own; `Sqlite`: no snapshot could be taken; `Closed`: they are closed, or the query panicked.
     pub async fn read<R: Send + 'static>(
         &self,
         query: impl FnOnce(&View<'_>) -> Result<R, Error> + Send + 'static,
@@ -108,8 +138,7 @@ impl Readers {
             // Whoever asked may have gone away.
             let _ = answer.send(result);
         };
-        self.pool.shared.lock().queries.push_back(Box::new(run));
-        self.pool.shared.filled.notify_one();
+        self.pool.shared.push(Box::new(run))?;
         answered.await.unwrap_or(Err(Error::Closed))
     }
 

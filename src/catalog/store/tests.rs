@@ -253,3 +253,23 @@ fn checkpoints_keep_the_wal_short() {
         store.sync().unwrap();
     }
 }
+
+#[test]
+fn a_closed_catalog_has_no_wal_and_nothing_open() {
+    let world = small_world();
+    let dir = tempfile::tempdir().unwrap();
+    let mut catalog = open(&dir);
+    catalog.apply(&world.log).unwrap();
+    let readers = catalog.readers();
+    assert!(block_on(readers.read(|view| view.applied_index())).unwrap() > LogIndex(0));
+    let wal = dir.path().join("state-1/fsm.db-wal");
+    assert!(std::fs::metadata(&wal).unwrap().len() > 0);
+    catalog.close().unwrap();
+    assert_eq!(std::fs::metadata(&wal).unwrap().len(), 0);
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let open_files: Vec<_> = descriptors.filter_map(|open| std::fs::read_link(open.path()).ok()).collect();
+    assert!(!open_files.iter().any(|file| file.starts_with(dir.path())), "{open_files:?}");
+    assert!(matches!(block_on(readers.read(|view| view.applied_index())), Err(Error::Closed)));
+    std::fs::remove_file(wal).unwrap();
+    assert_eq!(dump(&open(&dir)), dump(&world.catalog));
+}

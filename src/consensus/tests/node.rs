@@ -1,5 +1,6 @@
 //! A node that runs: proposals, barriers, trimming, errors.
 
+use futures::FutureExt;
 use futures::future::join_all;
 
 use super::super::{Command as RaftCommand, Raft};
@@ -100,4 +101,39 @@ async fn a_stopped_node_says_so() {
     assert!(matches!(proposed, Err(LedgerError::Unavailable(_))), "{proposed:?}");
     let read = raft.barrier().await;
     assert!(matches!(read, Err(LedgerError::Unavailable(_))), "{read:?}");
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_is_bounded_and_the_rest_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let raft = Raft::open(Options { queue_len_bytes: 8 << 10, ..options(dir.path()) }, Alone).await.unwrap();
+    let mut gateway = Gateway::new(&raft, "bucket", 200).await;
+    // Polled one after another before the first can be answered: there is room for two units each.
+    let proposals = keys("k", 100).iter().map(|key| gateway.put(key)).map(|put| raft.propose(put)).collect::<Vec<_>>();
+    let outcomes = join_all(proposals).await;
+    let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(LedgerError::Overloaded))).count();
+    assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (4, 96), "{outcomes:?}");
+    assert_eq!((raft.status().queued_bytes, counts(&raft, gateway.bucket).await), (0, (4, 0)));
+    let put = gateway.put("later");
+    assert!(matches!(raft.propose(put).await.unwrap(), Outcome::Written(_)));
+    raft.shutdown().await;
+}
+
+/// The command stays in the queue, and so does its room.
+#[tokio::test]
+async fn a_proposer_that_goes_away_gives_no_room_back_before_its_command_is_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let raft = Raft::open(Options { queue_len_bytes: 8 << 10, ..options(dir.path()) }, Alone).await.unwrap();
+    let mut gateway = Gateway::new(&raft, "bucket", 200).await;
+    for key in keys("k", 4) {
+        // One poll hands it over.
+        assert!(raft.propose(gateway.put(&key)).now_or_never().is_none());
+    }
+    assert!(raft.status().queued_bytes > 0, "nothing ran in between");
+    assert!(matches!(raft.propose(gateway.put("k")).await, Err(LedgerError::Overloaded)));
+    while raft.status().queued_bytes > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert_eq!(counts(&raft, gateway.bucket).await, (4, 0));
+    raft.shutdown().await;
 }

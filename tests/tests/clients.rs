@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use predastore_tests::clients::Clients;
-use predastore_tests::knobs::{Need, can_run, flag, number, say};
-use predastore_tests::random::{Rng, body};
+use predastore_tests::knobs::{Need, can_run, flag, say};
+use predastore_tests::random::body;
 use predastore_tests::s3d::{Config, S3d};
 use predastore_tests::tree::{Names, contents, make_tree, same_tree};
 

@@ -1,11 +1,8 @@
 """boto3: ListObjects v1 and v2 of ten thousand keys with many page sizes, prefixes, delimiters, awkward keys."""
 
-import os
 import random
 
 from common import *
-
-PAGE_SIZES = [int(size) for size in os.environ.get("PAGE_SIZES", "1000,999,64").split(",")]
 
 AWKWARD = [
     "a", "a/", "a/b", "a//b", "a-b", "a0", "/a", "//", "/", "a b", "a+b", "a%2Fb", "ä", "ä/ö", "日本/語", "🦀", "🦀/x", "x\u0301", "é", "e\u0301",
@@ -70,12 +67,12 @@ BUCKET = new_bucket()
 fill(BUCKET, KEYS)
 
 
-def test_ten_thousand_keys_with_every_page_size():
+def test_ten_thousand_keys():
+    """The suite `listing` has every page size."""
     wanted = expected(KEYS)
-    for page_size in PAGE_SIZES:
+    for page_size in (1000, 997, 64):
         equal(listed("list_objects_v2", BUCKET, page_size), wanted, page_size)
-    for page_size in PAGE_SIZES[::10]:
-        equal(listed("list_objects", BUCKET, page_size), wanted, page_size)
+    equal(listed("list_objects", BUCKET, 731), wanted)
 
 
 def test_small_pages():
@@ -149,8 +146,9 @@ def test_awkward_keys():
         equal(s3.get_object(Bucket=bucket, Key=key)["Body"].read(), key.encode()[:20], key)
         equal(s3.head_object(Bucket=bucket, Key=key)["ContentLength"], len(key.encode()[:20]), key)
     # boto3 asks for encoding-type=url by itself and decodes.
-    for page_size in (1, 2, 3, 5, 1000):
+    for page_size in (1, 2, 5, 1000):
         equal(listed("list_objects_v2", bucket, page_size), expected(AWKWARD), page_size)
+    for page_size in (3, 1000):
         equal(listed("list_objects", bucket, page_size), expected(AWKWARD), page_size)
         for delimiter in ("/", "b", "ö", "🦀"):
             equal(listed("list_objects_v2", bucket, page_size, Delimiter=delimiter), expected(AWKWARD, "", delimiter), (page_size, delimiter))

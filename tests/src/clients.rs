@@ -71,14 +71,14 @@ impl Clients {
         run(&mut aws)
     }
 
-    /// Runs `tests/clients/SCRIPT` under Python with boto3 and these variables in its environment; its standard output.
+    /// Runs `tests/clients/SCRIPT` under Python with boto3; its standard output.
     ///
     /// # Errors
     /// When it fails, with what it printed.
-    pub fn python(&self, script: &str, variables: &[(&str, String)]) -> Result<String> {
+    pub fn python(&self, script: &str) -> Result<String> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
         let mut python = Command::new(venv_program("python3"));
-        python.arg(file).env("PYTHONDONTWRITEBYTECODE", "1").envs(variables.iter().cloned());
+        python.arg(file).env("PYTHONDONTWRITEBYTECODE", "1");
         self.aws_environment(&mut python)?;
         run(&mut python)
     }

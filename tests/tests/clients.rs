@@ -1,6 +1,5 @@
 //! Real clients over TLS, as their users run them. Larger forms: `PREDASTORE_TEST_TREE`: files of each tree;
-//! `PREDASTORE_TEST_PAGE_SIZES`: how many page sizes list ten thousand keys; `PREDASTORE_TEST_LARGE=1`: the multipart object
-//! has 6 GiB instead of 600 MiB.
+//! `PREDASTORE_TEST_LARGE=1`: the multipart object has 6 GiB instead of 600 MiB.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,8 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use predastore_tests::clients::Clients;
-use predastore_tests::knobs::{Need, can_run, flag, number, say};
-use predastore_tests::random::{Rng, body};
+use predastore_tests::knobs::{Need, can_run, flag, say};
+use predastore_tests::random::body;
 use predastore_tests::s3d::{Config, S3d};
 use predastore_tests::tree::{Names, contents, make_tree, same_tree};
 
@@ -91,12 +90,8 @@ fn aws_cli_session(s3d: &S3d, clients: &Clients) -> Result<()> {
 }
 
 fn boto(script: &str) -> Result<()> {
-    boto_with(script, &[])
-}
-
-fn boto_with(script: &str, variables: &[(&str, String)]) -> Result<()> {
     let (s3d, clients) = box_and_clients()?;
-    explained(&s3d, clients.python(script, variables).map(drop))
+    explained(&s3d, clients.python(script).map(drop))
 }
 
 #[test]
@@ -111,18 +106,7 @@ fn boto3_multipart() -> Result<()> {
 
 #[test]
 fn boto3_listing() -> Result<()> {
-    boto_with("boto_listing.py", &[("PAGE_SIZES", page_sizes().join(","))])
-}
-
-/// Page sizes, of the thousand that there are: the largest two, and as many more at random. Small ones take many requests: they
-/// come when all are asked for.
-fn page_sizes() -> Vec<String> {
-    let mut rng = Rng::for_test("boto3_listing");
-    let count = number("PREDASTORE_TEST_PAGE_SIZES", 10);
-    if count >= 1000 {
-        return (1..=1000).map(|size: u64| size.to_string()).collect();
-    }
-    [1000, 999].into_iter().chain((2..count).map(|_| 40 + rng.below(959))).map(|size: u64| size.to_string()).collect()
+    boto("boto_listing.py")
 }
 
 #[test]

@@ -32,7 +32,9 @@ fn write(form: Form, unix_ms: i64) -> String {
 }
 
 fn read(form: Form, text: &str) -> Option<OffsetDateTime> {
-    Some(PrimitiveDateTime::parse(text, form).ok()?.assume_utc())
+    let read = PrimitiveDateTime::parse(text, form).ok()?.assume_utc();
+    // The parser takes a sign before the year; none of the forms has one.
+    (read.year() >= 0).then_some(read)
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, for `Last-Modified` and `Date`.
@@ -108,9 +110,16 @@ mod tests {
 
     #[test]
     fn malformed_dates_are_none() {
-        for text in ["", "yesterday", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 32 Nov 1994 08:49:37 GMT"] {
+        for text in [
+            "",
+            "yesterday",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 32 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov -1994 08:49:37 GMT",
+        ] {
             assert_eq!(parse_http_date(text), None, "{text}");
         }
+        assert_eq!(parse_iso_8601_ms("-1994-11-06T08:49:37Z"), None);
         for text in
             ["", "19941106T084937", "19941306T084937Z", "1994-11-06T08:49:37Z", "19941106T084937ZZ", "1994110éT08493"]
         {

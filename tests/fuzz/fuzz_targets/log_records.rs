@@ -22,16 +22,26 @@ use predastore::log::{MARK_MAX_LEN, decode_records};
 const BLOCK_LEN: usize = 4096;
 const RECORD: u32 = 1;
 
-/// CRC32C from the state `seed`, bit by bit.
-fn crc32c(seed: u32, parts: &[&[u8]]) -> u32 {
-    let mut state = seed;
-    for byte in parts.iter().copied().flatten() {
-        state ^= u32::from(*byte);
-        for _ in 0..8 {
+/// CRC32C of each byte alone.
+const TABLE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut state, mut bit) = (byte as u32, 0);
+        while bit < 8 {
             state = (state >> 1) ^ (0x82f6_3b78 & (state & 1).wrapping_neg());
+            bit += 1;
         }
+        table[byte] = state;
+        byte += 1;
     }
-    !state
+    table
+};
+
+/// CRC32C from the state `seed`.
+fn crc32c(seed: u32, parts: &[&[u8]]) -> u32 {
+    let step = |state: u32, byte: &u8| (state >> 8) ^ TABLE[(state as u8 ^ byte) as usize];
+    !parts.iter().copied().flatten().fold(seed, step)
 }
 
 fn words(numbers: &[u64]) -> Vec<u8> {

@@ -34,7 +34,7 @@ fn write(form: Form, unix_ms: i64) -> String {
 fn read(form: Form, text: &str) -> Option<OffsetDateTime> {
     let read = PrimitiveDateTime::parse(text, form).ok()?.assume_utc();
     // The parser takes a sign before the year; none of the forms has one.
-    (read.year() >= 0).then_some(read)
+    (read.year() >= 0 && !text.contains('+')).then_some(read)
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, for `Last-Modified` and `Date`.
@@ -116,6 +116,7 @@ mod tests {
             "Sun, 06 Nov 1994 08:49:37 CET",
             "Sun, 32 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov -1994 08:49:37 GMT",
+            "Sun, 06 Nov +1994 08:49:37 GMT",
         ] {
             assert_eq!(parse_http_date(text), None, "{text}");
         }

@@ -241,7 +241,7 @@ fn a_storage_class_is_shown_as_it_was_sent() -> Result<()> {
     let (_s3d, mut s3) = bucket()?;
     let versioned = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
     s3.call(s3.request("PUT", "http", "", "versioning", versioned))?.expect(200)?;
-    for (key, class) in [("cold", "GLACIER"), ("cold", "STANDARD_IA"), ("plain", "STANDARD")] {
+    for (key, class) in [("cold", "GLACIER_IR"), ("cold", "STANDARD_IA"), ("plain", "STANDARD")] {
         s3.call(s3.request("PUT", "http", key, "", "x").header("x-amz-storage-class", class))?.expect(200)?;
     }
     ensure!(s3.head("http", "cold")?.get("x-amz-storage-class") == Some("STANDARD_IA"));
@@ -253,7 +253,7 @@ fn a_storage_class_is_shown_as_it_was_sent() -> Result<()> {
     for query in ["", "list-type=2"] {
         ensure!(classes(&mut s3, query)? == ["STANDARD_IA", "STANDARD"], "{query}");
     }
-    ensure!(classes(&mut s3, "versions")? == ["STANDARD_IA", "GLACIER", "STANDARD"]);
+    ensure!(classes(&mut s3, "versions")? == ["STANDARD_IA", "GLACIER_IR", "STANDARD"]);
     let request = s3.request("GET", "http", "cold", "attributes", "").header("x-amz-object-attributes", "StorageClass");
     let attributes = s3.call(request)?.expect(200)?.text();
     ensure!(attributes.contains("<StorageClass>STANDARD_IA</StorageClass>"), "{attributes}");

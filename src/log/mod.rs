@@ -9,9 +9,9 @@
 //! batch       what was synced before it | entries: records, truncations, purges, resets, marks
 //! ```
 //!
-//! The bytes are in [`mod@format`] and [`stamp`], the witness's in [`witness`]. Invariants stand at the top of the file that keeps them:
-//! `format` (what makes a batch valid), `writer` (what is written when), `view` (what callers see), `recover` (what
-//! opening accepts), `witness`, `files` (what may be recycled).
+//! The bytes are in [`mod@format`] and [`stamp`], the witness's in [`witness`]. Invariants stand at the top of the file
+//! that keeps them: `format` (what makes a batch valid), `writer` (what is written when), `view` (what callers see),
+//! `recover` (what opening accepts), `witness`, `files` (what may be recycled).
 //!
 //! # What is never overwritten
 //!
@@ -416,11 +416,6 @@ impl Log {
     /// Index of the first record that is not durable yet; the next index if all are.
     pub fn durable_index(&self) -> u64 {
         self.inner.view.lock().placed_next()
-    }
-
-    /// Payload bytes queued and not yet durable.
-    pub fn queued_bytes(&self) -> usize {
-        self.inner.view.lock().queued_bytes()
     }
 
     /// Counters and gauges, for metrics.

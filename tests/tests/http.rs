@@ -362,8 +362,10 @@ fn refusals_name_what_they_are_about() -> Result<()> {
     s3.expect_body("http", "key", b"x")?;
 
     // A preflight is answered the same to everybody; a request of HTTP/1.1 has a Host.
-    let preflight = Request::new("OPTIONS", "/http/key", "").header("Host", s3.endpoint.authority());
-    ensure!(s3d.endpoint()?.connect()?.call(&preflight)?.expect(501)?.code() == "NotImplemented");
+    for path in ["/http", "/http/key"] {
+        let preflight = Request::new("OPTIONS", path, "").header("Host", s3.endpoint.authority());
+        ensure!(s3d.endpoint()?.connect()?.call(&preflight)?.expect(501)?.code() == "NotImplemented");
+    }
     let mut connection = s3d.endpoint()?.connect()?;
     connection.write(b"GET /http/key HTTP/1.1\r\n\r\n")?;
     connection.response("GET")?.expect(400).map(drop)

@@ -183,7 +183,7 @@ impl App {
 
     /// Denies by default: the operation's action on its bucket, and reading the source of a copy.
     fn authorize(&self, operation: Operation, request: &Request) -> Result<(), S3Error> {
-        if operation == Operation::OptionsObject {
+        if operation.is_preflight() {
             // A preflight carries no identity, and is answered the same to everybody: that it is not implemented.
             return Ok(());
         }

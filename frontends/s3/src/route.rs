@@ -171,6 +171,7 @@ operations! {
     DeleteBucketWebsite DELETE Bucket ["website"] Nothing, "s3:DeleteBucketWebsite";
     DeletePublicAccessBlock DELETE Bucket ["publicAccessBlock"] Nothing, "s3:PutBucketPublicAccessBlock";
     DeleteBucket DELETE Bucket [] Nothing, "s3:DeleteBucket";
+    OptionsBucket OPTIONS Bucket [] Nothing, "";
 
     GetObjectAcl GET Object ["acl"] Nothing, "s3:GetObjectAcl" "s3:GetObjectVersionAcl";
     GetObjectAttributes GET Object ["attributes"] Nothing, "s3:GetObjectAttributes" "s3:GetObjectVersionAttributes";
@@ -217,6 +218,11 @@ impl Operation {
             Some(row) => row.check(query),
             None => Err(no_operation(method, level, &named)),
         }
+    }
+
+    /// Whether it is a CORS preflight, which carries no identity.
+    pub fn is_preflight(self) -> bool {
+        matches!(self, Operation::OptionsBucket | Operation::OptionsObject)
     }
 
     /// The IAM action to authorize. `versioned`: the request names a version. Empty for a CORS preflight, which
@@ -461,7 +467,7 @@ mod tests {
         assert_eq!(Operation::PutObject.action(true), "s3:PutObject");
         for operation in Operation::ALL {
             let action = operation.action(false);
-            assert!(action.contains(':') || *operation == Operation::OptionsObject, "{operation:?}");
+            assert!(action.contains(':') || operation.is_preflight(), "{operation:?}");
         }
     }
 }

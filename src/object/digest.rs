@@ -1,12 +1,14 @@
 //! Digests of a body on its way in, and of an upload from its parts.
 
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
-use md5::{Digest as _, Md5};
+use md5::Digest as _;
 
 use crate::catalog::{Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Part, Version};
 
 use super::Error;
+use super::lanes::Md5;
 
 /// All digests of one run of bytes, as it streams by.
 pub(super) struct Digests {
@@ -46,6 +48,15 @@ impl Digests {
         self.hashers.iter_mut().for_each(|(_, hasher)| hasher.update(bytes));
     }
 
+    /// As [`Digests::update`] for each of `runs`, sharing the work with other bodies that come in now. Blocks.
+    pub(super) fn update_all(&mut self, runs: &[Bytes]) {
+        self.len_bytes += runs.iter().map(|run| run.len() as u64).sum::<u64>();
+        self.md5.update_among_others(runs);
+        for (_, hasher) in &mut self.hashers {
+            runs.iter().for_each(|run| hasher.update(run));
+        }
+    }
+
     pub(super) fn finish(self) -> Digested {
         let full = |(algorithm, hasher): (ChecksumAlgorithm, Hasher)| Checksum {
             algorithm,
@@ -53,7 +64,7 @@ impl Digests {
             value: hasher.finish(algorithm),
         };
         let checksums = self.hashers.into_iter().map(full).collect();
-        Digested { len_bytes: self.len_bytes, md5: self.md5.finalize().into(), checksums }
+        Digested { len_bytes: self.len_bytes, md5: self.md5.finish(), checksums }
     }
 }
 
@@ -112,7 +123,7 @@ pub fn is_body_of(bytes: &[u8], version: &Version) -> bool {
             hasher.update(bytes);
             hasher.finish(kept.algorithm) == kept.value
         }
-        None => version.etag.part_count == 0 && Md5::digest(bytes)[..] == version.etag.md5,
+        None => version.etag.part_count == 0 && md5::Md5::digest(bytes)[..] == version.etag.md5,
     }
 }
 
@@ -171,8 +182,8 @@ fn combined(algorithm: ChecksumAlgorithm, values: &[(&[u8], u64)]) -> Option<Vec
 pub(super) fn etag_of_parts<'a>(etags: impl ExactSizeIterator<Item = &'a ETag>) -> ETag {
     let part_count = etags.len() as u32;
     let mut md5 = Md5::new();
-    etags.for_each(|etag| md5.update(etag.md5));
-    ETag { md5: md5.finalize().into(), part_count }
+    etags.for_each(|etag| md5.update(&etag.md5));
+    ETag { md5: md5.finish(), part_count }
 }
 
 fn crc(algorithm: ChecksumAlgorithm) -> Option<CrcAlgorithm> {

@@ -18,6 +18,7 @@ mod budget;
 mod copy;
 mod digest;
 mod key;
+mod lanes;
 mod put;
 mod read;
 mod reclaim;

@@ -145,10 +145,8 @@ impl Sink {
             Some(writer) => writer,
             none => none.insert(self.files.create(self.id.ino(), self.announced_bytes)?),
         };
-        for run in batch.runs {
-            self.digests.update(&run);
-            writer.write(&run)?;
-        }
+        self.digests.update_all(&batch.runs);
+        batch.runs.iter().try_for_each(|run| writer.write(run))?;
         Ok(self)
     }
 

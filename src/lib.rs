@@ -8,6 +8,7 @@
 //! - [`consensus`]: openraft on top of [`log`] and [`catalog`]: log store, ReadIndex, snapshots.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
 //! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
+//! - [`transport`]: messages between nodes.
 //! - [`log`]: append-only log files: records, group commit, recovery.
 //! - [`mod@env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
 
@@ -20,4 +21,5 @@ pub mod ids;
 pub mod log;
 pub mod node;
 pub mod object;
+pub mod transport;
 pub mod units;

@@ -9,6 +9,7 @@
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
 //! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
 //! - [`transport`]: messages between nodes.
+//! - [`shard`]: a shard node: shards in a log, an index, and the space given back.
 //! - [`log`]: append-only log files: records, group commit, recovery.
 //! - [`mod@env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
 
@@ -21,5 +22,6 @@ pub mod ids;
 pub mod log;
 pub mod node;
 pub mod object;
+pub mod shard;
 pub mod transport;
 pub mod units;

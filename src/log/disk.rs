@@ -4,10 +4,11 @@
 //! part, in any order, and may leave the blocks it covers (and no others) unreadable as what they were; directory
 //! changes reach the disk in order, and are there once the directory is synced.
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,6 +39,14 @@ pub(super) trait DiskFile: Send + Sync {
     /// Fills `buffer` from `offset`, whole or not at all.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes the file `len` bytes long, zeros where nothing was written, with room for all of it on the disk.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Gives back the whole blocks of a range, which reads as zeros from then on.
+    fn punch(&self, range: Range<u64>) -> io::Result<()>;
+    /// Cuts the file off at `len`.
+    fn trim(&self, len: u64) -> io::Result<()>;
+    /// What it takes on the disk, bytes.
+    fn allocated(&self) -> io::Result<u64>;
     /// fdatasync: everything written before is durable afterwards.
     fn sync(&self) -> io::Result<()>;
     /// From here on reads answer what the disk holds. After a failed sync the kernel keeps pages in memory, marked
@@ -116,6 +125,25 @@ impl DiskFile for RealFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let len = i64::try_from(len).map_err(io::Error::other)?;
+        Ok(fallocate(&self.0, FallocateFlags::empty(), 0, len)?)
+    }
+
+    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        let (start, len) = (range.start as i64, (range.end - range.start) as i64);
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        Ok(fallocate(&self.0, flags, start, len)?)
+    }
+
+    fn trim(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.blocks() * 512)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -63,6 +63,11 @@ impl Files {
         }
     }
 
+    /// Forgets all but the file being written; they are another's to remove.
+    pub(super) fn keep_current(&mut self) {
+        self.list.drain(..self.list.len().saturating_sub(1));
+    }
+
     /// Takes out the oldest file if nothing at or after `first` lies in it; never the current one.
     pub(super) fn pop_dead(&mut self, first: u64) -> Option<u32> {
         let dead = self.list.len() > 1 && self.list.front()?.live_end <= first;

@@ -173,12 +173,12 @@ pub(super) fn decode_entry(bytes: &[u8], offset: usize, end: usize, chain_before
 }
 
 /// What a batch header says.
-struct BatchHeader {
-    batch: u64,
-    body_len: usize,
-    entry_count: u32,
-    next: u64,
-    chain: u32,
+pub(super) struct BatchHeader {
+    pub(super) batch: u64,
+    pub(super) body_len: usize,
+    pub(super) entry_count: u32,
+    pub(super) next: u64,
+    pub(super) chain: u32,
 }
 
 fn batch_crc(log_id: u64, header: &[u8]) -> u32 {
@@ -187,7 +187,7 @@ fn batch_crc(log_id: u64, header: &[u8]) -> u32 {
 
 impl BatchHeader {
     /// The batch header at `offset`, if there is a valid one of this log and this life of the file.
-    fn decode(bytes: &[u8], offset: usize, log_id: u64, sequence: u64) -> Option<BatchHeader> {
+    pub(super) fn decode(bytes: &[u8], offset: usize, log_id: u64, sequence: u64) -> Option<BatchHeader> {
         let header = bytes.get(offset..offset.checked_add(BATCH_HEADER_LEN)?)?;
         let ours = &header[..4] == BATCH_MAGIC && u64_at(header, 8) == sequence;
         if !ours || u32_at(header, 4) != batch_crc(log_id, header) {

@@ -41,7 +41,9 @@
 mod disk;
 mod files;
 pub mod format;
+mod kept;
 mod recover;
+mod salvage;
 #[cfg(test)]
 mod sim;
 mod spares;
@@ -55,14 +57,15 @@ mod writer;
 pub use format::{Decoded, MARK_MAX_LEN, RECORD_MAX_LEN, decode_records};
 
 use bytes::Bytes;
-use disk::{Disk, RealDisk};
+use disk::{Disk, DiskFile, RealDisk};
 use files::name_of;
 use format::{BATCH_HEADER_LEN, BLOCK_LEN, ENTRY_HEADER_LEN, Kind, Tip};
 use recover::{FoundWitness, Recovered, recover};
 use spares::Spares;
 use stamp::Stamp;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use view::{Access, View, lock};
@@ -83,6 +86,9 @@ pub struct Options {
     /// Take a log that has lost something (any [`Health`] but `Whole`) as it is, and write to it. Otherwise it is
     /// read-only.
     pub accept_loss: bool,
+    /// The owner keeps the files: it knows where the records before this index lie, removes files by itself
+    /// ([`Log::remove_file`]), and takes the log as it is, damaged or not. See [`kept`].
+    pub kept_from: Option<u64>,
 }
 
 impl Options {
@@ -94,6 +100,7 @@ impl Options {
             spare_count: 2,
             cache_len_bytes: 8 << 20,
             accept_loss: false,
+            kept_from: None,
         }
     }
 
@@ -114,6 +121,8 @@ pub struct Recovery {
     pub mark: Vec<u8>,
     /// Length of a torn batch at the end that was left out, as far as its header tells; else 0.
     pub cut_tail_bytes: u64,
+    /// How many of the records, about, cannot be read; only in a log whose files are kept, any other is refused.
+    pub damaged_records: u64,
     /// Whether everything that was ever synced is there.
     pub state: Health,
 }
@@ -232,6 +241,61 @@ impl Error {
     }
 }
 
+/// Where a record's payload lies, in a log whose files are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Location {
+    /// Sequence number of the file.
+    pub file: u32,
+    /// Where it begins there, bytes.
+    pub start_bytes: u32,
+    /// How long it is.
+    pub len_bytes: u32,
+}
+
+impl Location {
+    fn of(place: &view::Place) -> Location {
+        let start_bytes = place.offset + ENTRY_HEADER_LEN as u32;
+        Location { file: place.file, start_bytes, len_bytes: place.payload_len }
+    }
+}
+
+/// An open file of a log whose files are kept.
+pub struct KeptFile {
+    file: Arc<dyn DiskFile>,
+}
+
+impl KeptFile {
+    /// The bytes from `start_bytes` on, as they are: nothing is verified. Blocking.
+    ///
+    /// # Errors
+    /// `Io`; among it that the file is shorter.
+    pub fn read(&self, start_bytes: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        self.file.read_at(start_bytes, buffer).map_err(|source| Error::io("read a log file", source))
+    }
+
+    /// Gives back the blocks that lie whole within a record's payload, which then reads as damaged. Blocking.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn punch(&self, location: Location) -> Result<(), Error> {
+        let block = BLOCK_LEN as u64;
+        let start = u64::from(location.start_bytes).next_multiple_of(block);
+        let end = (u64::from(location.start_bytes) + u64::from(location.len_bytes)) / block * block;
+        if start >= end {
+            return Ok(());
+        }
+        self.file.punch(start..end).map_err(|source| Error::io("punch a log file", source))
+    }
+
+    /// What it takes on the disk, bytes.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn allocated_bytes(&self) -> Result<u64, Error> {
+        self.file.allocated().map_err(|source| Error::io("look at a log file", source))
+    }
+}
+
 /// Counters since opening, and gauges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -277,6 +341,7 @@ struct Inner {
     view: Arc<View>,
     /// None in a read-only log.
     spares: Option<Arc<Spares>>,
+    disk: Arc<dyn Disk>,
     record_max_len: usize,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -298,16 +363,20 @@ impl Log {
     /// Everything but the threads. There is no writer if the log is read-only.
     fn open_on(disk: Arc<dyn Disk>, options: &Options) -> Result<(Log, Recovery, Option<Writer>), Error> {
         let names = disk.list().map_err(|source| Error::io("list the log's directory", source))?;
-        let found = recover(disk.as_ref(), &names)?;
+        let found = match options.kept_from {
+            Some(from) => kept::recover(disk.as_ref(), &names, from)?,
+            None => recover(disk.as_ref(), &names)?,
+        };
         let recovery = Recovery {
             first_index: found.tip.first,
             next_index: found.tip.next,
             mark: found.mark.clone(),
             cut_tail_bytes: found.cut_tail_bytes,
+            damaged_records: found.damaged_records,
             state: found.health,
         };
-        let writer = if found.health == Health::Whole || options.accept_loss {
-            let resumed = resume(disk, options, &names, found);
+        let writer = if found.health == Health::Whole || options.accept_loss || options.kept_from.is_some() {
+            let resumed = resume(disk.clone(), options, &names, found);
             Ok(resumed.map_err(|source| Error::io("prepare the log for writing", source))?)
         } else {
             Err(found)
@@ -316,6 +385,7 @@ impl Log {
         let inner = |view, spares| Inner {
             view,
             spares,
+            disk,
             record_max_len: record_max_len.min(RECORD_MAX_LEN),
             threads: Mutex::default(),
         };
@@ -430,6 +500,48 @@ impl Log {
         }
     }
 
+    /// Where the records of `range` lie, as far as they are durable and not purged.
+    pub fn locate(&self, range: Range<u64>) -> Vec<Location> {
+        self.inner.view.lock().places_of(range).iter().map(Location::of).collect()
+    }
+
+    /// Opens one of the files that the owner keeps.
+    ///
+    /// # Errors
+    /// `Io`: it is gone, or the disk failed.
+    pub fn file(&self, sequence: u32) -> Result<KeptFile, Error> {
+        let opened = self.inner.disk.open(&name_of(sequence));
+        Ok(KeptFile { file: opened.map_err(|source| Error::io("open a log file", source))? })
+    }
+
+    /// The numbers of the files there are, ascending; the last is the one being written. Blocking.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn files(&self) -> Result<Vec<u32>, Error> {
+        let names = self.inner.disk.list().map_err(|source| Error::io("list the log's directory", source))?;
+        Ok(salvage::sequences(&names))
+    }
+
+    /// Removes a file that the owner keeps no longer; never the one being written. What is open stays readable. Blocking.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove_file(&self, sequence: u32) -> Result<(), Error> {
+        let removed = self.inner.disk.remove(&name_of(sequence)).and_then(|()| self.inner.disk.sync_dir());
+        removed.map_err(|source| Error::io("remove a log file", source))
+    }
+
+    /// Reads every record in the files of `dir`, oldest first, for an owner that has lost what it knew of them. Blocking.
+    ///
+    /// `visit`: index, place, and the payload; no payload: it was punched, or is damaged.
+    ///
+    /// # Errors
+    /// `Io`. Damage is none.
+    pub fn survey(dir: &Path, mut visit: impl FnMut(u64, Location, Option<&[u8]>)) -> Result<(), Error> {
+        kept::survey(&RealDisk::new(dir), |index, place, payload| visit(index, Location::of(place), payload))
+    }
+
     /// Refuses changes from now on, does what is queued, and ends the threads. Reads still work. Blocking, unless
     /// called from a `done`, which does not wait.
     pub fn close(&self) {
@@ -471,8 +583,15 @@ fn read_only_view(found: Recovered, options: &Options) -> Arc<View> {
 fn resume(disk: Arc<dyn Disk>, options: &Options, names: &[String], found: Recovered) -> std::io::Result<Writer> {
     // A process that died may have left a rename that is seen but not durable; nothing may be built on that.
     disk.sync_dir()?;
-    let spares = Arc::new(Spares::adopt(disk.clone(), options.file_len(), options.spare_count, names)?);
-    let files = found.files.iter().map(|file| (file.sequence, file.file.clone())).collect();
+    let kept = options.kept_from.is_some();
+    let spares = Arc::new(Spares::adopt(disk.clone(), options.file_len(), options.spare_count, !kept, names)?);
+    let files = match kept {
+        true => files_of(disk.as_ref(), &found.places)?,
+        false => found.files.iter().map(|file| (file.sequence, file.file.clone())).collect(),
+    };
+    if kept && found.last_sequence > 0 {
+        disk.open(&name_of(found.last_sequence))?.trim(found.position as u64)?;
+    }
     let view = Arc::new(View::new(found.places, files, Access::Open, options.cache_len_bytes));
     let (witness, witnessed) = match found.witness {
         FoundWitness::Valid { file, newest, slot } => (Witness::resume(file, newest, &slot), Some(slot)),
@@ -486,16 +605,28 @@ fn resume(disk: Arc<dyn Disk>, options: &Options, names: &[String], found: Recov
         log_id: found.log_id,
         tip: found.tip,
         files: found.files,
+        last_sequence: found.last_sequence,
+        kept,
         position: found.position,
         buffer: Vec::new(),
         places: Vec::new(),
     };
+    if kept {
+        writer.witness.commit(&writer.tip)?;
+        return Ok(writer);
+    }
     if writer.files.count() == 0 {
         writer.roll()?;
     }
     settle(&mut writer, found.health, found.mark, witnessed)?;
     writer.recycle()?;
     Ok(writer)
+}
+
+/// The files in which records lie.
+fn files_of(disk: &dyn Disk, places: &view::Places) -> std::io::Result<BTreeMap<u32, Arc<dyn DiskFile>>> {
+    let sequences: BTreeSet<u32> = places.iter().map(|place| place.file).filter(|sequence| *sequence > 0).collect();
+    sequences.into_iter().map(|sequence| Ok((sequence, disk.open(&name_of(sequence))?))).collect()
 }
 
 fn create_witness(disk: &dyn Disk, log_id: u64, tip: &Tip) -> std::io::Result<Witness> {

@@ -6,8 +6,9 @@
 //! - otherwise nothing says that it was ever synced, hence acknowledged: a torn tail, left out.
 
 use super::disk::{Disk, DiskFile};
-use super::files::{Files, name_of, sequence_of};
+use super::files::{Files, name_of};
 use super::format::{Entry, Kind, Scan, Stop, Tip};
+use super::salvage::sequences;
 use super::stamp::{FILE, Stamp};
 use super::view::{Place, Places};
 use super::witness;
@@ -36,19 +37,21 @@ pub(super) struct Recovered {
     /// Where the next batch goes in the last file, if there is one.
     pub(super) position: usize,
     pub(super) cut_tail_bytes: u64,
+    /// The number in the last file's name; 0: there is no file.
+    pub(super) last_sequence: u32,
+    /// Records that cannot be read.
+    pub(super) damaged_records: u64,
     pub(super) health: Health,
 }
 
 /// Reads the whole log.
 pub(super) fn recover(disk: &dyn Disk, names: &[String]) -> Result<Recovered, Error> {
     let witness = find_witness(disk, names)?;
-    let mut sequences: Vec<u32> = names.iter().filter_map(|name| sequence_of(name)).collect();
-    sequences.sort_unstable();
-    let replay = replay(disk, &sequences, &witness)?;
+    let replay = replay(disk, &sequences(names), &witness)?;
     judge(disk, replay, witness)
 }
 
-fn find_witness(disk: &dyn Disk, names: &[String]) -> Result<FoundWitness, Error> {
+pub(super) fn find_witness(disk: &dyn Disk, names: &[String]) -> Result<FoundWitness, Error> {
     if !names.iter().any(|name| name == witness::NAME) {
         return Ok(FoundWitness::Missing);
     }
@@ -202,7 +205,20 @@ fn judge(disk: &dyn Disk, replay: Replay, witness: FoundWitness) -> Result<Recov
         FoundWitness::Missing | FoundWitness::Valid { .. } => (Health::Whole, tip.mark.clone()),
     };
     let (files, position, cut_tail_bytes) = (replay.files, replay.position, replay.cut_tail_bytes);
-    Ok(Recovered { log_id, witness, tip, mark, places, files, position, cut_tail_bytes, health })
+    let last_sequence = files.current().map_or(0, |file| file.sequence);
+    Ok(Recovered {
+        log_id,
+        witness,
+        tip,
+        mark,
+        places,
+        files,
+        position,
+        cut_tail_bytes,
+        last_sequence,
+        damaged_records: 0,
+        health,
+    })
 }
 
 /// The log's id and tip: by its files, else by its witness, else those of a new log.

@@ -285,6 +285,29 @@ impl DiskFile for SimFile {
         })
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.write_at(0, &vec![0; len as usize])
+    }
+
+    fn punch(&self, range: std::ops::Range<u64>) -> io::Result<()> {
+        self.write_at(range.start, &vec![0; (range.end - range.start) as usize])
+    }
+
+    fn trim(&self, len: u64) -> io::Result<()> {
+        self.change(|state, id| {
+            if let Some(content) = state.contents.get_mut(&id) {
+                content.current.truncate(len as usize);
+                content.durable.truncate(len as usize);
+                content.pending.retain(|(offset, bytes)| offset + bytes.len() <= len as usize);
+            }
+            state.step()
+        })
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.len()
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.change(|state, id| {
             state.step()?;

@@ -27,16 +27,19 @@ pub(super) struct Spares {
     disk: Arc<dyn Disk>,
     file_len: u64,
     wanted_count: usize,
+    prefill: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Spares {
-    /// Takes over what is in the directory: whole spares are kept as wanted, the others deleted.
+    /// Takes over what is in the directory: whole spares are kept as wanted, the others deleted. Without `prefill` new
+    /// ones are only allocated: where much is written, writing it twice costs more than the syncs do.
     pub(super) fn adopt(
         disk: Arc<dyn Disk>,
         file_len: u64,
         wanted_count: usize,
+        prefill: bool,
         names: &[String],
     ) -> io::Result<Spares> {
         let mut state = State::default();
@@ -51,7 +54,7 @@ impl Spares {
                 disk.remove(name)?;
             }
         }
-        Ok(Spares { disk, file_len, wanted_count, state: Mutex::new(state), changed: Condvar::new() })
+        Ok(Spares { disk, file_len, wanted_count, prefill, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// A whole spare's name, which is the caller's from now on; made on the spot if none is ready.
@@ -106,6 +109,11 @@ impl Spares {
     pub(super) fn make(&self) -> io::Result<String> {
         let name = next_name(&mut lock(&self.state));
         let file = self.disk.create(&name)?;
+        if !self.prefill {
+            file.allocate(self.file_len)?;
+            file.sync()?;
+            return Ok(name);
+        }
         let zeros = vec![0; FILL_LEN.min(self.file_len as usize)];
         let mut offset = 0;
         while offset < self.file_len {

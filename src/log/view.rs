@@ -74,6 +74,10 @@ impl Places {
         self.list.push_back(place);
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Place> {
+        self.list.iter()
+    }
+
     /// Applies an entry that is not a record.
     pub(super) fn apply(&mut self, kind: Kind, index: u64) {
         match kind {
@@ -402,6 +406,17 @@ impl State {
 
     pub(super) fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// Where the synced records of `range` lie.
+    pub(super) fn places_of(&self, range: Range<u64>) -> Vec<Place> {
+        range.map_while(|index| self.places.get(index).copied()).collect()
+    }
+
+    /// Closes the files in which no record lies that is not purged, but for `current`.
+    pub(super) fn close_files_before_first(&mut self, current: u32) {
+        let first = self.places.get(self.places.first()).map_or(current, |place| place.file);
+        self.files = self.files.split_off(&first.min(current));
     }
 
     fn recent(&self, index: u64) -> Option<&Recent> {

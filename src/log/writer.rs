@@ -33,6 +33,10 @@ pub(super) struct Writer {
     /// The log as it is on disk.
     pub(super) tip: Tip,
     pub(super) files: Files,
+    /// The greatest number that a file ever had.
+    pub(super) last_sequence: u32,
+    /// The files are their owner's, and not recycled.
+    pub(super) kept: bool,
     /// Where the next batch goes in the current file.
     pub(super) position: usize,
     /// The batch in the making, kept to reuse its memory; and the places of its records.
@@ -159,8 +163,8 @@ impl Writer {
 
     /// Goes on in a fresh file.
     pub(super) fn roll(&mut self) -> io::Result<()> {
-        let last = self.files.current().map_or(0, |file| file.sequence);
-        let sequence = last.checked_add(1).ok_or_else(|| io::Error::other("the file numbers are used up"))?;
+        let sequence =
+            self.last_sequence.checked_add(1).ok_or_else(|| io::Error::other("the file numbers are used up"))?;
         let spare = self.spares.take()?;
         let file = self.disk.open(&spare)?;
         let header = Stamp { log_id: self.log_id, number: u64::from(sequence), tip: self.tip.clone() };
@@ -170,13 +174,18 @@ impl Writer {
         self.disk.sync_dir()?;
         self.witness.sync()?;
         self.files.push(sequence, file.clone(), file.len()? as usize);
-        self.position = BLOCK_LEN;
+        (self.last_sequence, self.position) = (sequence, BLOCK_LEN);
         self.view.lock().files.insert(sequence, file);
         Ok(())
     }
 
-    /// Gives away the files that hold nothing live.
+    /// Gives away the files that hold nothing live; what its owner keeps is only closed.
     pub(super) fn recycle(&mut self) -> io::Result<()> {
+        if self.kept {
+            self.files.keep_current();
+            self.view.lock().close_files_before_first(self.last_sequence);
+            return Ok(());
+        }
         while let Some(sequence) = self.files.pop_dead(self.tip.first) {
             self.view.lock().files.remove(&sequence);
             self.spares.give(&name_of(sequence))?;

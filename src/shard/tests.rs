@@ -1,0 +1,259 @@
+//! Shards against a map: random operations, kills, restarts, lost indices, damage; and how much space is left in use.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::ids::Ino;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn bytes(&mut self, len: usize) -> Bytes {
+        let mut bytes = Vec::with_capacity(len + 8);
+        while bytes.len() < len {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes.into()
+    }
+}
+
+type Model = BTreeMap<ShardId, (Origin, Vec<Bytes>)>;
+
+fn options(dir: &Path) -> Options {
+    Options { file_len_bytes: 4 << 20, ..Options::new(dir) }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn origin(shard: ShardId) -> Origin {
+    Origin { chunk: Ino(shard.0 / 5), slot: (shard.0 % 5) as u32 }
+}
+
+async fn write(shards: &Shards, shard: ShardId, frames: &[Bytes]) -> Result<(), Error> {
+    let mut writing = shards.write(shard, origin(shard));
+    for frame in frames {
+        writing.push(frame.clone()).await?;
+    }
+    writing.finish().await
+}
+
+fn read_all(shards: &Shards, shard: ShardId) -> Result<Vec<Bytes>, Error> {
+    let count = shards.info(shard)?.frames.len();
+    let (bytes, lens) = shards.read(shard, 0..count)?;
+    let mut start = 0;
+    let cut = |len: &u32| {
+        start += *len as usize;
+        bytes.slice(start - *len as usize..start)
+    };
+    Ok(lens.iter().map(cut).collect())
+}
+
+fn check(shards: &Shards, model: &Model) {
+    let listed: Vec<ShardId> = shards.list(None, usize::MAX >> 1).unwrap().iter().map(|row| row.shard).collect();
+    assert_eq!(listed, model.keys().copied().collect::<Vec<_>>());
+    for (shard, (origin, frames)) in model {
+        assert_eq!(&shards.info(*shard).unwrap().origin, origin);
+        assert!(&read_all(shards, *shard).unwrap() == frames, "shard {shard} differs");
+    }
+    assert_eq!(shards.usage().shard_count, model.len() as u64);
+}
+
+fn random_frames(random: &mut Random) -> Vec<Bytes> {
+    let longest = [100, 9_000, 66_000, 66_000][random.below(4) as usize];
+    let count = [1, 1, 2, 30][random.below(4) as usize];
+    let frame = |_| {
+        let len = random.below(longest) as usize;
+        random.bytes(len)
+    };
+    (0..count).map(frame).collect()
+}
+
+/// One life of a shard node; then it is closed, killed, or loses its index.
+fn live(dir: &Path, model: &mut Model, deleted: &mut BTreeSet<ShardId>, random: &mut Random) {
+    let runtime = runtime();
+    let (shards, opened) = Shards::open(&options(dir)).unwrap();
+    assert!(!opened.damaged);
+    if opened.rebuilt {
+        // The record of a deletion may be gone, with a file of which nothing was left; then the shard is back, an orphan.
+        let listed = shards.list(None, usize::MAX >> 1).unwrap();
+        let orphans: Vec<ShardId> = listed.iter().map(|row| row.shard).filter(|id| !model.contains_key(id)).collect();
+        assert!(orphans.iter().all(|shard| deleted.contains(shard)));
+        runtime.block_on(shards.delete(&orphans)).unwrap();
+    }
+    check(&shards, model);
+    for _ in 0..random.below(40) {
+        match random.below(10) {
+            0..5 => {
+                let (shard, frames) = (ShardId(random.next() >> 1), random_frames(random));
+                runtime.block_on(write(&shards, shard, &frames)).unwrap();
+                model.insert(shard, (origin(shard), frames));
+            }
+            5 | 6 => {
+                let at = random.below(model.len() as u64 + 1) as usize;
+                let gone: Vec<ShardId> = model.keys().skip(at).take(3).copied().collect();
+                runtime.block_on(shards.delete(&gone)).unwrap();
+                gone.iter().for_each(|shard| drop(model.remove(shard)));
+                deleted.extend(gone);
+            }
+            7 => drop(shards.clean().unwrap()),
+            8 => {
+                // Given up half way.
+                let frames = random_frames(random);
+                let mut writing = shards.write(ShardId(random.next() >> 1), origin(ShardId(1)));
+                runtime.block_on(async {
+                    for frame in frames {
+                        writing.push(frame).await.unwrap()
+                    }
+                });
+            }
+            _ => {
+                if let Some(shard) = model.keys().next().copied() {
+                    let again = runtime.block_on(write(&shards, shard, &[Bytes::from_static(b"other")]));
+                    assert!(matches!(again, Err(Error::Exists(_))));
+                }
+            }
+        }
+    }
+    check(&shards, model);
+    match random.below(3) {
+        0 => shards.close(),
+        1 => {
+            shards.close();
+            drop(shards);
+            fs::remove_file(dir.join("index.db")).unwrap();
+        }
+        _ => drop(shards),
+    }
+}
+
+#[test]
+fn shards_are_a_map_whatever_happens() {
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    for _ in 0..4 {
+        let (dir, mut model, mut deleted) = (TempDir::new().unwrap(), Model::new(), BTreeSet::new());
+        for _ in 0..8 {
+            live(dir.path(), &mut model, &mut deleted, &mut random);
+        }
+    }
+}
+
+fn disk_bytes(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap());
+    let logs = files.filter(|entry| entry.file_name().to_string_lossy().ends_with(".log"));
+    logs.map(|entry| entry.metadata().unwrap().blocks() * 512).sum()
+}
+
+#[test]
+fn space_comes_back() {
+    let (dir, mut random, mut model) = (TempDir::new().unwrap(), Random(7), Model::new());
+    let runtime = runtime();
+    let (shards, _) = Shards::open(&options(dir.path())).unwrap();
+    for round in 0..6 {
+        for _ in 0..60 {
+            let (shard, frames) = (ShardId(random.next() >> 1), random_frames(&mut random));
+            runtime.block_on(write(&shards, shard, &frames)).unwrap();
+            model.insert(shard, (origin(shard), frames));
+        }
+        let gone: Vec<ShardId> = model.keys().filter(|shard| shard.0 % 3 > 0).copied().collect();
+        runtime.block_on(shards.delete(&gone)).unwrap();
+        model.retain(|shard, _| shard.0 % 3 == 0);
+        let cleaned = shards.clean().unwrap();
+        assert!(round == 0 || cleaned.removed_files > 0, "{cleaned:?}");
+        check(&shards, &model);
+    }
+    let live = shards.usage().live_bytes;
+    drop(shards);
+    // The last file was being written: it is cut off at the next start.
+    let (shards, opened) = Shards::open(&options(dir.path())).unwrap();
+    assert!(!opened.damaged);
+    check(&shards, &model);
+    let used = disk_bytes(dir.path());
+    assert!(used as f64 <= live as f64 * 1.1 + 1e5, "{used} bytes on the disk for {live}");
+    runtime.block_on(shards.delete(&model.keys().copied().collect::<Vec<_>>())).unwrap();
+    shards.clean().unwrap();
+    assert_eq!(shards.usage(), Usage::default());
+}
+
+#[test]
+fn any_byte_may_flip() {
+    let (dir, mut random, mut model) = (TempDir::new().unwrap(), Random(11), Model::new());
+    let runtime = runtime();
+    let (shards, _) = Shards::open(&options(dir.path())).unwrap();
+    for _ in 0..12 {
+        let (shard, frames) = (ShardId(random.next() >> 1), vec![random.bytes(9_000), random.bytes(3_000)]);
+        runtime.block_on(write(&shards, shard, &frames)).unwrap();
+        model.insert(shard, (origin(shard), frames));
+    }
+    // Not flushed: the index knows nothing, and all is read from the log.
+    drop(shards);
+    let log = fs::read_dir(dir.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let log = log.filter(|path| path.extension().is_some_and(|suffix| suffix == "log")).min().unwrap();
+    let file = fs::File::options().read(true).write(true).open(&log).unwrap();
+    let mut lost = 0;
+    for _ in 0..150 {
+        let (at, mut byte) = (random.below(file.metadata().unwrap().len().min(190_000)), [0]);
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ (1 << random.below(8))], at).unwrap();
+        let copy = TempDir::new().unwrap();
+        fs::create_dir(copy.path().join("log")).unwrap();
+        for entry in fs::read_dir(dir.path().join("log")).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, copy.path().join("log").join(path.file_name().unwrap())).unwrap();
+        }
+        file.write_all_at(&byte, at).unwrap();
+        let (shards, _) = Shards::open(&options(copy.path())).unwrap();
+        let wrong = model.iter().filter(|(shard, (_, frames))| {
+            let read = read_all(&shards, **shard);
+            // Frames carry checksums of their own; what is there has the lengths it had.
+            read.is_err() || &read.unwrap() != frames
+        });
+        let wrong = wrong.count();
+        assert!(wrong <= 1 || at < 4096, "a flip at {at} cost {wrong} shards");
+        lost += wrong;
+        // And the node goes on.
+        runtime.block_on(write(&shards, ShardId(1), &[Bytes::from_static(b"new")])).unwrap();
+        assert_eq!(read_all(&shards, ShardId(1)).unwrap(), [Bytes::from_static(b"new")]);
+    }
+    println!("150 flips made {lost} shards unreadable");
+}
+
+#[test]
+fn frames_are_read_by_range() {
+    let (dir, mut random) = (TempDir::new().unwrap(), Random(3));
+    let frames: Vec<Bytes> = (0..40).map(|index| random.bytes(60_000 + index)).collect();
+    let (shards, _) = Shards::open(&options(dir.path())).unwrap();
+    runtime().block_on(write(&shards, ShardId(9), &frames)).unwrap();
+    for (start, end) in [(0, 1), (0, 40), (17, 23), (39, 40), (5, 5)] {
+        let (bytes, lens) = shards.read(ShardId(9), start..end).unwrap();
+        assert_eq!(bytes, frames[start..end].concat());
+        assert_eq!(lens.len(), end - start);
+    }
+    assert!(matches!(shards.read(ShardId(9), 39..41), Err(Error::Invalid { .. })));
+    assert!(matches!(shards.read(ShardId(8), 0..1), Err(Error::NotFound(_))));
+}

@@ -1,0 +1,137 @@
+//! A shard on its way in.
+
+use std::collections::btree_map::Entry;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::Error;
+use super::index::lock;
+use super::record::{Commit, Origin, RunName, encode_commit, encode_run};
+use super::store::{Appender, Shards};
+use crate::ids::ShardId;
+
+/// A run is written once it is so long, bytes.
+const RUN_BYTES: usize = 1 << 20;
+
+/// A shard that is being written. Dropped before [`Writing::finish`], nothing of it remains.
+pub struct Writing {
+    shards: Shards,
+    shard: ShardId,
+    origin: Origin,
+    frames: Vec<u32>,
+    runs: Vec<RunName>,
+    parts: Vec<Bytes>,
+    part_bytes: usize,
+    /// The first run's record, until the commit is durable or the shard given up.
+    pin: Option<u64>,
+}
+
+impl Writing {
+    pub(super) fn new(shards: Shards, shard: ShardId, origin: Origin) -> Writing {
+        let (frames, runs, parts) = (Vec::new(), Vec::new(), Vec::new());
+        Writing { shards, shard, origin, frames, runs, parts, part_bytes: 0, pin: None }
+    }
+
+    /// Adds a frame. Waits for room while too much is on its way to the disk.
+    ///
+    /// # Errors
+    /// `Log`, `Closed`.
+    pub async fn push(&mut self, frame: Bytes) -> Result<(), Error> {
+        self.frames.push(frame.len() as u32);
+        self.part_bytes += frame.len();
+        self.parts.push(frame);
+        if self.part_bytes >= RUN_BYTES {
+            let room = self.room().await?;
+            let inner = self.shards.inner.clone();
+            let record = self.take_run();
+            let mut appender = lock(&inner.appender);
+            let index = inner.append(&mut appender, vec![record], move |_, _, _| drop(room))?;
+            self.note_run(&mut appender, index);
+        }
+        Ok(())
+    }
+
+    /// Makes the shard durable, and there. Dropped while it waits, that may still come to be.
+    ///
+    /// # Errors
+    /// `Exists`: there is one of this id; `Log`, `Index`, `Closed`.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        let room = self.room().await?;
+        let (tell, told) = oneshot::channel();
+        self.append_commit(room, tell)?;
+        told.await.map_err(|_| Error::Closed)?
+    }
+
+    fn append_commit(
+        &mut self,
+        room: OwnedSemaphorePermit,
+        tell: oneshot::Sender<Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let inner = self.shards.inner.clone();
+        let mut appender = lock(&inner.appender);
+        let mut records = Vec::new();
+        if self.part_bytes > 0 {
+            records.push(self.take_run());
+            self.note_run(&mut appender, inner.log.next_index());
+        }
+        let commit =
+            Commit { shard: self.shard, origin: self.origin, frames: self.frames.clone(), runs: self.runs.clone() };
+        records.push(encode_commit(&commit));
+        let (pin, commit_at) = (self.pin, records.len() as u64 - 1);
+        inner.append(&mut appender, records, move |inner, first, result| {
+            drop(room);
+            let result = result.map_err(Error::from).and_then(|()| inner.apply_new(commit, first + commit_at));
+            unpin(&mut lock(&inner.appender), pin);
+            // Who asked may be gone.
+            let _ = tell.send(result);
+        })?;
+        // The runs are the callback's now.
+        self.pin = None;
+        Ok(())
+    }
+
+    /// Room for the parts at hand.
+    async fn room(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let inner = &self.shards.inner;
+        let kib = u32::try_from(self.part_bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, inner.room_kib);
+        inner.room.clone().acquire_many_owned(kib).await.map_err(|_| Error::Closed)
+    }
+
+    /// The parts at hand as a record; its name is noted when its index is known.
+    fn take_run(&mut self) -> Bytes {
+        encode_run(self.shard, &std::mem::take(&mut self.parts))
+    }
+
+    fn note_run(&mut self, appender: &mut Appender, index: u64) {
+        let len_bytes = std::mem::take(&mut self.part_bytes) as u32;
+        self.runs.push(RunName { index, len_bytes });
+        self.note_pin(appender, index);
+    }
+
+    fn note_pin(&mut self, appender: &mut Appender, index: u64) {
+        if self.pin.is_none() {
+            self.pin = Some(index);
+            *appender.pins.entry(index).or_default() += 1;
+        }
+    }
+}
+
+fn unpin(appender: &mut Appender, pin: Option<u64>) {
+    if let Some(Entry::Occupied(mut pinned)) = pin.map(|pin| appender.pins.entry(pin)) {
+        *pinned.get_mut() -= 1;
+        if *pinned.get() == 0 {
+            pinned.remove();
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if self.pin.is_some() {
+            let mut appender = lock(&self.shards.inner.appender);
+            appender.abandoned.extend(self.runs.iter().map(|run| run.index));
+            unpin(&mut appender, self.pin);
+        }
+    }
+}

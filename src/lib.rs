@@ -8,6 +8,7 @@
 //! - [`consensus`]: openraft on top of [`log`] and [`catalog`]: log store, ReadIndex, snapshots.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
 //! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
+//! - [`erasure`]: chunks over k+m shards: which bytes are in which segment of which shard, and Reed-Solomon parity.
 //! - [`transport`]: messages between nodes.
 //! - [`log`]: append-only log files: records, group commit, recovery.
 //! - [`mod@env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
@@ -16,6 +17,7 @@ pub mod catalog;
 pub mod check;
 pub mod consensus;
 pub mod env;
+pub mod erasure;
 pub mod file;
 pub mod ids;
 pub mod log;

@@ -8,6 +8,7 @@
 //! - [`consensus`]: openraft on top of [`log`] and [`catalog`]: log store, ReadIndex, snapshots.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
 //! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
+//! - [`segment`]: the frame of one segment: compressed, sealed, checksummed; stripes of frames; keys of chunks.
 //! - [`erasure`]: chunks over k+m shards: which bytes are in which segment of which shard, and Reed-Solomon parity.
 //! - [`transport`]: messages between nodes.
 //! - [`log`]: append-only log files: records, group commit, recovery.
@@ -23,5 +24,6 @@ pub mod ids;
 pub mod log;
 pub mod node;
 pub mod object;
+pub mod segment;
 pub mod transport;
 pub mod units;

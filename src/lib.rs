@@ -8,6 +8,7 @@
 //! - [`consensus`]: openraft on top of [`log`] and [`catalog`]: log store, ReadIndex, snapshots.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
 //! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
+//! - [`placement`]: a hash ring's members to the nodes for a chunk; what changing it costs; how wide to write.
 //! - [`segment`]: the frame of one segment: compressed, sealed, checksummed; stripes of frames; keys of chunks.
 //! - [`erasure`]: chunks over k+m shards: which bytes are in which segment of which shard, and Reed-Solomon parity.
 //! - [`transport`]: messages between nodes.
@@ -24,6 +25,7 @@ pub mod ids;
 pub mod log;
 pub mod node;
 pub mod object;
+pub mod placement;
 pub mod segment;
 pub mod transport;
 pub mod units;

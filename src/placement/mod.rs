@@ -1,11 +1,11 @@
 //! Which nodes get the shards of a chunk. Pure: a ring is a value, and so is what it costs to change it.
 //!
 //! - [`Ring`]: the members at one epoch, and the nodes that they give a chunk.
-//! - [`cost`]: what moves where from one ring to another; for a dry run.
-//! - [`width`], [`commit_count`]: how many shards to write on the nodes there are, and how many must be durable.
+//! - [`cost()`]: what moves where from one ring to another; for a dry run.
+//! - [`width()`], [`commit_count`]: how many shards to write on the nodes there are, and how many must be durable.
 //!
 //! Invariants
-//! - The same members give the same nodes on every machine and in every version: the placement of hashes is [`hash`].
+//! - The same members give the same nodes on every machine and in every version: `hash.rs` is frozen, by a golden test.
 //! - The epoch names a ring and does not go into the hash: a change moves what it must, and nothing else.
 //! - What a ring says is the target. Where a chunk's shards are is what the catalog says.
 

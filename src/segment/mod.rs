@@ -5,7 +5,7 @@
 //! - [`stripe`]: the parity frames of a stripe, and the frames that it lost.
 //! - [`wrap`], [`unwrap`]: chunk keys under the key of the cluster.
 //!
-//! Layout: [`format`]. Any bytes may be given to what verifies, opens, rebuilds or unwraps.
+//! Layout: [`mod@format`]. Any bytes may be given to what verifies, opens, rebuilds or unwraps.
 
 mod compress;
 pub mod format;

@@ -85,8 +85,8 @@ impl Codec {
 
     /// How to make the frames of `wanted` from those of shards that are `present`.
     ///
-    /// `present`: by shard index, k + m of them. A data shard that has no frame in a narrow stripe is present: its frame
-    /// is empty. The first k that are present are read, so leave out what would be slow.
+    /// `present`: by shard index, k + m of them. A data shard that has no frame in a narrow stripe is present: its
+    /// frame is empty. The first k that are present are read, so leave out what would be slow.
     ///
     /// # Errors
     /// [`Error::TooFewFrames`]: fewer than k are present.

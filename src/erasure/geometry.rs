@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A full stripe is k segments of 64 KiB, one to a data shard. The last stripe is narrower: its r bytes are spread over
-//! the shards in segments of u bytes, so there are ceil(r/u) of them, at most k; data shards beyond have no frame there.
-//! Every parity shard has a frame in every stripe.
+//! the shards in segments of u bytes, so there are ceil(r/u) of them, at most k; data shards beyond have no frame
+//! there. Every parity shard has a frame in every stripe.
 //!
 //! Invariants
 //! - The segments of a chunk, in order of (stripe, shard), are its bytes from the first to the last: no gap, no overlap.

@@ -15,7 +15,8 @@
 //!             kind 3, parity          Reed-Solomon over the stripe's data frames, headers included, each padded with
 //!                                     zeros to the longest: so it is as long as that one
 //!
-//! seal        AES-256-GCM under the chunk's key; nonce: stripe u32, shard_index u8, zero 7; associated data: header 4..32
+//! seal        AES-256-GCM under the chunk's key; nonce: stripe u32, shard_index u8, zero 7;
+//!             associated data: header 4..32
 //! ```
 //!
 //! Little endian throughout.

@@ -22,7 +22,8 @@ pub fn parity(codec: &Codec, chunk: Ino, stripe: u32, data: &[&[u8]]) -> Vec<Vec
 
 /// Makes the frames that `plan` wants, in its order, each the very bytes that were lost, and verified.
 ///
-/// `frame_of`: the frame of one of the plan's sources; none for a data shard that has none in a narrow stripe.
+/// `frame_of`: the frame of one of the plan's sources, none for a data shard that has none in a narrow stripe; asked more
+/// than once.
 ///
 /// # Errors
 /// [`Error::Elsewhere`], [`Error::NotAFrame`]: a source is not of this stripe or layout. [`Error::Erasure`], or what

@@ -200,7 +200,8 @@ proptest! {
         let geometry = Geometry::new(scheme, len as u64).unwrap();
         // Every second segment or so is text, so that frames of a stripe differ in length.
         let plain: Vec<u8> = if noisy { noise(3, len) } else {
-            text(len).iter().zip(noise(3, len)).enumerate().map(|(at, (a, b))| if at >> 15 & 1 == 0 { *a } else { b }).collect()
+            let pairs = text(len).into_iter().zip(noise(3, len)).enumerate();
+            pairs.map(|(at, (word, noise))| if at >> 15 & 1 == 0 { word } else { noise }).collect()
         };
         let (stored, key) = store(geometry, &plain);
         let lost: Vec<usize> =

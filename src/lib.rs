@@ -8,8 +8,11 @@
 //! - [`consensus`]: openraft on top of [`log`] and [`catalog`]: log store, ReadIndex, snapshots.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
 //! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
+//! - [`shard`]: a shard node: shards in a log, an index, the space given back, and the calls that ask for it.
+//! - [`placement`]: a hash ring's members to the nodes for a chunk; what changing it costs; how wide to write.
+//! - [`segment`]: the frame of one segment: compressed, sealed, checksummed; stripes of frames; keys of chunks.
+//! - [`erasure`]: chunks over k+m shards: which bytes are in which segment of which shard, and Reed-Solomon parity.
 //! - [`transport`]: messages between nodes.
-//! - [`shard`]: a shard node: shards in a log, an index, and the space given back.
 //! - [`log`]: append-only log files: records, group commit, recovery.
 //! - [`mod@env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
 
@@ -17,11 +20,14 @@ pub mod catalog;
 pub mod check;
 pub mod consensus;
 pub mod env;
+pub mod erasure;
 pub mod file;
 pub mod ids;
 pub mod log;
 pub mod node;
 pub mod object;
+pub mod placement;
+pub mod segment;
 pub mod shard;
 pub mod transport;
 pub mod units;

@@ -14,7 +14,7 @@ use super::disk::Disk;
 use super::files::{Files, name_of};
 use super::format::{BLOCK_LEN, Tip};
 use super::recover::{FoundWitness, Recovered, find_witness};
-use super::salvage::{Found, FoundBatch, Salvage, open_stamped, sequences};
+use super::salvage::{Found, FoundBatch, Salvage, Stamped, open_stamped, sequences};
 use super::view::{Place, Places};
 
 /// A place where nothing is.
@@ -36,8 +36,7 @@ fn start(disk: &dyn Disk, sequences: &[u32], from: u64) -> Result<Vec<u32>, Erro
     let mut wanted = Vec::new();
     for sequence in sequences.iter().rev() {
         wanted.push(*sequence);
-        let (_, _, stamp) = open_stamped(disk, *sequence)?;
-        if stamp.is_some_and(|stamp| stamp.tip.next <= from) {
+        if open_stamped(disk, *sequence)?.stamp.is_some_and(|stamp| stamp.tip.next <= from) {
             break;
         }
     }
@@ -70,7 +69,7 @@ impl Reading {
     }
 
     fn file(&mut self, disk: &dyn Disk, sequence: u32) -> Result<(), Error> {
-        let (file, len, stamp) = open_stamped(disk, sequence)?;
+        let Stamped { file, len, stamp } = open_stamped(disk, sequence)?;
         let Some(stamp) = stamp else {
             (self.damaged, self.position) = (self.damaged + 1, len as usize);
             return Ok(());
@@ -167,7 +166,7 @@ impl Reading {
 pub(super) fn survey(disk: &dyn Disk, mut visit: impl FnMut(u64, &Place, Option<&[u8]>)) -> Result<(), Error> {
     let names = disk.list().map_err(|source| Error::io("list the log's directory", source))?;
     for sequence in sequences(&names) {
-        let (file, len, stamp) = open_stamped(disk, sequence)?;
+        let Stamped { file, len, stamp } = open_stamped(disk, sequence)?;
         let Some(stamp) = stamp else { continue };
         let mut salvage = Salvage::new(file.as_ref(), len, stamp);
         while let Some(batch) = salvage.next_batch()? {

@@ -115,8 +115,16 @@ pub(super) fn sequences(names: &[String]) -> Vec<u32> {
     sequences
 }
 
-/// Opens a log file and reads its stamp; no stamp: its first block is not one, or is of another file.
-pub(super) fn open_stamped(disk: &dyn Disk, sequence: u32) -> Result<(Arc<dyn DiskFile>, u64, Option<Stamp>), Error> {
+/// An open log file.
+pub(super) struct Stamped {
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) len: u64,
+    /// None: its first block is no stamp, or another file's.
+    pub(super) stamp: Option<Stamp>,
+}
+
+/// Opens a log file and reads its stamp.
+pub(super) fn open_stamped(disk: &dyn Disk, sequence: u32) -> Result<Stamped, Error> {
     let file = disk.open(&name_of(sequence)).map_err(|source| Error::io("open a log file", source))?;
     let read = |source| Error::io("read a log file", source);
     file.settle().map_err(read)?;
@@ -124,5 +132,5 @@ pub(super) fn open_stamped(disk: &dyn Disk, sequence: u32) -> Result<(Arc<dyn Di
     let mut block = vec![0; BLOCK_LEN.min(len as usize)];
     file.read_at(0, &mut block).map_err(read)?;
     let stamp = Stamp::decode(&FILE, &block).ok().filter(|stamp| stamp.number == u64::from(sequence));
-    Ok((file, len, stamp))
+    Ok(Stamped { file, len, stamp })
 }

@@ -3,6 +3,7 @@
 //! - [`Shards`] is the handle: write, read, delete, list; and [`Shards::clean`], which gives space back.
 //! - `record`: what stands in the log; `index`: SQLite, behind the log, and what it does not know yet, in memory;
 //!   `writing`: a shard on its way in; `open`: how index and log are brought together; `clean`: punching and compaction.
+//! - [`ShardService`] answers the calls of others for one node's shards; [`ShardClient`] makes them; [`wire`]: their headers.
 //!
 //! Invariants
 //! - A shard is there once its commit is durable, and its bytes were durable before or with that; it is gone once its
@@ -13,17 +14,22 @@
 //! - The index names only what is durable in the log.
 
 mod clean;
+mod client;
 mod index;
 mod open;
 mod record;
+mod service;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 mod writing;
 
 pub use clean::Cleaned;
+pub use client::{ClientError, Sending, ShardClient};
 pub use open::{Opened, Options};
 pub use record::Origin;
+pub use service::ShardService;
 pub use store::{Listed, ShardInfo, Shards, Usage};
 pub use writing::Writing;
 

@@ -1,0 +1,347 @@
+//! Calling shard nodes.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+
+use super::record::Origin;
+use super::store::{Listed, ShardInfo};
+use super::wire::{self, Append, Failure, Finish, Info, List, Method, NodeStatus, Put, Read};
+use crate::ids::{Ino, NodeId, ShardId};
+use crate::transport::{Body, Call, CallError, Caller, Class, Peer, Reply, Role};
+
+/// Why a shard node did not do as it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It is not there, or not any more.
+    #[error("{0}")]
+    NotFound(String),
+    /// There is one of this id.
+    #[error("{0}")]
+    Exists(String),
+    /// The node's disk is full.
+    #[error("{0}")]
+    Full(String),
+    /// It failed, and nothing came of it.
+    #[error("{0}")]
+    Failed(String),
+    /// The node was not reached, or gave no answer: see there whether something may have come of it.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Calls shard nodes; clones are the same.
+#[derive(Clone)]
+pub struct ShardClient {
+    caller: Arc<dyn Caller>,
+}
+
+/// A shard on its way to a node, frames as they come.
+pub struct Sending {
+    client: ShardClient,
+    node: NodeId,
+    shard: ShardId,
+    origin: Origin,
+    number: u32,
+}
+
+impl ShardClient {
+    /// Calls by `caller`.
+    pub fn new(caller: Arc<dyn Caller>) -> ShardClient {
+        ShardClient { caller }
+    }
+
+    /// Stores a shard that is at hand whole; durable on return. `frames`: at most about a megabyte.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        origin: Origin,
+        frames: &[Bytes],
+        deadline: Duration,
+    ) -> Result<(), ClientError> {
+        let (header, body) = (put_of(shard, origin, frames), body_of(frames));
+        self.call(node, Method::Put, wire::encode(&header), body, deadline).await.map(drop)
+    }
+
+    /// Begins a shard whose frames come one after another.
+    pub fn send(&self, node: NodeId, shard: ShardId, origin: Origin) -> Sending {
+        Sending { client: self.clone(), node, shard, origin, number: 0 }
+    }
+
+    /// Reads frames of a shard, as they lie there: verify them. One buffer, and each frame's length.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn read(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        frames: Range<u32>,
+        deadline: Duration,
+    ) -> Result<(Bytes, Vec<u32>), ClientError> {
+        let header = Read { shard, start: frames.start, end: frames.end };
+        let reply = self.call(node, Method::Read, wire::encode(&header), Body::empty(), deadline).await?;
+        let lens: Vec<u32> = decoded(&reply.header)?;
+        let len_bytes: u64 = lens.iter().map(|len| u64::from(*len)).sum();
+        if lens.len() != frames.len() || reply.body.len_bytes != len_bytes {
+            return Err(ClientError::Failed(format!("node {node} answered with other frames than asked for")));
+        }
+        let bytes = collect(reply.body).await.map_err(|error| CallError::Unknown(peer(node), error.to_string()))?;
+        Ok((bytes, lens))
+    }
+
+    /// What a shard is of, and how long its frames are.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn info(&self, node: NodeId, shard: ShardId, deadline: Duration) -> Result<ShardInfo, ClientError> {
+        let reply = self.call(node, Method::Info, wire::encode(&shard), Body::empty(), deadline).await?;
+        let Info { chunk, slot, frames } = decoded(&reply.header)?;
+        Ok(ShardInfo { origin: Origin { chunk, slot }, frames })
+    }
+
+    /// Deletes shards. What is not there is deleted already.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(&self, node: NodeId, shards: &[ShardId], deadline: Duration) -> Result<(), ClientError> {
+        self.call(node, Method::Delete, wire::encode(shards), Body::empty(), deadline).await.map(drop)
+    }
+
+    /// Up to `limit` shards with ids above `after`, ascending.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn list(
+        &self,
+        node: NodeId,
+        after: Option<ShardId>,
+        limit: u32,
+        deadline: Duration,
+    ) -> Result<Vec<Listed>, ClientError> {
+        let header = wire::encode(&List { after, limit });
+        let reply = self.call(node, Method::List, header, Body::empty(), deadline).await?;
+        let rows: Vec<(ShardId, Ino, u32)> = decoded(&reply.header)?;
+        let listed = |(shard, chunk, slot)| Listed { shard, origin: Origin { chunk, slot } };
+        Ok(rows.into_iter().map(listed).collect())
+    }
+
+    /// How a node stands.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status(&self, node: NodeId, deadline: Duration) -> Result<NodeStatus, ClientError> {
+        let reply = self.call(node, Method::Status, Bytes::new(), Body::empty(), deadline).await?;
+        decoded(&reply.header)
+    }
+
+    async fn call(
+        &self,
+        node: NodeId,
+        method: Method,
+        header: Bytes,
+        body: Body,
+        deadline: Duration,
+    ) -> Result<Reply, ClientError> {
+        let call = Call { method: method.number(), header, body };
+        let reply = self.caller.call(peer(node), Class::Bulk, call, deadline).await?;
+        if reply.status == 0 {
+            return Ok(reply);
+        }
+        let why = format!("node {node}: {}", String::from_utf8_lossy(&reply.header));
+        Err(match Failure::of(reply.status) {
+            Some(Failure::NotFound) => ClientError::NotFound(why),
+            Some(Failure::Exists) => ClientError::Exists(why),
+            Some(Failure::Full) => ClientError::Full(why),
+            Some(Failure::Invalid | Failure::Failed | Failure::Malformed) | None => ClientError::Failed(why),
+        })
+    }
+}
+
+impl Sending {
+    /// Sends the next frames; at most about a megabyte at once.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; nothing will come of the shard then.
+    pub async fn push(&mut self, frames: &[Bytes], deadline: Duration) -> Result<(), ClientError> {
+        let header = Append { number: self.number, put: put_of(self.shard, self.origin, frames) };
+        self.number += 1;
+        let call = self.client.call(self.node, Method::Append, wire::encode(&header), body_of(frames), deadline);
+        call.await.map(drop)
+    }
+
+    /// Makes the shard durable, and there.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn finish(self, deadline: Duration) -> Result<(), ClientError> {
+        let header = wire::encode(&Finish { shard: self.shard, number: self.number });
+        self.client.call(self.node, Method::Finish, header, Body::empty(), deadline).await.map(drop)
+    }
+
+    /// Gives the shard up.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the node gives it up by itself in time.
+    pub async fn abandon(self, deadline: Duration) -> Result<(), ClientError> {
+        let header = wire::encode(&self.shard);
+        self.client.call(self.node, Method::Abandon, header, Body::empty(), deadline).await.map(drop)
+    }
+}
+
+fn peer(node: NodeId) -> Peer {
+    Peer { role: Role::Shard, id: node }
+}
+
+fn put_of(shard: ShardId, origin: Origin, frames: &[Bytes]) -> Put {
+    let Origin { chunk, slot } = origin;
+    Put { shard, chunk, slot, frames: frames.iter().map(|frame| frame.len() as u32).collect() }
+}
+
+fn body_of(frames: &[Bytes]) -> Body {
+    let len_bytes = frames.iter().map(|frame| frame.len() as u64).sum();
+    let frames: Vec<_> = frames.iter().filter(|frame| !frame.is_empty()).cloned().map(Ok).collect();
+    Body { len_bytes, stream: Box::pin(futures::stream::iter(frames)) }
+}
+
+fn decoded<T: DeserializeOwned>(header: &[u8]) -> Result<T, ClientError> {
+    wire::decode(header)
+        .ok_or_else(|| ClientError::Failed("the reply's header is not what its method answers".to_owned()))
+}
+
+async fn collect(body: Body) -> std::io::Result<Bytes> {
+    let mut stream = body.stream;
+    let first = stream.next().await.transpose()?.unwrap_or_default();
+    if first.len() as u64 == body.len_bytes {
+        return Ok(first);
+    }
+    let mut bytes = BytesMut::from(first);
+    while let Some(piece) = stream.next().await.transpose()? {
+        bytes.extend_from_slice(&piece);
+    }
+    let whole = bytes.len() as u64 == body.len_bytes;
+    if whole { Ok(bytes.freeze()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::{Options, ShardService, Shards};
+    use super::*;
+    use crate::transport::Service;
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    const SOON: Duration = Duration::from_secs(30);
+    const NODE: NodeId = NodeId(0);
+
+    /// Calls one service directly.
+    struct Direct(ShardService);
+
+    impl Caller for Direct {
+        fn call(&self, _: Peer, _: Class, call: Call, _: Duration) -> BoxFuture<'_, Result<Reply, CallError>> {
+            self.0.serve(&[], call).map(Ok).boxed()
+        }
+    }
+
+    fn node(reserve_bytes: u64) -> (TempDir, ShardClient) {
+        let dir = TempDir::new().unwrap();
+        let options = Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) };
+        let (shards, _) = Shards::open(&options).unwrap();
+        let service = ShardService::new(shards, dir.path(), reserve_bytes);
+        (dir, ShardClient::new(Arc::new(Direct(service))))
+    }
+
+    fn origin() -> Origin {
+        Origin { chunk: Ino(77), slot: 2 }
+    }
+
+    fn frames(count: u8) -> Vec<Bytes> {
+        (1..=count).map(|index| vec![index; usize::from(index) * 300].into()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_shard_goes_there_and_back() {
+        let (_dir, client) = node(0);
+        client.put(NODE, ShardId(1), origin(), &frames(9), SOON).await.unwrap();
+        let again = client.put(NODE, ShardId(1), origin(), &frames(2), SOON).await;
+        assert!(matches!(again, Err(ClientError::Exists(_))), "{again:?}");
+        let (bytes, lens) = client.read(NODE, ShardId(1), 3..5, SOON).await.unwrap();
+        assert_eq!((bytes, lens), (Bytes::from(frames(9)[3..5].concat()), vec![1200, 1500]));
+        assert_eq!(client.info(NODE, ShardId(1), SOON).await.unwrap().frames.len(), 9);
+        let listed = client.list(NODE, None, 10, SOON).await.unwrap();
+        assert_eq!(listed, [Listed { shard: ShardId(1), origin: origin() }]);
+        assert_eq!(client.status(NODE, SOON).await.unwrap().shard_count, 1);
+        client.delete(NODE, &[ShardId(1), ShardId(2)], SOON).await.unwrap();
+        let gone = client.read(NODE, ShardId(1), 0..1, SOON).await;
+        assert!(matches!(gone, Err(ClientError::NotFound(_))), "{gone:?}");
+    }
+
+    #[tokio::test]
+    async fn a_shard_comes_in_pieces_in_order_or_not_at_all() {
+        let (_dir, client) = node(0);
+        let mut sending = client.send(NODE, ShardId(1), origin());
+        sending.push(&frames(3), SOON).await.unwrap();
+        assert!(matches!(client.info(NODE, ShardId(1), SOON).await, Err(ClientError::NotFound(_))));
+        sending.push(&frames(9), SOON).await.unwrap();
+        sending.finish(SOON).await.unwrap();
+        let (bytes, _) = client.read(NODE, ShardId(1), 0..12, SOON).await.unwrap();
+        assert_eq!(bytes, [frames(3), frames(9)].concat().concat());
+
+        let mut sending = client.send(NODE, ShardId(2), origin());
+        sending.push(&frames(3), SOON).await.unwrap();
+        sending.number += 1;
+        assert!(matches!(sending.push(&frames(3), SOON).await, Err(ClientError::Failed(_))));
+        assert!(matches!(sending.finish(SOON).await, Err(ClientError::Failed(_))));
+
+        let mut sending = client.send(NODE, ShardId(3), origin());
+        sending.push(&frames(3), SOON).await.unwrap();
+        sending.abandon(SOON).await.unwrap();
+        assert_eq!(client.list(NODE, Some(ShardId(1)), 10, SOON).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_takes_nothing_and_still_deletes() {
+        let (_dir, client) = node(u64::MAX);
+        let full = client.put(NODE, ShardId(1), origin(), &frames(1), SOON).await;
+        assert!(matches!(full, Err(ClientError::Full(_))), "{full:?}");
+        client.delete(NODE, &[ShardId(1)], SOON).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_its_frames_leaves_nothing() {
+        let (_dir, client) = node(0);
+        for (lens, len_bytes) in [(vec![9], 10), (vec![20], 20), (vec![200_000], 200_000)] {
+            let put = Put { shard: ShardId(1), chunk: Ino(1), slot: 0, frames: lens };
+            let body = Body { len_bytes, ..Body::from(Bytes::from_static(b"0123456789")) };
+            let refused = client.call(NODE, Method::Put, wire::encode(&put), body, SOON).await;
+            assert!(matches!(refused, Err(ClientError::Failed(_))));
+        }
+        assert_eq!(client.status(NODE, SOON).await.unwrap().shard_count, 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn whatever_is_called_there_is_an_answer(method in 0u16..12, header in prop::collection::vec(any::<u8>(), 0..40)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (_dir, client) = node(0);
+                let mut header = header;
+                header.iter_mut().take(1).for_each(|version| *version = 1);
+                let call = Call { method: 0x0200 | method, header: header.into(), body: Bytes::from_static(b"x").into() };
+                client.caller.call(peer(NODE), Class::Bulk, call, SOON).await.unwrap();
+            });
+        }
+    }
+}

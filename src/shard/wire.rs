@@ -1,0 +1,210 @@
+//! The calls to a shard node: what stands in their headers. One version byte, then postcard.
+//!
+//! | method | header | body | reply's header | reply's body |
+//! |---|---|---|---|---|
+//! | put | [`Put`] | the shard, whole | | |
+//! | append | [`Append`] | some frames | | |
+//! | finish | [`Finish`] | | | |
+//! | abandon | [`ShardId`] | | | |
+//! | read | [`Read`] | | frame lengths | the frames |
+//! | info | [`ShardId`] | | [`Info`] | |
+//! | delete | shard ids | | | |
+//! | list | [`List`] | | rows: shard, chunk, slot | |
+//! | status | | | [`NodeStatus`] | |
+//!
+//! A reply's status is 0, or one of [`Failure`]; its header is then the reason, as text.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::Error;
+use super::record::Origin;
+use crate::ids::{Ino, ShardId};
+
+/// The service's number.
+pub const SERVICE: u8 = 2;
+const VERSION: u8 = 1;
+
+/// Ordinals are on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Method {
+    Put = 1,
+    Append = 2,
+    Finish = 3,
+    Abandon = 4,
+    Read = 5,
+    Info = 6,
+    Delete = 7,
+    List = 8,
+    Status = 9,
+}
+
+impl Method {
+    const ALL: [Method; 9] = [
+        Method::Put,
+        Method::Append,
+        Method::Finish,
+        Method::Abandon,
+        Method::Read,
+        Method::Info,
+        Method::Delete,
+        Method::List,
+        Method::Status,
+    ];
+
+    pub(super) fn number(self) -> u16 {
+        u16::from(SERVICE) << 8 | self as u16
+    }
+
+    pub(super) fn of(number: u16) -> Option<Method> {
+        Method::ALL.into_iter().find(|method| method.number() == number)
+    }
+}
+
+/// Why a call was refused. Ordinals are on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub(super) enum Failure {
+    NotFound = 1,
+    Exists = 2,
+    Invalid = 3,
+    Full = 4,
+    Failed = 5,
+    /// The call makes no sense to this node.
+    Malformed = 6,
+}
+
+impl Failure {
+    const ALL: [Failure; 6] =
+        [Failure::NotFound, Failure::Exists, Failure::Invalid, Failure::Full, Failure::Failed, Failure::Malformed];
+
+    pub(super) fn of(status: u16) -> Option<Failure> {
+        Failure::ALL.into_iter().find(|failure| *failure as u16 == status)
+    }
+
+    pub(super) fn from(error: &Error) -> Failure {
+        match error {
+            Error::NotFound(_) => Failure::NotFound,
+            Error::Exists(_) => Failure::Exists,
+            Error::Invalid { .. } => Failure::Invalid,
+            Error::Full => Failure::Full,
+            Error::Log(_) | Error::Index(_) | Error::Closed => Failure::Failed,
+        }
+    }
+}
+
+/// A shard that comes at once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Put {
+    pub(super) shard: ShardId,
+    pub(super) chunk: Ino,
+    pub(super) slot: u32,
+    /// Length of each frame in the body.
+    pub(super) frames: Vec<u32>,
+}
+
+/// Some frames of a shard. `number`: how many such calls were made for it before.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Append {
+    pub(super) number: u32,
+    pub(super) put: Put,
+}
+
+/// All was sent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Finish {
+    pub(super) shard: ShardId,
+    /// How many [`Append`]s there were.
+    pub(super) number: u32,
+}
+
+/// Frames `start..end`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Read {
+    pub(super) shard: ShardId,
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
+/// What a shard is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Info {
+    pub(super) chunk: Ino,
+    pub(super) slot: u32,
+    pub(super) frames: Vec<u32>,
+}
+
+/// Which part of the list.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct List {
+    pub(super) after: Option<ShardId>,
+    pub(super) limit: u32,
+}
+
+/// How a shard node stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Shards.
+    pub shard_count: u64,
+    /// Their bytes.
+    pub live_bytes: u64,
+    /// Room on its disk that may be used.
+    pub free_bytes: u64,
+    /// All of its disk.
+    pub total_bytes: u64,
+}
+
+pub(super) fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
+    // Serialising plain values into a growing vector has no way to fail.
+    postcard::to_extend(value, vec![VERSION]).unwrap_or_default().into()
+}
+
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => postcard::from_bytes(rest).ok(),
+        _ => None,
+    }
+}
+
+impl Put {
+    pub(super) fn origin(&self) -> Origin {
+        Origin { chunk: self.chunk, slot: self.slot }
+    }
+
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.frames.iter().map(|len| u64::from(*len)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn headers_have_these_bytes() {
+        let put = Put { shard: ShardId(300), chunk: Ino(5), slot: 4, frames: vec![128, 1] };
+        assert_eq!(hex(&encode(&put)), "01ac02050402800101");
+        assert_eq!(hex(&encode(&Append { number: 2, put })), "0102ac02050402800101");
+        assert_eq!(hex(&encode(&Finish { shard: ShardId(300), number: 2 })), "01ac0202");
+        assert_eq!(hex(&encode(&Read { shard: ShardId(300), start: 1, end: 3 })), "01ac020103");
+        assert_eq!(hex(&encode(&List { after: Some(ShardId(1)), limit: 9 })), "01010109");
+        assert_eq!(hex(&encode(&Info { chunk: Ino(5), slot: 4, frames: vec![7] })), "0105040107");
+        let status = NodeStatus { shard_count: 1, live_bytes: 2, free_bytes: 3, total_bytes: 4 };
+        assert_eq!(hex(&encode(&status)), "0101020304");
+        assert_eq!(Method::Status.number(), 0x0209);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_do_not(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = (decode::<Put>(&bytes), decode::<Append>(&bytes), decode::<Info>(&bytes), decode::<List>(&bytes));
+        }
+    }
+}

@@ -195,6 +195,12 @@ impl Frame {
     }
 }
 
+/// Whether there can be a frame for a call to `to` with so long a header.
+pub(super) fn check_call(to: Peer, header_len_bytes: u64) -> Result<(), FrameError> {
+    check_header_len(header_len_bytes)?;
+    encode_peer(to).map(drop)
+}
+
 /// Whether a header may be so long.
 pub(super) fn check_header_len(len_bytes: u64) -> Result<(), FrameError> {
     if len_bytes > HEADER_MAX_BYTES as u64 {

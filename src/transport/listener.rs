@@ -5,6 +5,7 @@
 //! - What serves a call ends with its deadline, its caller, its connection or the process, whichever is first.
 //! - A stream that makes no sense is reset; its connection and all other streams go on.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use super::message::{Broken, Receiver, Reset, Sender};
 use super::services::Services;
 use super::{Body, Call, Class, Limits, Peer, Service};
 
+/// Who dials must have proven by then to be a member.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// A stream that was opened must say so soon what it is.
 const FRAME_TIME: Duration = Duration::from_secs(10);
 
@@ -62,13 +65,16 @@ impl Server {
 
     async fn serve_connection(self: Arc<Self>, incoming: Incoming) {
         let address = incoming.remote_address();
-        let connection = match incoming.await {
-            Ok(connection) => connection,
-            Err(error) => {
-                self.counters.rejected.add(1);
-                return tracing::debug!("{address} was not let in: {error}");
-            }
+        let reason = match timeout(HANDSHAKE_TIME, incoming.into_future()).await {
+            Ok(Ok(connection)) => return self.serve_member(address, connection).await,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it took too long".to_owned(),
         };
+        self.counters.rejected.add(1);
+        tracing::debug!("{address} was not let in: {reason}");
+    }
+
+    async fn serve_member(self: Arc<Self>, address: SocketAddr, connection: Connection) {
         let from: Arc<[Peer]> = proven_peers(&connection).into();
         tracing::debug!("{address} has connected as {from:?}");
         let reason = self.serve_streams(&connection, from).await;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::counters::{Counters, Stats};
-use super::frame::check_header_len;
+use super::frame::check_call;
 use super::identity::{Identity, IdentityError};
 use super::listener::Server;
 use super::peers::{AddressBook, Peers};
@@ -142,7 +142,7 @@ impl Caller for Transport {
     fn call(&self, to: Peer, class: Class, call: Call, deadline: Duration) -> BoxFuture<'_, Result<Reply, CallError>> {
         let deadline = Instant::now() + deadline.min(DEADLINE_MAX);
         Box::pin(async move {
-            let outcome = match check_header_len(call.header.len() as u64) {
+            let outcome = match check_call(to, call.header.len() as u64) {
                 Err(error) => Err(CallError::Never(to, error.to_string())),
                 Ok(()) if self.services.is_own(to) => {
                     self.counters.local_calls.add(1);

@@ -14,6 +14,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use time::OffsetDateTime;
 use time::macros::datetime;
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -453,6 +454,7 @@ async fn what_cannot_be_served_is_refused_before_it_is_begun() {
     server.lab.reaches(&server.lab.dropped, 1).await;
     while let Err(CallError::Never(..)) = ask(&client, DB, bare(WHO)).await {}
     never(ask(&client, Peer { role: Role::Shard, id: NodeId(8) }, bare(WHO)).await, "address book");
+    never(ask(&client, Peer { role: Role::Shard, id: NodeId(u64::MAX) }, bare(WHO)).await, "node");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -502,38 +504,60 @@ async fn a_peer_that_does_not_answer_costs_no_more_than_the_deadline() {
     never(ask(&client, DB, bare(WHO)).await, "127.0.0.1");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_server_is_reached_again_when_it_is_back() {
-    let life = |address: &str| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let server = runtime.block_on(async { serve(config(identity(1, &[DB, SHARD]), &[address], &[])) });
-        (runtime, server)
-    };
-    tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (mut server_runtime, mut server) = life("127.0.0.1:0");
-        let address = server.address;
-        let client = runtime.block_on(async { client_of(address) });
-        for round in 0..3 {
-            runtime.block_on(echoes(&client, "before"));
-            // Its tasks end where they are: nobody says goodbye.
-            server_runtime.shutdown_timeout(Duration::from_secs(10));
-            drop(server);
-            (server_runtime, server) = life(&address.to_string());
-            let begun = Instant::now();
-            runtime.block_on(async {
-                while client.call(DB, Class::Bulk, bare(WHO), Duration::from_millis(200)).await.is_err() {
-                    assert!(begun.elapsed() < LONG, "round {round}: never reached again");
-                }
-            });
-            println!("round {round}: reached again after {:?}", begun.elapsed());
-        }
-        assert_eq!(runtime.block_on(async { client.stats() }).links[0].connects, 4);
-        server_runtime.shutdown_background();
-        runtime.block_on(async { drop(client) });
-    })
-    .await
-    .unwrap();
+fn life(address: &str) -> (Runtime, Served) {
+    let runtime = runtime();
+    let server = runtime.block_on(async { serve(config(identity(1, &[DB, SHARD]), &[address], &[])) });
+    (runtime, server)
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// Its tasks end where they are: nobody says goodbye.
+fn kill((runtime, server): (Runtime, Served)) {
+    runtime.shutdown_timeout(Duration::from_secs(10));
+    drop(server);
+}
+
+#[test]
+fn a_dead_server_is_noticed_long_before_the_deadline() {
+    let (runtime, server) = (runtime(), life("127.0.0.1:0"));
+    let (address, lab) = (server.1.address, Arc::clone(&server.1.lab));
+    let client = runtime.block_on(async { Arc::new(client_of(address)) });
+    let caller = Arc::clone(&client);
+    let waits = runtime.spawn(async move { caller.call(DB, Class::Bulk, bare(HANG), 100 * LONG).await.map(drop) });
+    runtime.block_on(lab.reaches(&lab.begun, 1));
+    kill(server);
+    // As if its machine were gone: nothing comes back.
+    let _silent = UdpSocket::bind(address).unwrap();
+    let begun = Instant::now();
+    let outcome = runtime.block_on(async { timeout(LONG, waits).await.unwrap().unwrap() });
+    println!("noticed after {:?}", begun.elapsed());
+    assert!(matches!(outcome, Err(CallError::Unknown(..))));
+    runtime.block_on(async { drop(client) });
+}
+
+#[test]
+fn a_killed_server_is_reached_again_when_it_is_back() {
+    let (runtime, mut server) = (runtime(), life("127.0.0.1:0"));
+    let address = server.1.address;
+    let client = runtime.block_on(async { client_of(address) });
+    for round in 0..3 {
+        runtime.block_on(echoes(&client, "before"));
+        kill(server);
+        server = life(&address.to_string());
+        let begun = Instant::now();
+        runtime.block_on(async {
+            while client.call(DB, Class::Bulk, bare(WHO), Duration::from_millis(200)).await.is_err() {
+                assert!(begun.elapsed() < LONG, "round {round}: never reached again");
+            }
+        });
+        println!("round {round}: reached again after {:?}", begun.elapsed());
+    }
+    assert_eq!(client.stats().links[0].connects, 4);
+    kill(server);
+    runtime.block_on(async { drop(client) });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -578,6 +602,30 @@ async fn own_services_are_called_directly() {
     assert_eq!((stats.calls, stats.local_calls, stats.sent_bytes), (0, 5, 0));
     transport.close(LONG).await;
     never(ask(&transport, DB, bare(WHO)).await, "ending");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_panics_costs_its_own_call() {
+    let (_server, client) = pair();
+    unknown(ask(&client, DB, bare(0x09ff)).await);
+    echoes(&client, "alive").await;
+}
+
+/// Two nodes, each of which serves and dials from one socket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_call_each_other() {
+    let other = Peer { role: Role::Db, id: NodeId(2) };
+    let books = [(); 2].map(|()| Arc::new(AddressBook::default()));
+    let [one, two] = [(DB, &books[0]), (other, &books[1])].map(|(peer, book)| {
+        serve(Config { book: Arc::clone(book), ..config(identity(1, &[peer]), &["127.0.0.1:0"], &[]) })
+    });
+    books[0].set(other, two.address.to_string());
+    books[1].set(DB, one.address.to_string());
+    let ask_all = async |from: &Served, to: Peer, name: Peer| {
+        let calls = join_all((0..100).map(|_| ask(&from.transport, to, bare(WHO)))).await;
+        assert!(calls.into_iter().all(|reply| reply.unwrap().header == format!("{:?}", [name])));
+    };
+    tokio::join!(ask_all(&one, other, DB), ask_all(&two, DB, other));
 }
 
 // Who is let in.

@@ -85,6 +85,10 @@ pub struct LinkStats {
     pub rtt: Option<Duration>,
     /// Datagrams' largest payload, bytes; 0 while there is no connection.
     pub mtu_bytes: u16,
+    /// Packets sent on the connection there is.
+    pub sent_packets: u64,
+    /// Those of them that were lost.
+    pub lost_packets: u64,
     /// Connections made so far: all but the first are reconnections.
     pub connects: u64,
     /// Attempts that failed.

@@ -153,12 +153,12 @@ impl Server {
 
     /// The service for a call and the right to use it now.
     fn admit(&self, to: Peer, class: Class, method: u16) -> Result<(Arc<dyn Service>, SemaphorePermit<'_>), Refusal> {
-        let permit = self.of_class(class).try_acquire().map_err(|_| Refusal::Busy)?;
+        let permit = self.of_class(class).try_acquire();
         // Asked after the permit is taken, as it is set before all permits are.
         if self.is_closing.load(Ordering::SeqCst) {
             return Err(Refusal::Closing);
         }
-        Ok((self.services.find(to, method)?, permit))
+        Ok((self.services.find(to, method)?, permit.map_err(|_| Refusal::Busy)?))
     }
 
     fn of_class(&self, class: Class) -> &Semaphore {

@@ -61,6 +61,8 @@ pub(super) enum Broken {
     Long,
     #[error("a message that has no place here")]
     Unasked,
+    #[error("not to be sent: {0}")]
+    Unsendable(FrameError),
     #[error("the body to send failed: {0}")]
     Body(io::Error),
     #[error("the body to send is not of {0} bytes, as it said")]
@@ -101,7 +103,8 @@ impl From<ReadExactError> for Broken {
 impl From<Broken> for io::Error {
     fn from(broken: Broken) -> Self {
         let kind = match &broken {
-            Broken::Frame(_) | Broken::Long | Broken::Unasked | Broken::Length(_) => io::ErrorKind::InvalidData,
+            Broken::Frame(_) | Broken::Long | Broken::Unasked => io::ErrorKind::InvalidData,
+            Broken::Unsendable(_) | Broken::Length(_) => io::ErrorKind::InvalidInput,
             Broken::Short => io::ErrorKind::UnexpectedEof,
             Broken::Body(error) => error.kind(),
             Broken::Reset(code) if *code == Reset::Deadline.code() => io::ErrorKind::TimedOut,
@@ -129,7 +132,8 @@ impl Sender {
     /// `message`, `id`: its frame's. Ends when all has been handed over; whether it arrives, [`Sender::gone`] tells.
     pub(super) async fn send(&mut self, message: Message, id: u32, header: Bytes, body: Body) -> Result<(), Broken> {
         let header_len_bytes = u32::try_from(header.len()).unwrap_or(u32::MAX);
-        let frame = Frame { message, id, header_len_bytes, body_len_bytes: body.len_bytes }.encode()?;
+        let frame = Frame { message, id, header_len_bytes, body_len_bytes: body.len_bytes };
+        let frame = frame.encode().map_err(Broken::Unsendable)?;
         let Body { len_bytes, mut stream } = body;
         // A body that is at hand goes with its header, in one packet if it is small.
         let ready = if len_bytes > 0 { stream.next().now_or_never().flatten() } else { None };

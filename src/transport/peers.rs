@@ -252,6 +252,8 @@ impl Link {
             peers: up.map(|up| up.peers.clone()).unwrap_or_default(),
             rtt: path.map(|path| path.rtt),
             mtu_bytes: path.map_or(0, |path| path.current_mtu),
+            sent_packets: path.map_or(0, |path| path.sent_packets),
+            lost_packets: path.map_or(0, |path| path.lost_packets),
             connects: self.connects.get(),
             failures: self.failures.get(),
         }

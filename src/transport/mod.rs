@@ -1,11 +1,27 @@
 //! Messages between the nodes of a cluster: a call carries a method, a typed header and raw bytes; so does its reply.
 //!
 //! - [`Service`] is what a node answers with; [`Caller`] is how a node reaches the services of others, or its own.
+//! - [`Transport`]: both, for one process, over QUIC; calls to its own nodes stay in the process.
+//! - [`identity`]: who a process is, and its proof; [`frame`]: the bytes that begin a message.
+//! - `listener` serves calls, `peers` keeps the connections that calls go over, `message` moves one message on a stream,
+//!   `quic` has the settings.
 //!
 //! Invariants
 //! - Every call has a deadline; when it has passed the caller has an answer, if only [`CallError::Unknown`].
 //! - [`CallError::Never`] is said only where the other side cannot have begun to serve the call.
 //! - A body is streamed both ways, with a bounded number of bytes in flight; who does not read slows its sender only.
+
+mod counters;
+pub mod frame;
+pub mod identity;
+mod listener;
+mod message;
+mod peers;
+mod process;
+mod quic;
+mod services;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
@@ -17,6 +33,10 @@ use futures::Stream;
 use futures::future::BoxFuture;
 
 use crate::ids::NodeId;
+
+pub use counters::{LinkStats, Stats};
+pub use peers::AddressBook;
+pub use process::{Config, Limits, StartError, Transport};
 
 /// What a process may be to its peers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

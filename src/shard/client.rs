@@ -236,7 +236,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::{Options, ShardService, Shards};
     use super::*;
-    use crate::transport::Service;
+    use crate::env::Env;
+    use crate::transport::identity::{Identity, Secret};
+    use crate::transport::{AddressBook, Config, Limits, Service, Transport};
     use futures::FutureExt;
     use futures::future::BoxFuture;
     use proptest::prelude::*;
@@ -308,6 +310,38 @@ mod tests {
         sending.push(&frames(3), SOON).await.unwrap();
         sending.abandon(SOON).await.unwrap();
         assert_eq!(client.list(NODE, Some(ShardId(1)), 10, SOON).await.unwrap(), []);
+    }
+
+    /// A client in one process, the node in another: for all that they know of each other.
+    #[tokio::test]
+    async fn a_shard_goes_over_the_network() {
+        let start = |peer: Peer, book: &Arc<AddressBook>| {
+            let env = Env::system();
+            let secret = Secret::new(b"0123456789 abcdefghij ABCDEFGHIJ klmnop").unwrap();
+            let identity = Identity::mint(&secret, &[peer], env.clock.clone()).unwrap();
+            let (listen, book) = (vec!["127.0.0.1:0".parse().unwrap()], book.clone());
+            Transport::start(Config { identity, listen, book, limits: Limits::default(), env }).unwrap()
+        };
+        let dir = TempDir::new().unwrap();
+        let (shards, _) = Shards::open(&Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) }).unwrap();
+        let book = Arc::new(AddressBook::default());
+        let there = start(peer(NODE), &book);
+        there.serve(peer(NODE), wire::SERVICE, Arc::new(ShardService::new(shards, dir.path(), 0)));
+        book.set(peer(NODE), there.addresses()[0].to_string());
+        let here = Arc::new(start(Peer { role: Role::Gateway, id: NodeId(5) }, &book));
+
+        let client = ShardClient::new(here.clone());
+        let mut sending = client.send(NODE, ShardId(1), origin());
+        for _ in 0..20 {
+            sending.push(&frames(80), SOON).await.unwrap();
+        }
+        sending.finish(SOON).await.unwrap();
+        let (bytes, _) = client.read(NODE, ShardId(1), 0..1600, SOON).await.unwrap();
+        assert!(bytes == frames(80).concat().repeat(20));
+        let gone = client.read(NODE, ShardId(2), 0..1, SOON).await;
+        assert!(matches!(gone, Err(ClientError::NotFound(_))), "{gone:?}");
+        here.close(SOON).await;
+        there.close(SOON).await;
     }
 
     #[tokio::test]

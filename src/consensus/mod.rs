@@ -2,8 +2,11 @@
 //!
 //! - [`Raft`] is a node's handle: it opens, proposes, orders reads and says how things stand.
 //! - `log_store`: Raft's log and vote; `state_machine` and `applier`: the catalog as the state it drives.
-//! - `encoding`: the bytes in the log; `types`: what openraft is instantiated with; [`Network`]: how peers are reached.
-//! - `barrier`: linearizable reads in rounds; `trim`: keeps the log short; `admission`: how much is queued at most.
+//! - `encoding`: the bytes in the log; `types`: what openraft is instantiated with.
+//! - `network` and `transfer`: how peers are reached; `service`: what they are answered; `message`: the bytes of both.
+//! - `core`: what a member has of Raft; `propose` and `read`: proposals and read indexes, wherever the leader is;
+//!   `barrier`: reads in rounds; `found` and `members`: how a cluster begins, grows and shrinks.
+//! - `trim`: keeps the log short; `admission`: how much is queued at most.
 //!
 //! One box is a cluster of one voter: it elects itself at once, and does nothing while it is idle.
 //!
@@ -18,12 +21,20 @@
 mod admission;
 mod applier;
 mod barrier;
+mod core;
 mod encoding;
+mod found;
 mod log_store;
+mod members;
+mod message;
 mod network;
 mod open;
+mod propose;
 mod raft;
+mod read;
+mod service;
 mod state_machine;
+mod transfer;
 mod trim;
 mod types;
 
@@ -33,7 +44,10 @@ mod tests;
 pub use admission::Proposed;
 pub use applier::{ApplyStats, Fatal};
 pub use encoding::Undecodable;
-pub use network::{Alone, Network};
+pub use found::Founding;
+pub use members::MembersError;
+pub use message::{PeerStatus, SERVICE};
+pub use network::Alone;
 pub use open::Options;
 pub use raft::{Raft, Status};
 pub use state_machine::Snapshot;

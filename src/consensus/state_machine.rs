@@ -45,7 +45,7 @@ impl Snapshot {
     }
 }
 
-fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {
+pub(super) fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {
     Ok(SnapshotMeta { last_log_id: applied.position.map(log_id), last_membership: membership_of(applied)? })
 }
 

@@ -75,6 +75,8 @@ impl fmt::Display for Command {
 pub struct Member {
     /// Where it is reached, as the network understands it; empty for a node that is alone.
     pub address: String,
+    /// Which log the node has: random, made with the log and kept in it. 0: of a time when none was recorded.
+    pub replica: u64,
 }
 
 pub(super) fn log_id(position: Position) -> LogId {

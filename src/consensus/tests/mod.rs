@@ -28,11 +28,11 @@ pub(super) fn options(dir: &Path) -> Options {
 }
 
 pub(super) async fn open(dir: &Path) -> Raft {
-    Raft::open(options(dir), Alone).await.unwrap()
+    Raft::open(options(dir), Arc::new(Alone)).await.unwrap()
 }
 
 pub(super) async fn open_error(dir: &Path) -> Error {
-    match Raft::open(options(dir), Alone).await {
+    match Raft::open(options(dir), Arc::new(Alone)).await {
         Ok(_) => panic!("the node opened"),
         Err(error) => error,
     }

@@ -133,6 +133,8 @@ pub(super) fn raft_config(timing: &Timing) -> openraft::Config {
         election_timeout_min: millis(timing.election.start),
         election_timeout_max: millis(timing.election.end),
         install_snapshot_timeout: millis(INSTALL_TIMEOUT),
+        // A leader that hears of no quorum falls silent for so long, so that those who hear it may choose another.
+        quorum_loss_probe_interval: Some(2 * millis(timing.election.end)),
         max_payload_entries: 512,
         // The catalog is its own snapshot, and `trim` alone says what goes.
         snapshot_policy: SnapshotPolicy::Never,

@@ -229,6 +229,8 @@ async fn activate(
         scratch,
         alone: Arc::new(AtomicBool::new(false)),
     };
+    // Once the core answers anything, its metrics say what it has read.
+    core.raft.is_initialized().await.map_err(|error| refused(&error))?;
     if core.is_stranger() {
         // It fails only for a core that has stopped already.
         let _ = core.raft.shutdown().await;

@@ -2,9 +2,13 @@
 //! Tests of a node on real directories, and what they share.
 
 mod bench;
+mod catching_up;
+mod cluster;
 mod crash;
 mod node;
 mod restart;
+mod several;
+mod sim;
 mod suite;
 
 use std::path::Path;

@@ -99,10 +99,15 @@ impl Core {
     /// Adds a voter to the cluster that this node leads.
     pub(super) async fn add_db_here(&self, node: u64, address: &str) -> Result<(), MembersError> {
         self.settle_joint().await?;
+        let newcomer = self.newcomer(node, address).await;
         if self.is_member(node, address, true)? {
-            return Ok(());
+            // A voter that is not reached is a voter; one that has lost its log is none.
+            return newcomer.map(drop).or_else(|error| match error {
+                MembersError::Refused(_) => Err(error),
+                MembersError::Unavailable(_) | MembersError::Unknown(_) => Ok(()),
+            });
         }
-        let member = self.newcomer(node, address).await?;
+        let member = newcomer?;
         self.alone.store(false, Ordering::SeqCst);
         self.tell_who_this_is().await?;
         if !self.is_member(node, address, false)? {
@@ -164,6 +169,9 @@ impl Core {
 
     /// The node to be added, as it says itself.
     async fn newcomer(&self, node: u64, address: &str) -> Result<Member, MembersError> {
+        if node == self.node {
+            return Ok(self.member.clone());
+        }
         let asked = ask(&*self.caller, node, (Method::Status, &()), ASK_TIMEOUT).await;
         let status: PeerStatus = asked.map_err(|error| unavailable(format!("db {node}: {error}")))?;
         let metrics = self.metrics();

@@ -111,7 +111,7 @@ pub(super) fn slowest_sync(dir: &Path) -> std::io::Result<Duration> {
     let path = dir.join("sync");
     let mut file = std::fs::File::create(&path)?;
     let mut slowest = Duration::ZERO;
-    for _ in 0..8 {
+    for _ in 0..4 {
         let started = std::time::Instant::now();
         file.write_all(&[0; 4096])?;
         file.sync_data()?;

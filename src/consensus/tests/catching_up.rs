@@ -110,7 +110,7 @@ async fn one_box_grows_to_three_shrinks_to_two_and_grows_again() {
     // Any one may go now.
     cluster.kill(new);
     let survivor = cluster.raft(cluster.nodes()[0]);
-    insist(&[survivor.clone()], &gateway.put("last")).await;
+    insist(std::slice::from_ref(&survivor), &gateway.put("last")).await;
     assert_eq!(counts(&survivor, gateway.bucket).await, (written.len() as u64 + 1, 0));
 }
 
@@ -149,9 +149,9 @@ async fn a_voter_that_lost_its_disk_neither_votes_nor_founds_under_its_old_id() 
     let wiped = cluster.peer_status(1).await;
     assert!(!wiped.initialised && wiped.voters.is_empty() && wiped.last_index.is_none(), "{wiped:?}");
     cluster.start(3).await;
-    assert!(matches!(insist(&[survivor.clone()], &put).await, Outcome::Written(_)));
+    assert!(matches!(insist(std::slice::from_ref(&survivor), &put).await, Outcome::Written(_)));
     let back = survivor.add_db(NodeId(1), &address(1)).await;
-    assert!(matches!(back, Err(MembersError::Refused(_)) | Ok(())), "{back:?}");
+    assert!(matches!(back, Err(MembersError::Refused(_))), "{back:?}");
     assert!(!cluster.peer_status(1).await.initialised);
 
     survivor.remove_db(NodeId(1)).await.unwrap();

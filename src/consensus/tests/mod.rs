@@ -7,6 +7,7 @@ mod cluster;
 mod crash;
 mod node;
 mod restart;
+mod service;
 mod several;
 mod sim;
 mod suite;

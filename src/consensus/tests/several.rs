@@ -102,7 +102,7 @@ async fn a_leader_that_is_cut_off_serves_nothing_until_it_follows() {
     cluster.net.heal();
     assert_there(&old_raft, gateway.bucket, &keys("after", 5)).await;
     let (outcome, put) = lost.await.unwrap();
-    let again = insist(&[old_raft.clone()], &put).await;
+    let again = insist(std::slice::from_ref(&old_raft), &put).await;
     assert!(matches!(again, Outcome::Written(_)), "{outcome:?}, then {again:?}");
     for node in cluster.nodes() {
         assert_eq!(counts(&cluster.raft(node), gateway.bucket).await, (11, 0));
@@ -151,12 +151,22 @@ async fn a_node_that_was_cut_off_does_not_depose_the_leader() {
     assert!(cluster.raft(leader).status().term <= term + 1);
 }
 
-/// Writers that go on whatever happens, each insisting on its own puts, while leaders are cut off and messages lost.
+/// Whether `key` is seen, if the read is served at all.
+async fn try_read(raft: &Raft, bucket: BucketId, key: &str) -> Option<bool> {
+    tokio::time::timeout(ELECTION, raft.barrier()).await.ok()?.ok()?;
+    let key = key.to_owned();
+    let lookup = raft.readers().read(move |view| view.lookup(bucket, key.as_bytes(), None)).await.unwrap();
+    Some(matches!(lookup, crate::catalog::Lookup::Found(_)))
+}
+
+/// Writers that go on whatever happens, each insisting on its own puts and reading them anywhere, while leaders are cut
+/// off and messages lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retries_across_elections_apply_once() {
     const WRITERS: usize = 4;
     let cluster = Cluster::started(3).await;
     let mut gateway = gateway(&cluster, 10_000).await;
+    let bucket = gateway.bucket;
     let rafts: Vec<Raft> = cluster.nodes().into_iter().map(|node| cluster.raft(node)).collect();
     cluster.net.disturb(50..3_000, 3);
     let stop = Arc::new(AtomicBool::new(false));
@@ -167,15 +177,19 @@ async fn retries_across_elections_apply_once() {
             let (mut rafts, stop) = (rafts.clone(), stop.clone());
             rafts.rotate_left(writer % 3);
             tokio::spawn(async move {
-                let mut written = Vec::new();
+                let (mut written, mut reads) = (Vec::new(), 0);
                 for (put, key) in puts {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
                     assert!(matches!(insist(&rafts, &put).await, Outcome::Written(_)), "{key}");
+                    if let Some(found) = try_read(&rafts[written.len() % 3], bucket, &key).await {
+                        assert!(found, "{key} was acknowledged, and a later read does not see it");
+                        reads += 1;
+                    }
                     written.push(key);
                 }
-                written
+                (written, reads)
             })
         })
         .collect();
@@ -188,12 +202,15 @@ async fn retries_across_elections_apply_once() {
         tokio::time::sleep(ELECTION / 2).await;
     }
     stop.store(true, Ordering::Relaxed);
-    let mut written = Vec::new();
+    let (mut written, mut reads) = (Vec::new(), 0);
     for writer in writers {
-        written.extend(writer.await.unwrap());
+        let (keys, read_count) = writer.await.unwrap();
+        written.extend(keys);
+        reads += read_count;
     }
     cluster.net.disturb(50..500, 0);
-    eprintln!("{} puts", written.len());
+    eprintln!("{} puts, {reads} reads", written.len());
+    assert!(reads > 0);
     for node in cluster.nodes() {
         assert_eq!(counts(&cluster.raft(node), gateway.bucket).await, (written.len() as u64, 0));
     }

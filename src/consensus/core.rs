@@ -59,6 +59,16 @@ impl Core {
         }
     }
 
+    /// Returns when this node knows that another one leads.
+    pub(super) async fn another_leads(&self) {
+        let mut metrics = self.raft.server_metrics();
+        while metrics.borrow_watched().current_leader.is_none_or(|leader| leader == self.node) {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     pub(super) fn voters(&self) -> BTreeSet<u64> {
         self.raft.voter_ids().collect()
     }

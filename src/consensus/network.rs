@@ -120,7 +120,7 @@ pub(super) struct Link {
 }
 
 /// What entries may take beside the time of a small call: a slow link must not make them be sent for ever.
-const APPEND_EXTRA: Duration = Duration::from_secs(2);
+const APPEND_EXTRA: Duration = Duration::from_secs(1);
 /// The slowest link that entries and snapshots are expected to pass.
 const SLOWEST_BYTES_PER_S: u64 = 1 << 20;
 

@@ -8,6 +8,7 @@
 //! - A forwarded command is proposed where it arrives or not at all: it is never forwarded twice.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,8 @@ use super::core::Core;
 use super::message::{Method, Proposal, encode, status};
 use super::network::{AskError, ask_raw};
 use super::types::Command;
-use crate::catalog::{LedgerError, Outcome, Refusal};
+use crate::catalog::{Envelope, LedgerError, Outcome, Refusal};
+use crate::ids::SessionId;
 use crate::transport::CallError;
 
 /// A longer command is refused: a log record and a transaction have bounds.
@@ -30,6 +32,11 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How long another node has for a command that may be tried again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether `apply` knows the command again: it keeps outcomes of sessions only, under their sequences.
+pub(super) fn is_remembered(envelope: &Envelope) -> bool {
+    envelope.session != SessionId(0) && envelope.seq != 0
+}
 
 /// What came of one try.
 #[derive(Debug)]
@@ -76,12 +83,13 @@ impl Core {
     async fn try_propose(&self, command: &Command, is_remembered: bool, deadline: Instant) -> Tried {
         match self.leader() {
             Some(leader) if leader != self.node => self.try_there(leader, command, is_remembered, deadline).await,
-            _ => self.try_here(command.clone(), deadline).await,
+            _ => self.try_here(command.clone(), is_remembered, deadline).await,
         }
     }
 
-    /// Proposes to this node.
-    pub(super) async fn try_here(&self, command: Command, deadline: Instant) -> Tried {
+    /// Proposes to this node. What may be tried again is waited for only while this node leads: whoever leads after it
+    /// knows sooner.
+    pub(super) async fn try_here(&self, command: Command, is_remembered: bool, deadline: Instant) -> Tried {
         let room = match self.admission.admit(&command) {
             Ok(room) => room,
             Err(error) => return Tried::Never(error),
@@ -90,14 +98,26 @@ impl Core {
         if let Err(error) = self.raft.client_write_ff(command, Some(proposed)).await {
             return Tried::Never(LedgerError::Unavailable(error.to_string()));
         }
-        match timeout_at(deadline, response).await {
-            Err(_) => Tried::Unknown("no answer in time".into()),
-            Ok(Err(_)) => Tried::Unknown("the node stopped".into()),
-            Ok(Ok(Ok(response))) => Tried::Done(response.data),
-            // openraft says this only of what it has not appended.
-            Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Tried::NotLed,
-            Ok(Ok(Err(error))) => Tried::Unknown(error.to_string()),
-        }
+        let answer = async {
+            match response.await {
+                Err(_) => Tried::Unknown("the node stopped".into()),
+                Ok(Ok(response)) => Tried::Done(response.data),
+                // openraft says this only of what it has not appended.
+                Ok(Err(ClientWriteError::ForwardToLeader(_))) => Tried::NotLed,
+                Ok(Err(error)) => Tried::Unknown(error.to_string()),
+            }
+        };
+        let patient = async {
+            // Alone, there is nobody to lead after this node.
+            match is_remembered && !self.alone.load(Ordering::SeqCst) {
+                false => answer.await,
+                true => match select(pin!(answer), pin!(self.another_leads())).await {
+                    Either::Left((tried, _)) => tried,
+                    Either::Right(_) => Tried::Unknown("this node no longer leads".into()),
+                },
+            }
+        };
+        timeout_at(deadline, patient).await.unwrap_or_else(|_| Tried::Unknown("no answer in time".into()))
     }
 
     /// Proposes to the node `leader`, for as long as it is taken to lead, or until the deadline if there is one try only.

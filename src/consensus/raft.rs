@@ -21,13 +21,14 @@ use super::members::MembersError;
 use super::message::PeerStatus;
 use super::network::Wire;
 use super::open::{Options, applied_id, check, open_files, raft_config, raise_vote, replica};
+use super::propose::is_remembered;
 use super::read::Unconfirmed;
 use super::service::Desk;
 use super::state_machine::StateMachine;
 use super::types::{Command, Member, Membership};
 use super::{encoding, trim};
 use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
-use crate::ids::{LogIndex, NodeId, SessionId};
+use crate::ids::{LogIndex, NodeId};
 use crate::log::{self, Log};
 use crate::transport::{Caller, Service};
 
@@ -347,9 +348,7 @@ impl Inner {
 
 impl Ledger for Raft {
     fn propose(&self, envelope: Envelope) -> BoxFuture<'_, Result<Outcome, LedgerError>> {
-        // As `apply` does: it keeps outcomes of sessions only, under their sequences.
-        let is_remembered = envelope.session != SessionId(0) && envelope.seq != 0;
-        self.inner.propose(Command(envelope.encode().into()), is_remembered).boxed()
+        self.inner.propose(Command(envelope.encode().into()), is_remembered(&envelope)).boxed()
     }
 
     fn barrier(&self) -> BoxFuture<'_, Result<LogIndex, LedgerError>> {

@@ -22,7 +22,7 @@ use super::encoding::Undecodable;
 use super::members::MembersError;
 use super::message::{Addressed, Append, Appended, Ballot, Method, NewMember, Proposal, Transfer, Transferred, Voted};
 use super::message::{WireVote, decode, encode, status, vote, wire_vote};
-use super::propose::Tried;
+use super::propose::{Tried, is_remembered};
 use super::raft::{Active, Inner};
 use super::read::Unconfirmed;
 use super::state_machine::Snapshot;
@@ -170,8 +170,8 @@ async fn for_all(active: &Active, method: Method, header: &[u8]) -> Answer {
 
 async fn propose(core: &Core, header: &[u8]) -> Answer {
     let Proposal { command } = decode(header)?;
-    Envelope::decode(&command).map_err(|error| Denied(status::REFUSED, error.to_string()))?;
-    match core.try_here(Command(command), Instant::now() + core.timeout).await {
+    let envelope = Envelope::decode(&command).map_err(|error| Denied(status::REFUSED, error.to_string()))?;
+    match core.try_here(Command(command), is_remembered(&envelope), Instant::now() + core.timeout).await {
         Tried::Done(outcome) => Ok(outcome.encode().into()),
         Tried::NotLed => Err(Denied(status::NOT_LEADER, "this node does not lead".into())),
         Tried::Never(LedgerError::Overloaded) => Err(Denied(status::OVERLOADED, "there is no room".into())),

@@ -123,12 +123,14 @@ impl Core {
         (leads && applied.term == metrics.current_term).then_some(LogIndex(applied.index))
     }
 
-    /// Hands the lead to the voter that has most of the log, and waits a little until somebody else leads.
+    /// Hands the lead to the voter that has most of the log and is heard from, and waits a little until somebody else
+    /// leads.
     pub(super) async fn hand_over(&self) {
         let metrics = self.metrics();
         let Some(replication) = metrics.replication.filter(|_| metrics.state.is_leader()) else { return };
-        let voters = self.voters();
-        let others = replication.into_iter().filter(|(id, _)| *id != self.node && voters.contains(id));
+        let (voters, live) = (self.voters(), self.heard_from());
+        let may_lead = |id: &u64| *id != self.node && voters.contains(id) && live.contains(id);
+        let others = replication.into_iter().filter(|(id, _)| may_lead(id));
         let Some((heir, Some(_))) = others.max_by_key(|(_, matched)| *matched) else { return };
         if self.raft.trigger().transfer_leader(heir).await.is_ok() {
             let taken =

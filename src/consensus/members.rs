@@ -146,7 +146,7 @@ impl Core {
     }
 
     /// The nodes that answered lately, and this one.
-    fn heard_from(&self) -> BTreeSet<u64> {
+    pub(super) fn heard_from(&self) -> BTreeSet<u64> {
         let metrics = self.metrics();
         let heartbeats = metrics.heartbeat.iter().flatten();
         let lately = heartbeats.filter(|(_, at)| at.is_some_and(|at| at.elapsed() <= self.silence));

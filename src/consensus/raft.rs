@@ -177,6 +177,12 @@ impl Raft {
         self.inner.propose(command, false).await
     }
 
+    /// Ends once this node's last handle is gone and its catalog is closed.
+    #[cfg(test)]
+    pub(super) fn take_apply_thread(&self) -> Option<JoinHandle<()>> {
+        self.inner.apply_thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Stops. A leader hands over first, and waits for that a little; what is under way ends as `Unknown` or
     /// `Unavailable`; log and catalog are closed when this returns.
     pub async fn shutdown(&self) {
@@ -256,7 +262,10 @@ async fn start(
     });
     let leading = Barrier::spawn(move || {
         let core = here.clone();
-        async move { core.confirm_here().await }
+        async move {
+            let confirmed = tokio::time::timeout(core.timeout, core.confirm_here()).await;
+            confirmed.unwrap_or_else(|_| Err(Unconfirmed::Later("no quorum in time".into())))
+        }
     });
     Ok(Active { core, barrier, leading, changing: tokio::sync::Mutex::default() })
 }

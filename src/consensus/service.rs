@@ -105,9 +105,9 @@ impl Desk {
         })?;
         let raft = core.raft.clone();
         let installing = tokio::spawn(async move {
-            let snapshot = Snapshot::File(incoming.file.path().to_owned());
-            let installed = raft.install_full_snapshot(leader, RaftSnapshot { meta: incoming.meta, snapshot }).await;
-            drop((incoming.file, turn));
+            let snapshot = RaftSnapshot { meta: incoming.meta, snapshot: Snapshot::File(incoming.file) };
+            let installed = raft.install_full_snapshot(leader, snapshot).await;
+            drop(turn);
             installed
         });
         let SnapshotResponse { vote } = installing.await.map_err(unavailable)?.map_err(unavailable)?;

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -23,10 +24,10 @@ use crate::transport::{Body, BodyStream};
 const PIECE_BYTES: usize = 256 << 10;
 
 /// A file that is removed when this is dropped.
-pub(super) struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(dir: &Path, what: &str) -> Scratch {
+    pub(super) fn new(dir: &Path, what: &str) -> Scratch {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         Scratch(dir.join(format!("{what}-{}", COUNT.fetch_add(1, Ordering::Relaxed))))
     }
@@ -94,7 +95,7 @@ fn covers_no_later(meta: &SnapshotMeta, leader: &Vote) -> bool {
 
 /// A snapshot that came whole.
 pub(super) struct Incoming {
-    pub(super) file: Scratch,
+    pub(super) file: Arc<Scratch>,
     pub(super) meta: SnapshotMeta,
 }
 
@@ -108,7 +109,7 @@ impl Incoming {
         write_body(body, file.path()).await?;
         let verify = move || {
             let applied = catalog::verify_snapshot(file.path()).map_err(io::Error::other)?;
-            Ok::<_, io::Error>(Incoming { meta: meta_of(&applied)?, file })
+            Ok::<_, io::Error>(Incoming { meta: meta_of(&applied)?, file: Arc::new(file) })
         };
         let incoming = tokio::task::spawn_blocking(verify).await.map_err(io::Error::other)??;
         match incoming.meta.last_log_id.is_some() && covers_no_later(&incoming.meta, leader) {

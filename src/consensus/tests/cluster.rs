@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -31,6 +32,8 @@ pub(super) struct Cluster {
     founding: BTreeMap<u64, Founding>,
     log_keep_count: u64,
     running: BTreeMap<u64, Running>,
+    /// What killed nodes may still be doing to their catalogs.
+    dying: BTreeMap<u64, JoinHandle<()>>,
 }
 
 impl Drop for Cluster {
@@ -51,7 +54,14 @@ impl Cluster {
     pub(super) fn of(count: u64, log_keep_count: u64) -> Cluster {
         let list = |_| Founding::Together((1..=count).map(|node| (NodeId(node), address(node))).collect());
         let founding = (1..=count).map(|node| (node, list(node))).collect();
-        Cluster { net: Net::new(), dir: tempdir(), founding, log_keep_count, running: BTreeMap::new() }
+        Cluster {
+            net: Net::new(),
+            dir: tempdir(),
+            founding,
+            log_keep_count,
+            running: BTreeMap::new(),
+            dying: BTreeMap::new(),
+        }
     }
 
     /// Voters that have a leader.
@@ -101,6 +111,7 @@ impl Cluster {
     pub(super) fn kill(&mut self, node: u64) {
         self.net.unseat(node);
         if let Some(Running { raft, runtime }) = self.running.remove(&node) {
+            self.dying.extend(raft.take_apply_thread().map(|thread| (node, thread)));
             runtime.shutdown_background();
             drop(raft);
         }
@@ -109,6 +120,9 @@ impl Cluster {
     /// Kills a node and waits until its files are closed.
     pub(super) async fn kill_and_close(&mut self, node: u64) {
         self.kill(node);
+        if let Some(thread) = self.dying.remove(&node) {
+            tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+        }
         tokio::time::timeout(DEADLINE, closed(&self.dir(node))).await.unwrap();
     }
 

@@ -7,9 +7,10 @@ use super::cluster::{Cluster, ELECTION, assert_there, insist, until};
 use super::*;
 use crate::catalog::LedgerError;
 
+/// Opened at a follower: its commands are forwarded, even the one that no session remembers.
 async fn gateway(cluster: &Cluster, put_count: u32) -> Gateway {
     let leader = cluster.leader().await;
-    Gateway::new(&cluster.raft(leader), "bucket", put_count).await
+    Gateway::new(&cluster.raft(cluster.others(leader)[0]), "bucket", put_count).await
 }
 
 async fn elect_and_replicate(voter_count: u64) {

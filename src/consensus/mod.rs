@@ -16,6 +16,8 @@
 //!   it, or behind it, and then follows; never with a gap between them.
 //! - A log that has lost what it once acknowledged is not written to, unless the catalog has it all, or the loss is
 //!   accepted ([`Options::accept_loss`]): until then the node only serves reads.
+//! - A member of several is a node and its log: one that lost the log is not heard, and does not speak, as what it was.
+//! - A read that passed a barrier sees all that was acknowledged anywhere before; no clock has a part in that.
 //! - A node leads only in a term of its own election since it started: what it had sent before is never sent otherwise.
 
 mod admission;
@@ -41,7 +43,6 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use admission::Proposed;
 pub use applier::{ApplyStats, Fatal};
 pub use encoding::Undecodable;
 pub use found::Founding;
@@ -50,8 +51,7 @@ pub use message::{PeerStatus, SERVICE};
 pub use network::Alone;
 pub use open::Options;
 pub use raft::{Raft, Status};
-pub use state_machine::Snapshot;
-pub use types::{Command, Member, SnapshotMeta, TypeConfig};
+use types::TypeConfig;
 
 use crate::{catalog, log};
 

@@ -26,7 +26,7 @@ use crate::catalog::{Applied, Readers};
 
 /// The state of a catalog, for a peer that needs all of it.
 #[derive(Clone)]
-pub enum Snapshot {
+pub(super) enum Snapshot {
     /// Still in the live catalog of this node.
     Live(Readers),
     /// In a file, as received; removed with the last who has it.
@@ -39,7 +39,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// The catalog's, or of a snapshot that is a file already.
-    pub fn write_to(&self, file: &Path) -> io::Result<SnapshotMeta> {
+    pub(super) fn write_to(&self, file: &Path) -> io::Result<SnapshotMeta> {
         match self {
             Snapshot::Live(readers) => meta_of(&readers.snapshot(file).map_err(io::Error::other)?),
             Snapshot::File(_) => Err(io::Error::other("the snapshot is in a file already")),

@@ -24,7 +24,7 @@ use crate::transport::{Body, BodyStream};
 const PIECE_BYTES: usize = 256 << 10;
 
 /// A file that is removed when this is dropped.
-pub struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(super) fn new(dir: &Path, what: &str) -> Scratch {

@@ -3,7 +3,8 @@
 use futures::FutureExt;
 use futures::future::join_all;
 
-use super::super::{Command as RaftCommand, Raft};
+use super::super::Raft;
+use super::super::types::Command as RaftCommand;
 use super::*;
 use crate::catalog::{LedgerError, Refusal};
 

@@ -146,7 +146,7 @@ pub async fn check(data_dir: &Path, progress: impl Fn(u64) + Send + Sync) -> Res
     report.log_record_count = log_record_count;
     report.findings.extend(finding);
     let broken = Broken::default();
-    match Raft::open(directory.consensus(broken.hook()), Alone).await {
+    match Raft::open(directory.consensus(broken.hook()), Arc::new(Alone)).await {
         Ok(raft) => {
             check_stored(&raft, &files, &mut report, progress).await;
             raft.shutdown().await;

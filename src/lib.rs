@@ -5,7 +5,7 @@
 //! - [`node`]: wires the roles of one process; the only module that knows all the others.
 //! - [`check`]: the complete check of a stopped store.
 //! - [`object`]: the front door. Object semantics over catalog and chunks; all that a frontend sees.
-//! - [`consensus`]: openraft on top of [`log`] and [`catalog`]: log store, ReadIndex, snapshots.
+//! - [`consensus`]: openraft on top of [`log`], [`catalog`] and [`transport`]: log store, ReadIndex, snapshots, members.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
 //! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
 //! - [`shard`]: a shard node: shards in a log, an index, the space given back, and the calls that ask for it.

@@ -274,7 +274,7 @@ impl Node {
         options.accept_loss = accept_loss;
         options.log_cache_len_bytes = usize::try_from(log_cache_bytes).unwrap_or(usize::MAX);
         options.catalog.cache_bytes = catalog_cache_bytes;
-        let raft = Raft::open(options, Alone).await?;
+        let raft = Raft::open(options, Arc::new(Alone)).await?;
         store_config.gateway = format!("{:032x}/{node}", directory.identity.store);
         store_config.node = node;
         let ledger: Arc<dyn Ledger> = Arc::new(raft.clone());

@@ -48,7 +48,7 @@ impl Admission {
 }
 
 /// What openraft holds of a proposal until its fate is known.
-pub struct Proposed<T> {
+pub(super) struct Proposed<T> {
     tell: oneshot::Sender<T>,
     room: Room,
 }

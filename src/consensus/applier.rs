@@ -7,7 +7,6 @@
 //! - An error is final: it goes to the [`Fatal`] hook, which ends the process, and nothing more is applied.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -16,6 +15,7 @@ use openraft::storage::EntryResponder;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::encoding::encode_membership;
+use super::transfer::Scratch;
 use super::types::{Entry, Payload, TypeConfig, position};
 use crate::catalog::{self, Applied, Catalog, Envelope, Position, Readers};
 
@@ -92,7 +92,7 @@ enum Job {
     Apply(Batch),
     Flush(oneshot::Sender<()>),
     Sync(oneshot::Sender<()>),
-    Install(PathBuf, oneshot::Sender<()>),
+    Install(Arc<Scratch>, oneshot::Sender<()>),
     Close,
 }
 
@@ -159,8 +159,8 @@ impl Applier {
         Err(io::Error::other(format!("the catalog has not applied entry {index}")))
     }
 
-    /// Replaces the catalog by the snapshot in `file`.
-    pub(super) async fn install(&self, file: PathBuf) -> io::Result<()> {
+    /// Replaces the catalog by the snapshot in `file`, which stays until that is done, whoever waits for it.
+    pub(super) async fn install(&self, file: Arc<Scratch>) -> io::Result<()> {
         self.call(|done| Job::Install(file, done)).await
     }
 
@@ -228,7 +228,7 @@ impl Worker {
                     Ok(())
                 }
                 Job::Sync(done) => self.sync().map(|()| tell(done)),
-                Job::Install(file, done) => self.install(&file).map(|()| tell(done)),
+                Job::Install(file, done) => self.install(file.path()).map(|()| tell(done)),
                 Job::Close => break,
             };
             if let Err(error) = result {

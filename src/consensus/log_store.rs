@@ -84,6 +84,11 @@ impl LogStore {
         Ok(())
     }
 
+    /// Says which log this is, durably.
+    pub(super) async fn set_replica(&mut self, replica: u64) -> io::Result<()> {
+        self.set_mark(|mark| mark.replica = replica).await
+    }
+
     /// An empty log that was never purged starts wherever its first entry stands. That is 0, but for openraft's suite.
     async fn start_at(&self, index: u64) -> io::Result<()> {
         let log = &self.reader.log;

@@ -2,8 +2,11 @@
 //!
 //! - [`Raft`] is a node's handle: it opens, proposes, orders reads and says how things stand.
 //! - `log_store`: Raft's log and vote; `state_machine` and `applier`: the catalog as the state it drives.
-//! - `encoding`: the bytes in the log; `types`: what openraft is instantiated with; [`Network`]: how peers are reached.
-//! - `barrier`: linearizable reads in rounds; `trim`: keeps the log short; `admission`: how much is queued at most.
+//! - `encoding`: the bytes in the log; `types`: what openraft is instantiated with.
+//! - `network` and `transfer`: how peers are reached; `service`: what they are answered; `message`: the bytes of both.
+//! - `core`: what a member has of Raft; `propose` and `read`: proposals and read indexes, wherever the leader is;
+//!   `barrier`: reads in rounds; `found` and `members`: how a cluster begins, grows and shrinks.
+//! - `trim`: keeps the log short; `admission`: how much is queued at most.
 //!
 //! One box is a cluster of one voter: it elects itself at once, and does nothing while it is idle.
 //!
@@ -13,31 +16,42 @@
 //!   it, or behind it, and then follows; never with a gap between them.
 //! - A log that has lost what it once acknowledged is not written to, unless the catalog has it all, or the loss is
 //!   accepted ([`Options::accept_loss`]): until then the node only serves reads.
+//! - A member of several is a node and its log: one that lost the log is not heard, and does not speak, as what it was.
+//! - A read that passed a barrier sees all that was acknowledged anywhere before; no clock has a part in that.
 //! - A node leads only in a term of its own election since it started: what it had sent before is never sent otherwise.
 
 mod admission;
 mod applier;
 mod barrier;
+mod core;
 mod encoding;
+mod found;
 mod log_store;
+mod members;
+mod message;
 mod network;
 mod open;
+mod propose;
 mod raft;
+mod read;
+mod service;
 mod state_machine;
+mod transfer;
 mod trim;
 mod types;
 
 #[cfg(test)]
 mod tests;
 
-pub use admission::Proposed;
 pub use applier::{ApplyStats, Fatal};
 pub use encoding::Undecodable;
-pub use network::{Alone, Network};
+pub use found::Founding;
+pub use members::MembersError;
+pub use message::{PeerStatus, SERVICE};
+pub use network::Alone;
 pub use open::Options;
 pub use raft::{Raft, Status};
-pub use state_machine::Snapshot;
-pub use types::{Command, Member, SnapshotMeta, TypeConfig};
+use types::TypeConfig;
 
 use crate::{catalog, log};
 

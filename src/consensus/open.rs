@@ -1,5 +1,6 @@
 //! Opening a node: the catalog, then the log, then the two against each other.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +9,12 @@ use openraft::SnapshotPolicy;
 
 use super::Error;
 use super::applier::Fatal;
+use super::found::Founding;
 use super::log_store::{LogStore, Reader};
 use super::trim::Limits;
-use super::types::{LogId, Member, Vote, log_id};
+use super::types::{LogId, Vote, log_id};
 use crate::catalog::{self, Catalog};
+use crate::env::Env;
 use crate::ids::NodeId;
 use crate::log::{self, Health, Log, Recovery};
 
@@ -22,10 +25,14 @@ pub struct Options {
     pub dir: PathBuf,
     /// This node; the same at every start.
     pub node: NodeId,
-    /// What peers shall know of it.
-    pub member: Member,
-    /// Whether an empty directory becomes a cluster of this node alone; otherwise it waits to be added to one.
-    pub bootstrap: bool,
+    /// Where peers reach it; empty for a node that has none.
+    pub address: String,
+    /// What becomes of an empty directory.
+    pub founding: Founding,
+    /// The source of what is random about it.
+    pub env: Env,
+    /// How often a leader is heard of by nodes that have nothing else to hear from it.
+    pub heartbeat: Duration,
     /// Of the catalog.
     pub catalog: catalog::Options,
     /// Length of the log's files, bytes.
@@ -53,8 +60,10 @@ impl Options {
         Options {
             dir: dir.into(),
             node,
-            member: Member::default(),
-            bootstrap: true,
+            address: String::new(),
+            founding: Founding::Alone,
+            env: Env::system(),
+            heartbeat: Duration::from_millis(250),
             catalog: catalog::Options::default(),
             log_file_len_bytes: 64 << 20,
             log_cache_len_bytes: 8 << 20,
@@ -77,13 +86,55 @@ fn abort(message: &str) {
     std::process::abort();
 }
 
-/// Heartbeats are for peers, and ticks are off where there are none; an election timeout is far above any fsync.
-pub(super) fn raft_config() -> openraft::Config {
+/// How long nodes wait for each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Timing {
+    heartbeat: Duration,
+    /// A node that has heard of no leader for a time in this range asks to be it.
+    pub(super) election: Range<Duration>,
+}
+
+/// A snapshot may take so long to be installed, beside the time of its bytes on the network.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+
+impl Timing {
+    /// Six heartbeats may be lost, and an election outlasts ten of the slowest syncs: a vote is one, an answer another.
+    pub(super) fn new(heartbeat: Duration, slowest_sync: Duration) -> Timing {
+        let shortest = (heartbeat * 6).max(slowest_sync * 10).min(Duration::from_secs(30).max(heartbeat * 6));
+        Timing { heartbeat, election: shortest..shortest * 2 }
+    }
+}
+
+/// How long the slowest of a few small syncs takes in `dir`. Blocking.
+pub(super) fn slowest_sync(dir: &Path) -> std::io::Result<Duration> {
+    use std::io::Write;
+    let path = dir.join("sync");
+    let mut file = std::fs::File::create(&path)?;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..4 {
+        let started = std::time::Instant::now();
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+        slowest = slowest.max(started.elapsed());
+    }
+    std::fs::remove_file(&path)?;
+    Ok(slowest)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Ticks are off until it is known that there are peers.
+pub(super) fn raft_config(timing: &Timing) -> openraft::Config {
     openraft::Config {
         cluster_name: "predastore".into(),
-        heartbeat_interval: 500,
-        election_timeout_min: 2_000,
-        election_timeout_max: 4_000,
+        heartbeat_interval: millis(timing.heartbeat),
+        election_timeout_min: millis(timing.election.start),
+        election_timeout_max: millis(timing.election.end),
+        install_snapshot_timeout: millis(INSTALL_TIMEOUT),
+        // A leader that hears of no quorum falls silent for so long, so that those who hear it may choose another.
+        quorum_loss_probe_interval: Some(2 * millis(timing.election.end)),
         max_payload_entries: 512,
         // The catalog is its own snapshot, and `trim` alone says what goes.
         snapshot_policy: SnapshotPolicy::Never,
@@ -104,8 +155,9 @@ pub(super) struct Opened {
     pub(super) recovery: Recovery,
     /// Whether the log may be written: it lost nothing, or nothing that counts.
     pub(super) writable: bool,
-    /// Where snapshots are put while they are received.
+    /// Where snapshots are put while they are on their way.
     pub(super) scratch: PathBuf,
+    pub(super) timing: Timing,
 }
 
 /// Opens catalog and log. Blocking.
@@ -114,7 +166,8 @@ pub(super) fn open_files(options: &Options) -> Result<Opened, Error> {
     empty_dir(&scratch)?;
     let mut catalog = Catalog::open(&options.dir.join("catalog"), options.catalog.clone())?;
     let (log, recovery, writable) = open_log(options, &mut catalog)?;
-    Ok(Opened { catalog, log, recovery, writable, scratch })
+    let timing = Timing::new(options.heartbeat, slowest_sync(&scratch)?);
+    Ok(Opened { catalog, log, recovery, writable, scratch, timing })
 }
 
 fn empty_dir(dir: &Path) -> std::io::Result<()> {
@@ -181,6 +234,36 @@ pub(super) async fn raise_vote(store: &mut LogStore, applied: Option<LogId>) -> 
     Ok(())
 }
 
+/// Which log this is: it says so from its first opening on. One that lost something and goes on regardless is another
+/// one from then on: its peers do not take it for what it was.
+pub(super) async fn replica(store: &mut LogStore, options: &Options, recovery: &Recovery) -> Result<u64, Error> {
+    let is_damaged = options.accept_loss && recovery.state != Health::Whole;
+    match store.reader().mark().replica {
+        0 => {}
+        known if !is_damaged => return Ok(known),
+        _ => {}
+    }
+    let fresh = options.env.random_u64().max(1);
+    store.set_replica(fresh).await?;
+    Ok(fresh)
+}
+
 pub(super) fn applied_id(applied: &catalog::Applied) -> Option<LogId> {
     applied.position.map(log_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_election_outlasts_heartbeats_and_syncs() {
+        let timing = |heartbeat, sync| {
+            let timing = Timing::new(Duration::from_millis(heartbeat), Duration::from_millis(sync));
+            (timing.election.start.as_millis(), timing.election.end.as_millis())
+        };
+        assert_eq!(timing(250, 4), (1_500, 3_000));
+        assert_eq!(timing(250, 400), (4_000, 8_000));
+        assert_eq!(timing(250, 60_000), (30_000, 60_000));
+    }
 }

@@ -1,35 +1,36 @@
 //! A node's handle.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use tokio::time::{Instant, timeout_at};
 
 use super::Error;
-use super::admission::{Admission, Proposed};
+use super::admission::Admission;
 use super::applier::{Applier, ApplyStats};
 use super::barrier::Barrier;
+use super::core::Core;
+use super::found::found;
 use super::log_store::LogStore;
-use super::network::Network;
-use super::open::{Opened, Options, applied_id, check, open_files, raft_config, raise_vote};
+use super::members::MembersError;
+use super::message::PeerStatus;
+use super::network::Wire;
+use super::open::{Options, applied_id, check, open_files, raft_config, raise_vote, replica};
+use super::propose::is_remembered;
+use super::read::Unconfirmed;
+use super::service::Desk;
 use super::state_machine::StateMachine;
-use super::types::{Command, Membership, TypeConfig};
+use super::types::{Command, Member, Membership};
 use super::{encoding, trim};
 use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
 use crate::ids::{LogIndex, NodeId};
 use crate::log::{self, Log};
-
-/// A longer command is refused: a log record and a transaction have bounds.
-const COMMAND_MAX_LEN: usize = 4 << 20;
-/// Between two tries while there is no leader.
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
+use crate::transport::{Caller, Service};
 
 /// A member of the cluster: its log, its catalog, and its part in Raft. Clones are the same node.
 #[derive(Clone)]
@@ -37,28 +38,30 @@ pub struct Raft {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+/// What a node is, whether it takes part in Raft or not.
+pub(super) struct Inner {
     node: NodeId,
+    founders: Vec<u64>,
     log: Log,
     applier: Applier,
     apply_thread: Mutex<Option<JoinHandle<()>>>,
-    /// None on a node that only serves reads.
-    active: Option<Active>,
+    /// Or why this node only serves reads, if these.
+    active: Result<Active, &'static str>,
 }
 
-struct Active {
-    core: Core,
+/// A part in Raft.
+pub(super) struct Active {
+    pub(super) core: Core,
+    /// Rounds of whoever leads.
     barrier: Barrier,
+    /// Rounds of this node as the leader, for others.
+    pub(super) leading: Barrier,
+    /// One change of the members at a time.
+    changing: tokio::sync::Mutex<()>,
 }
 
-/// openraft's handle, what is behind it, and how long it may take.
-#[derive(Clone)]
-pub(super) struct Core {
-    pub(super) raft: openraft::Raft<TypeConfig, StateMachine>,
-    applier: Applier,
-    admission: Admission,
-    pub(super) timeout: Duration,
-}
+const LOST: &str = "the log has lost acknowledged entries; run `s3d recover` to accept the loss";
+const STRANGER: &str = "the cluster knows this node by a log that it has lost; it can only come back under a new id";
 
 /// How a node stands.
 #[derive(Clone, Debug)]
@@ -92,29 +95,54 @@ pub struct Status {
 }
 
 impl Raft {
-    /// Opens the node in `options.dir`; an empty directory becomes a cluster of one voter if `options.bootstrap`.
-    /// Returns before there is a leader: proposals and barriers wait for one.
+    /// Opens the node in `options.dir`; an empty directory becomes what `options.founding` says. Peers are reached
+    /// through `caller`, and reach this node through [`Raft::service`]. Returns before there is a leader: proposals and
+    /// barriers wait for one.
     ///
     /// # Errors
     /// What was found cannot be used: see [`Error`]. A log that has lost entries is no error: the node is read-only.
-    pub async fn open(options: Options, network: impl Network) -> Result<Raft, Error> {
+    pub async fn open(options: Options, caller: Arc<dyn Caller>) -> Result<Raft, Error> {
         let for_files = options.clone();
         let opened = tokio::task::spawn_blocking(move || open_files(&for_files));
-        let Opened { catalog, log, recovery, writable, scratch } = opened.await.map_err(std::io::Error::other)??;
-        let (applier, apply_thread) = Applier::spawn(catalog, options.fatal.clone())?;
+        let opened = opened.await.map_err(std::io::Error::other)??;
+        let (applier, apply_thread) = Applier::spawn(opened.catalog, options.fatal.clone())?;
         let mut inner = Inner {
             node: options.node,
-            log: log.clone(),
-            applier: applier.clone(),
+            founders: options.founding.nodes(),
+            log: opened.log.clone(),
+            applier,
             apply_thread: Mutex::new(Some(apply_thread)),
-            active: None,
+            active: Err(LOST),
         };
-        if writable {
-            let store = LogStore::open(log, &recovery.mark, Some(applier.clone())).await?;
-            let machine = StateMachine::new(applier, Some(store.durable()), scratch);
-            inner.active = Some(activate(&options, &inner, store, machine, network).await?);
+        if opened.writable {
+            let (recovery, scratch, timing) = (opened.recovery, opened.scratch, opened.timing);
+            inner.active = activate(&options, &inner, Ground { recovery, scratch, timing }, caller).await?;
         }
         Ok(Raft { inner: Arc::new(inner) })
+    }
+
+    /// What this node answers to its peers.
+    pub fn service(&self) -> Arc<dyn Service> {
+        Arc::new(Desk::new(self.inner.clone()))
+    }
+
+    /// Makes `node`, which runs at `address` and waits for it, a voter: first it learns, and this returns once it has
+    /// caught up and votes. Done before: nothing happens.
+    ///
+    /// # Errors
+    /// See [`MembersError`]; it may be repeated after any of them.
+    pub async fn add_db(&self, node: NodeId, address: &str) -> Result<(), MembersError> {
+        let active = self.inner.active().map_err(|why| MembersError::Refused(why.into()))?;
+        active.core.add_db(active, node.0, address).await
+    }
+
+    /// Takes `node` out of the cluster. Done before: nothing happens.
+    ///
+    /// # Errors
+    /// See [`MembersError`]; it may be repeated after any of them. `Refused`: the voters that remain could not go on.
+    pub async fn remove_db(&self, node: NodeId) -> Result<(), MembersError> {
+        let active = self.inner.active().map_err(|why| MembersError::Refused(why.into()))?;
+        active.core.remove_db(active, node.0).await
     }
 
     /// How the node stands now.
@@ -123,7 +151,7 @@ impl Raft {
         let applied = inner.applier.applied();
         let mut status = Status {
             node: inner.node,
-            read_only: inner.active.is_none(),
+            read_only: inner.active.is_err(),
             term: applied.position.map_or(0, |position| position.term),
             leader: None,
             last_index: inner.log.next_index().checked_sub(1),
@@ -137,11 +165,8 @@ impl Raft {
             apply: inner.applier.stats(),
         };
         match &inner.active {
-            Some(active) => status.add_metrics(&active.core),
-            None => {
-                let stored = encoding::decode_membership(&applied.membership).unwrap_or_default();
-                status.add_members(stored.membership());
-            }
+            Ok(active) => status.add_metrics(&active.core),
+            Err(_) => status.add_members(&inner.stored_membership()),
         }
         status
     }
@@ -149,12 +174,20 @@ impl Raft {
     /// Proposes bytes that pass for a command.
     #[cfg(test)]
     pub(super) async fn propose_raw(&self, command: Command) -> Result<Outcome, LedgerError> {
-        self.inner.propose(command).await
+        self.inner.propose(command, false).await
     }
 
-    /// Stops: what is under way ends as `Unknown` or `Unavailable`; log and catalog are closed when this returns.
+    /// Ends once this node's last handle is gone and its catalog is closed.
+    #[cfg(test)]
+    pub(super) fn take_apply_thread(&self) -> Option<JoinHandle<()>> {
+        self.inner.apply_thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Stops. A leader hands over first, and waits for that a little; what is under way ends as `Unknown` or
+    /// `Unavailable`; log and catalog are closed when this returns.
     pub async fn shutdown(&self) {
-        if let Some(active) = &self.inner.active {
+        if let Ok(active) = &self.inner.active {
+            active.core.hand_over().await;
             // It fails only for a core that has stopped already.
             let _ = active.core.raft.shutdown().await;
         }
@@ -167,28 +200,93 @@ impl Raft {
     }
 }
 
+/// What opening has found beside the files.
+struct Ground {
+    recovery: log::Recovery,
+    scratch: std::path::PathBuf,
+    timing: super::open::Timing,
+}
+
 async fn activate(
     options: &Options,
     inner: &Inner,
-    mut store: LogStore,
-    machine: StateMachine,
-    network: impl Network,
-) -> Result<Active, Error> {
+    Ground { recovery, scratch, timing }: Ground,
+    caller: Arc<dyn Caller>,
+) -> Result<Result<Active, &'static str>, Error> {
     let refused = |error: &dyn std::fmt::Display| Error::Raft(error.to_string());
+    let mut store = LogStore::open(inner.log.clone(), &recovery.mark, Some(inner.applier.clone())).await?;
     let applied = applied_id(&inner.applier.applied());
     check(&inner.log, store.reader(), applied).await?;
     raise_vote(&mut store, applied).await?;
-    let config = Arc::new(raft_config().validate().map_err(|error| refused(&error))?);
-    let opened = openraft::Raft::new(options.node.0, config, network, store, machine).await;
-    let raft = opened.map_err(|error| refused(&error))?;
-    let admission = Admission::new(options.queue_len_bytes);
-    let core = Core { raft, applier: inner.applier.clone(), admission, timeout: options.timeout };
-    core.begin(options).await.map_err(|error| refused(&error))?;
+    let member = Member { address: options.address.clone(), replica: replica(&mut store, options, &recovery).await? };
+    let machine = StateMachine::new(inner.applier.clone(), Some(store.durable()), scratch.clone());
+    let config = Arc::new(raft_config(&timing).validate().map_err(|error| refused(&error))?);
+    let node = options.node.0;
+    let wire = Wire { caller: caller.clone(), node, scratch: scratch.clone() };
+    let opened = openraft::Raft::new(node, config, wire, store, machine).await;
+    let core = Core {
+        raft: opened.map_err(|error| refused(&error))?,
+        applier: inner.applier.clone(),
+        admission: Admission::new(options.queue_len_bytes),
+        caller,
+        node,
+        member,
+        timeout: options.timeout,
+        silence: timing.election.end,
+        scratch,
+        alone: Arc::new(AtomicBool::new(false)),
+    };
+    // Once the core answers anything, its metrics say what it has read.
+    core.raft.is_initialized().await.map_err(|error| refused(&error))?;
+    if core.is_stranger() {
+        // It fails only for a core that has stopped already.
+        let _ = core.raft.shutdown().await;
+        return Ok(Err(STRANGER));
+    }
+    start(core, options, inner).await.map(Ok).map_err(|error| refused(&error))
+}
+
+async fn start(
+    core: Core,
+    options: &Options,
+    inner: &Inner,
+) -> Result<Active, Box<dyn std::error::Error + Send + Sync>> {
+    core.begin().await?;
+    found(&core, &options.founding).await?;
+    tokio::spawn(core.clone().tick());
     tokio::spawn(trim::run(core.clone(), inner.log.clone(), options.limits()));
-    Ok(Active { barrier: Barrier::spawn(core.clone()), core })
+    let (anywhere, here) = (core.clone(), core.clone());
+    let barrier = Barrier::spawn(move || {
+        let core = anywhere.clone();
+        async move { core.confirmed().await }
+    });
+    let leading = Barrier::spawn(move || {
+        let core = here.clone();
+        async move {
+            let confirmed = tokio::time::timeout(core.timeout, core.confirm_here()).await;
+            confirmed.unwrap_or_else(|_| Err(Unconfirmed::Later("no quorum in time".into())))
+        }
+    });
+    Ok(Active { core, barrier, leading, changing: tokio::sync::Mutex::default() })
+}
+
+impl Active {
+    pub(super) async fn add_db_here(&self, node: u64, address: &str) -> Result<(), MembersError> {
+        let _turn = self.changing.lock().await;
+        self.core.add_db_here(node, address).await
+    }
+
+    pub(super) async fn remove_db_here(&self, node: u64) -> Result<(), MembersError> {
+        let _turn = self.changing.lock().await;
+        self.core.remove_db_here(node).await
+    }
 }
 
 impl Inner {
+    pub(super) fn active(&self) -> Result<&Active, &'static str> {
+        self.active.as_ref().map_err(|why| *why)
+    }
+
     /// Waits for the threads. Blocking.
     fn close(&self) {
         let thread = self.apply_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -197,29 +295,69 @@ impl Inner {
         self.log.close();
     }
 
-    async fn propose(&self, command: Command) -> Result<Outcome, LedgerError> {
-        match &self.active {
-            Some(active) => active.core.propose(command).await,
-            None => Err(LedgerError::Unavailable(
-                "the log has lost acknowledged entries; run `s3d recover` to accept the loss".into(),
-            )),
-        }
+    fn stored_membership(&self) -> Membership {
+        let stored = encoding::decode_membership(&self.applier.applied().membership).unwrap_or_default();
+        stored.membership().clone()
+    }
+
+    /// How this node stands, for its peers. A node that takes no part is as good as part of a cluster: it is no new one.
+    pub(super) async fn peer_status(&self) -> PeerStatus {
+        let mut status = PeerStatus {
+            node: self.node.0,
+            replica: 0,
+            initialised: true,
+            founders: self.founders.clone(),
+            last_index: self.log.next_index().checked_sub(1),
+            applied_index: self.applier.position().map(|position| position.index),
+            ..PeerStatus::default()
+        };
+        let membership = match &self.active {
+            Ok(Active { core, .. }) => {
+                let metrics = core.metrics();
+                (status.term, status.leader) = (metrics.current_term, metrics.current_leader);
+                status.replica = core.member.replica;
+                status.initialised = core.raft.is_initialized().await.unwrap_or(true);
+                metrics.membership_config.membership().clone()
+            }
+            Err(_) => self.stored_membership(),
+        };
+        status.voters = membership.voter_ids().collect();
+        let members = membership.nodes().map(|(id, member)| (*id, member.address.clone(), member.replica));
+        status.members = members.collect();
+        status
+    }
+
+    async fn propose(&self, command: Command, is_remembered: bool) -> Result<Outcome, LedgerError> {
+        let active = self.active().map_err(|why| LedgerError::Unavailable(why.into()))?;
+        active.core.propose(command, is_remembered).await
     }
 
     async fn barrier(&self) -> Result<LogIndex, LedgerError> {
-        match &self.active {
-            Some(active) => match active.core.applied_alone() {
-                Some(index) => Ok(index),
-                None => active.barrier.pass().await,
-            },
-            None => Ok(LogIndex(self.applier.applied().position.map_or(0, |position| position.index))),
+        let active = match self.active() {
+            Ok(active) => active,
+            // Nobody else can have acknowledged anything that a sole voter has not.
+            Err(_) if self.stored_membership().voter_ids().all(|voter| voter == self.node.0) => {
+                return Ok(LogIndex(self.applier.position().map_or(0, |position| position.index)));
+            }
+            Err(why) => return Err(LedgerError::Unavailable(why.into())),
+        };
+        let core = &active.core;
+        if let Some(index) = core.applied_alone() {
+            return Ok(index);
         }
+        let deadline = Instant::now() + core.timeout;
+        let confirmed = match timeout_at(deadline, active.barrier.pass()).await {
+            Ok(confirmed) => confirmed,
+            Err(_) => Err(Unconfirmed::Later("no confirmation in time".into())),
+        };
+        let index = confirmed.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
+        core.applied_to(index, deadline).await
     }
 }
 
 impl Ledger for Raft {
     fn propose(&self, envelope: Envelope) -> BoxFuture<'_, Result<Outcome, LedgerError>> {
-        self.inner.propose(Command(envelope.encode().into())).boxed()
+        self.inner.propose(Command(envelope.encode().into()), is_remembered(&envelope)).boxed()
     }
 
     fn barrier(&self) -> BoxFuture<'_, Result<LogIndex, LedgerError>> {
@@ -228,106 +366,6 @@ impl Ledger for Raft {
 
     fn readers(&self) -> &Readers {
         self.inner.applier.readers()
-    }
-}
-
-impl Core {
-    /// Founds a cluster where there is none and that is wanted; a sole voter elects itself at once, without ticks.
-    async fn begin(&self, options: &Options) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        if options.bootstrap && !self.raft.is_initialized().await? {
-            let founder = BTreeMap::from([(options.node.0, options.member.clone())]);
-            return Ok(self.raft.initialize(founder).await?);
-        }
-        if self.raft.voter_ids().eq([options.node.0]) {
-            self.raft.trigger().elect(false).await?;
-        } else {
-            self.raft.runtime_config().tick(true);
-        }
-        Ok(())
-    }
-
-    async fn propose(&self, command: Command) -> Result<Outcome, LedgerError> {
-        if command.0.len() > COMMAND_MAX_LEN {
-            return Err(LedgerError::Unavailable(format!("a command of {} bytes is too long", command.0.len())));
-        }
-        let deadline = Instant::now() + self.timeout;
-        loop {
-            match self.try_propose(command.clone(), deadline).await? {
-                Ok(outcome) => return Ok(outcome),
-                Err(forward) => await_leader(forward, deadline).await?,
-            }
-        }
-    }
-
-    /// One try; the inner error says that it was refused before the log.
-    async fn try_propose(
-        &self,
-        command: Command,
-        deadline: Instant,
-    ) -> Result<Result<Outcome, ForwardToLeader<TypeConfig>>, LedgerError> {
-        let unknown = |error: &dyn std::fmt::Display| LedgerError::Unknown(error.to_string());
-        let (proposed, response) = Proposed::new(self.admission.admit(&command)?);
-        let sent = self.raft.client_write_ff(command, Some(proposed)).await;
-        sent.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
-        let answered = timeout_at(deadline, response).await.map_err(|_| unknown(&"no answer in time"))?;
-        match answered.map_err(|_| unknown(&"the node stopped"))? {
-            Ok(response) => Ok(Ok(response.data)),
-            Err(ClientWriteError::ForwardToLeader(forward)) => Ok(Err(forward)),
-            Err(error) => Err(unknown(&error)),
-        }
-    }
-
-    /// How far this node has applied, where that is certain to be all that was acknowledged, without a round.
-    ///
-    /// As the only voter and leader, nobody else can acknowledge, and it does so itself after applying. What earlier
-    /// terms acknowledged is applied once an entry of this term is.
-    fn applied_alone(&self) -> Option<LogIndex> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let leads = metrics.state.is_leader() && metrics.membership_config.membership().voter_ids().eq([metrics.id]);
-        let applied = self.applier.position()?;
-        (leads && applied.term == metrics.current_term).then_some(LogIndex(applied.index))
-    }
-
-    /// A ReadIndex round: how far this node has applied once it may serve linearizable reads.
-    pub(super) async fn read_index(&self) -> Result<LogIndex, LedgerError> {
-        let deadline = Instant::now() + self.timeout;
-        let index = self.confirmed_index(deadline).await?;
-        let applied = timeout_at(deadline, self.applier.reaches(index)).await.map_err(|_| too_slow())?;
-        applied.map(LogIndex).map_err(|error| LedgerError::Unavailable(error.to_string()))
-    }
-
-    /// The last entry that may have been acknowledged anywhere, once a quorum confirms this node's lead.
-    async fn confirmed_index(&self, deadline: Instant) -> Result<u64, LedgerError> {
-        loop {
-            let round = timeout_at(deadline, self.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
-            match round.map_err(|_| too_slow())? {
-                Ok(read_log_id) => return Ok(read_log_id.index()),
-                Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                    await_leader(forward, deadline).await?;
-                }
-                Err(error) => return Err(LedgerError::Unavailable(error.to_string())),
-            }
-        }
-    }
-}
-
-fn too_slow() -> LedgerError {
-    LedgerError::Unavailable("no confirmation in time".into())
-}
-
-/// Pauses while there is no leader yet.
-///
-/// # Errors
-/// `Unavailable`: another node leads, or none does in time.
-async fn await_leader(forward: ForwardToLeader<TypeConfig>, deadline: Instant) -> Result<(), LedgerError> {
-    match forward.leader_id {
-        Some(leader) => Err(LedgerError::Unavailable(format!("node {leader} leads"))),
-        None if Instant::now() >= deadline => Err(LedgerError::Unavailable("there is no leader".into())),
-        None => {
-            tokio::time::sleep(RETRY_PAUSE).await;
-            Ok(())
-        }
     }
 }
 

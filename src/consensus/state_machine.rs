@@ -11,6 +11,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::{Stream, TryStreamExt};
 use openraft::OptionalSend;
@@ -19,16 +20,17 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use super::applier::{Applier, Batch};
 use super::encoding::decode_membership;
 use super::log_store::Durable;
+use super::transfer::Scratch;
 use super::types::{LeaderId, LogId, Member, SnapshotMeta, StoredMembership, TypeConfig, log_id};
 use crate::catalog::{Applied, Readers};
 
 /// The state of a catalog, for a peer that needs all of it.
 #[derive(Clone)]
-pub enum Snapshot {
+pub(super) enum Snapshot {
     /// Still in the live catalog of this node.
     Live(Readers),
-    /// In a file, as received; removed once it is installed.
-    File(PathBuf),
+    /// In a file, as received; removed with the last who has it.
+    File(Arc<Scratch>),
 }
 
 impl Snapshot {
@@ -37,7 +39,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// The catalog's, or of a snapshot that is a file already.
-    pub fn write_to(&self, file: &Path) -> io::Result<SnapshotMeta> {
+    pub(super) fn write_to(&self, file: &Path) -> io::Result<SnapshotMeta> {
         match self {
             Snapshot::Live(readers) => meta_of(&readers.snapshot(file).map_err(io::Error::other)?),
             Snapshot::File(_) => Err(io::Error::other("the snapshot is in a file already")),
@@ -45,7 +47,7 @@ impl Snapshot {
     }
 }
 
-fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {
+pub(super) fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {
     Ok(SnapshotMeta { last_log_id: applied.position.map(log_id), last_membership: membership_of(applied)? })
 }
 
@@ -78,13 +80,13 @@ impl StateMachine {
     }
 
     /// A live snapshot becomes a file first: only openraft's suite installs one within a process.
-    async fn file_of(&self, snapshot: Snapshot) -> io::Result<PathBuf> {
+    async fn file_of(&self, snapshot: Snapshot) -> io::Result<Arc<Scratch>> {
         if let Snapshot::File(file) = snapshot {
             return Ok(file);
         }
-        let file = self.scratch.join("received");
+        let file = Arc::new(Scratch::new(&self.scratch, "live"));
         let target = file.clone();
-        let write = tokio::task::spawn_blocking(move || snapshot.write_to(&target));
+        let write = tokio::task::spawn_blocking(move || snapshot.write_to(target.path()));
         write.await.map_err(io::Error::other)??;
         Ok(file)
     }
@@ -119,8 +121,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Snapshot) -> Result<(), io::Error> {
         let file = self.file_of(snapshot).await?;
-        self.applier.install(file.clone()).await?;
-        tokio::fs::remove_file(&file).await?;
+        self.applier.install(file).await?;
         let installed = meta_of(&self.applier.applied())?;
         if installed != *meta {
             return Err(io::Error::other(format!("the snapshot covers {installed}, not {meta}")));

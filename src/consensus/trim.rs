@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 
-use super::raft::Core;
+use super::core::Core;
 use crate::log::Log;
 
 /// How much the log may hold.

@@ -11,7 +11,7 @@ use crate::catalog::{Outcome, Position};
 
 /// Raft as it is used here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct TypeConfig;
+pub(super) struct TypeConfig;
 
 // openraft's macro for this takes no responder of one's own.
 impl RaftTypeConfig for TypeConfig {
@@ -51,12 +51,12 @@ pub(super) type Membership = openraft::Membership<u64, Member>;
 /// A membership and where it was written.
 pub(super) type StoredMembership = openraft::StoredMembership<LeaderId, u64, Member>;
 /// What a snapshot covers.
-pub type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, Member>;
+pub(super) type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, Member>;
 
 /// A command as proposed: an encoded [`crate::catalog::Envelope`]. Encoded once, by its proposer; decoded once, by the
 /// thread that applies it; cheap to clone in between.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Command(pub Bytes);
+pub(super) struct Command(pub(super) Bytes);
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,9 +72,11 @@ impl fmt::Display for Command {
 
 /// What the members know of one of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Member {
+pub(super) struct Member {
     /// Where it is reached, as the network understands it; empty for a node that is alone.
-    pub address: String,
+    pub(super) address: String,
+    /// Which log the node has: random, made with the log and kept in it. 0: of a time when none was recorded.
+    pub(super) replica: u64,
 }
 
 pub(super) fn log_id(position: Position) -> LogId {

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::Error;
+use super::{Applied, Error};
 use checkpoint::Checkpointer;
 pub use readers::Readers;
 
@@ -154,6 +154,17 @@ impl Store {
         self.readers.reopen(database);
         current::remove_leftovers(&self.dir, self.number)
     }
+}
+
+/// Reads the whole snapshot in `file` and says how far it had applied. Blocking.
+///
+/// # Errors
+/// `Inconsistent`: it is damaged or not whole; `Format`: of a later format; `Sqlite`, `Io`: the disk.
+pub fn verify_snapshot(file: &Path) -> Result<Applied, Error> {
+    snapshot::verify(file)?;
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    check_format(&connection)?;
+    super::apply::read_applied(&connection)
 }
 
 /// Makes the first state.

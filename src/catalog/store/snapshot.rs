@@ -43,6 +43,18 @@ fn seal(file: &Path) -> Result<(), Error> {
 
 /// Copies the database out of the snapshot in `file`, and verifies it.
 pub(super) fn receive(file: &Path, database: &Path) -> Result<(), Error> {
+    let mut writer = BufWriter::new(File::create(database)?);
+    read(file, &mut writer)?;
+    Ok(writer.flush()?)
+}
+
+/// Verifies the snapshot in `file`.
+pub(super) fn verify(file: &Path) -> Result<(), Error> {
+    read(file, &mut std::io::sink())
+}
+
+/// Reads the database out of the snapshot in `file`: what was written to `writer` is right if this succeeds.
+fn read(file: &Path, writer: &mut impl Write) -> Result<(), Error> {
     let damaged = |what: &str| Error::Inconsistent(format!("the snapshot {what}"));
     let mut file = File::open(file)?;
     let file_len_bytes = file.metadata()?.len();
@@ -55,11 +67,10 @@ pub(super) fn receive(file: &Path, database: &Path) -> Result<(), Error> {
         return Err(damaged("has no trailer"));
     }
     file.rewind()?;
-    let mut writer = BufWriter::new(File::create(database)?);
-    if copy(&mut BufReader::new(file), &mut writer, len_bytes)? != digest {
-        return Err(damaged("is damaged"));
+    match copy(&mut BufReader::new(file), writer, len_bytes)? == digest {
+        true => Ok(()),
+        false => Err(damaged("is damaged")),
     }
-    Ok(writer.flush()?)
 }
 
 /// Copies `len_bytes`. Returns their SHA-256.

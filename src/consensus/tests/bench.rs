@@ -8,7 +8,7 @@ const PUTS: usize = 20_000;
 
 async fn measure(client_count: usize, put_count: usize) {
     let dir = tempfile::tempdir_in(std::env::var("BENCH_DIR").unwrap_or("/var/tmp".into())).unwrap();
-    let raft = Raft::open(Options::new(dir.path(), NodeId(1)), Alone).await.unwrap();
+    let raft = Raft::open(Options::new(dir.path(), NodeId(1)), Arc::new(Alone)).await.unwrap();
     let mut gateway = Gateway::new(&raft, "bench", put_count as u32).await;
     let mut puts: Vec<_> = (0..put_count).map(|n| gateway.put(&scattered_key(n))).collect();
     let before = raft.status();

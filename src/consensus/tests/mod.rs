@@ -2,9 +2,14 @@
 //! Tests of a node on real directories, and what they share.
 
 mod bench;
+mod catching_up;
+mod cluster;
 mod crash;
 mod node;
 mod restart;
+mod service;
+mod several;
+mod sim;
 mod suite;
 
 use std::path::Path;
@@ -28,11 +33,11 @@ pub(super) fn options(dir: &Path) -> Options {
 }
 
 pub(super) async fn open(dir: &Path) -> Raft {
-    Raft::open(options(dir), Alone).await.unwrap()
+    Raft::open(options(dir), Arc::new(Alone)).await.unwrap()
 }
 
 pub(super) async fn open_error(dir: &Path) -> Error {
-    match Raft::open(options(dir), Alone).await {
+    match Raft::open(options(dir), Arc::new(Alone)).await {
         Ok(_) => panic!("the node opened"),
         Err(error) => error,
     }

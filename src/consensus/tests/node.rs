@@ -3,7 +3,8 @@
 use futures::FutureExt;
 use futures::future::join_all;
 
-use super::super::{Command as RaftCommand, Raft};
+use super::super::Raft;
+use super::super::types::Command as RaftCommand;
 use super::*;
 use crate::catalog::{LedgerError, Refusal};
 
@@ -56,7 +57,7 @@ async fn many_proposers_and_readers_at_once() {
 #[tokio::test]
 async fn the_log_is_trimmed_to_what_the_catalog_has_synced() {
     let dir = tempfile::tempdir().unwrap();
-    let raft = Raft::open(Options { log_keep_count: 10, ..options(dir.path()) }, Alone).await.unwrap();
+    let raft = Raft::open(Options { log_keep_count: 10, ..options(dir.path()) }, Arc::new(Alone)).await.unwrap();
     let mut gateway = Gateway::new(&raft, "bucket", 400).await;
     let mut rounds = 0;
     while raft.status().first_index == 0 {
@@ -77,7 +78,7 @@ async fn the_log_is_trimmed_to_what_the_catalog_has_synced() {
 async fn a_catalog_error_is_fatal_and_the_outcome_unknown() {
     let dir = tempfile::tempdir().unwrap();
     let fatals = Fatals::default();
-    let raft = Raft::open(Options { fatal: fatals.hook(), ..options(dir.path()) }, Alone).await.unwrap();
+    let raft = Raft::open(Options { fatal: fatals.hook(), ..options(dir.path()) }, Arc::new(Alone)).await.unwrap();
     raft.barrier().await.unwrap();
     let error = raft.propose_raw(RaftCommand(Bytes::from_static(b"\xffnot an envelope"))).await.unwrap_err();
     assert!(matches!(error, LedgerError::Unknown(_)), "{error}");
@@ -106,7 +107,7 @@ async fn a_stopped_node_says_so() {
 #[tokio::test]
 async fn what_is_on_its_way_is_bounded_and_the_rest_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let raft = Raft::open(Options { queue_len_bytes: 8 << 10, ..options(dir.path()) }, Alone).await.unwrap();
+    let raft = Raft::open(Options { queue_len_bytes: 8 << 10, ..options(dir.path()) }, Arc::new(Alone)).await.unwrap();
     let mut gateway = Gateway::new(&raft, "bucket", 200).await;
     // Polled one after another before the first can be answered: there is room for two units each.
     let proposals = keys("k", 100).iter().map(|key| gateway.put(key)).map(|put| raft.propose(put)).collect::<Vec<_>>();
@@ -123,7 +124,7 @@ async fn what_is_on_its_way_is_bounded_and_the_rest_refused() {
 #[tokio::test]
 async fn a_proposer_that_goes_away_gives_no_room_back_before_its_command_is_applied() {
     let dir = tempfile::tempdir().unwrap();
-    let raft = Raft::open(Options { queue_len_bytes: 8 << 10, ..options(dir.path()) }, Alone).await.unwrap();
+    let raft = Raft::open(Options { queue_len_bytes: 8 << 10, ..options(dir.path()) }, Arc::new(Alone)).await.unwrap();
     let mut gateway = Gateway::new(&raft, "bucket", 200).await;
     for key in keys("k", 4) {
         // One poll hands it over.

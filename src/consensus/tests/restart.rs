@@ -130,7 +130,7 @@ async fn a_log_that_lost_what_only_it_had_is_read_only_until_the_loss_is_accepte
     raft.shutdown().await;
 
     let recover = Options { accept_loss: true, ..options(halves.dir.path()) };
-    let raft = Raft::open(recover, Alone).await.unwrap();
+    let raft = Raft::open(recover, Arc::new(Alone)).await.unwrap();
     let (object_count, version_count) = counts(&raft, halves.gateway.bucket).await;
     assert!((15..30).contains(&object_count) && version_count == 0, "{object_count} objects");
     raft.propose(halves.gateway.put("more")).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_log_that_lost_what_only_it_had_is_read_only_until_the_loss_is_accepte
 async fn a_gap_between_catalog_and_log_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let trimming = || Options { log_keep_count: 0, ..options(dir.path()) };
-    let raft = Raft::open(trimming(), Alone).await.unwrap();
+    let raft = Raft::open(trimming(), Arc::new(Alone)).await.unwrap();
     let mut gateway = Gateway::new(&raft, "bucket", 1000).await;
     while raft.status().first_index == 0 {
         put_all(&raft, &mut gateway, &keys("k", 1)).await;

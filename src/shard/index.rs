@@ -167,6 +167,9 @@ impl Index {
     }
 
     /// Makes all that was noted durable; `next`: the first log record that is not reflected. Blocking.
+    ///
+    /// # Errors
+    /// `Index`: nothing of it was; it waits for the next flush.
     pub(super) fn flush(&self, next: u64) -> Result<(), Error> {
         let mut writer = lock(&self.writer);
         let changes = {
@@ -174,14 +177,15 @@ impl Index {
             memory.flushing = Arc::new(std::mem::take(&mut memory.changes));
             memory.flushing.clone()
         };
-        let transaction = writer.transaction()?;
-        for (shard, entry) in changes.iter() {
-            write_row(&transaction, *shard, entry.as_deref())?;
+        let written = write_rows(&mut writer, &changes, next);
+        let mut memory = lock(&self.memory);
+        memory.flushing = Arc::default();
+        if written.is_err() {
+            for (shard, entry) in changes.iter() {
+                memory.changes.entry(*shard).or_insert_with(|| entry.clone());
+            }
         }
-        transaction.execute("UPDATE state SET next=?1", params![signed(next)])?;
-        transaction.commit()?;
-        lock(&self.memory).flushing = Arc::default();
-        Ok(())
+        written
     }
 
     /// How many changes wait for a flush.
@@ -219,6 +223,15 @@ impl Index {
         let rows = rows.query_map(params![file, limit as i64], |row| Ok(ShardId(row.get::<_, i64>(0)? as u64)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+fn write_rows(connection: &mut Connection, changes: &Changes, next: u64) -> Result<(), Error> {
+    let transaction = connection.transaction()?;
+    for (shard, entry) in changes {
+        write_row(&transaction, *shard, entry.as_deref())?;
+    }
+    transaction.execute("UPDATE state SET next=?1", params![signed(next)])?;
+    Ok(transaction.commit()?)
 }
 
 fn write_row(transaction: &Connection, shard: ShardId, entry: Option<&Entry>) -> Result<(), Error> {

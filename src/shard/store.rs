@@ -215,12 +215,12 @@ impl Inner {
         let appended = self.append(&mut appender, vec![record], move |inner, _, result| {
             let result = result.map_err(Error::from).and_then(|()| inner.apply_delete(&shards));
             let mut appender = lock(&inner.appender);
-            appender.deleting.retain(|shard| !shards.contains(shard));
+            forget(&mut appender.deleting, &shards);
             // Who asked may be gone.
             let _ = tell.send(result);
         });
         if appended.is_err() {
-            appender.deleting.retain(|shard| !undo.contains(shard));
+            forget(&mut appender.deleting, &undo);
         }
         appended.map(drop)
     }
@@ -322,6 +322,12 @@ impl Inner {
 
     pub(super) fn forget_file(&self, sequence: u32) {
         lock(&self.files).remove(&sequence);
+    }
+}
+
+fn forget(deleting: &mut HashSet<ShardId>, shards: &[ShardId]) {
+    for shard in shards {
+        deleting.remove(shard);
     }
 }
 

@@ -257,3 +257,24 @@ fn frames_are_read_by_range() {
     assert!(matches!(shards.read(ShardId(9), 39..41), Err(Error::Invalid { .. })));
     assert!(matches!(shards.read(ShardId(8), 0..1), Err(Error::NotFound(_))));
 }
+
+#[test]
+fn a_flush_that_fails_forgets_nothing() {
+    let (dir, mut random, mut model) = (TempDir::new().unwrap(), Random(5), Model::new());
+    let runtime = runtime();
+    let (shards, _) = Shards::open(&options(dir.path())).unwrap();
+    let mut put = |shards: &Shards, model: &mut Model| {
+        let (shard, frames) = (ShardId(random.next() >> 1), random_frames(&mut random));
+        runtime.block_on(write(shards, shard, &frames)).unwrap();
+        model.insert(shard, (origin(shard), frames));
+    };
+    (0..5).for_each(|_| put(&shards, &mut model));
+    let other = rusqlite::Connection::open(dir.path().join("index.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(matches!(shards.clean(), Err(Error::Index(_))));
+    (0..5).for_each(|_| put(&shards, &mut model));
+    assert!(model.iter().all(|(shard, (_, frames))| &read_all(&shards, *shard).unwrap() == frames));
+    other.execute_batch("ROLLBACK").unwrap();
+    shards.clean().unwrap();
+    check(&shards, &model);
+}

@@ -115,7 +115,8 @@ impl Reading {
     fn note(&mut self, record: &Found) {
         self.follow(record.index);
         if record.index == self.tip.next {
-            self.push(record.place);
+            // What cannot be read is nowhere: whoever names it must not take it for bytes that are there.
+            self.push(if record.payload.is_some() { record.place } else { NOWHERE });
         }
     }
 

@@ -589,7 +589,8 @@ fn resume(disk: Arc<dyn Disk>, options: &Options, names: &[String], found: Recov
         true => files_of(disk.as_ref(), &found.places)?,
         false => found.files.iter().map(|file| (file.sequence, file.file.clone())).collect(),
     };
-    if kept && found.last_sequence > 0 {
+    // Behind damage there may be what the owner knows of, though nobody finds it here.
+    if kept && found.last_sequence > 0 && found.health == Health::Whole && found.damaged_records == 0 {
         disk.open(&name_of(found.last_sequence))?.trim(found.position as u64)?;
     }
     let view = Arc::new(View::new(found.places, files, Access::Open, options.cache_len_bytes));

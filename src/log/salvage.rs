@@ -90,6 +90,10 @@ impl<'a> Salvage<'a> {
                 break;
             };
             let entry = decode_entry(body, at, end + payload_len, found.chain);
+            // A damaged kind may hide a record: the next that verifies says its index.
+            if let Some(entry) = entry.as_ref().filter(|entry| entry.kind == Kind::Record) {
+                found.next = entry.index;
+            }
             if u32_at(body, at + 4) == Kind::Record as u32 {
                 let place = Place {
                     file: self.stamp.number as u32,

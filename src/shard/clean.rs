@@ -112,11 +112,13 @@ impl Inner {
 
     /// Removes the files of which nothing is live and nothing will be replayed.
     fn remove_empty(&self) -> Result<u64, Error> {
+        // In this order: what is settled by now was noted before, and counts in what follows.
+        let settled = self.settled_files()?;
         let live = self.index.live();
         let needed = self.log.locate(self.log.first_index()..self.log.next_index());
         let first_needed = needed.iter().map(|location| location.file).min().unwrap_or(u32::MAX);
         let mut removed = 0;
-        for file in self.settled_files()? {
+        for file in settled {
             if live.get(&file).is_none_or(|live| *live == 0) && file < first_needed {
                 self.forget_file(file);
                 self.log.remove_file(file)?;
@@ -168,7 +170,7 @@ impl Inner {
     }
 
     /// Nothing is moved where the shard changes meanwhile.
-    fn move_shard(self: Arc<Inner>, shard: ShardId, file: u32, tell: Told) -> Result<u64, Error> {
+    pub(super) fn move_shard(self: Arc<Inner>, shard: ShardId, file: u32, tell: Told) -> Result<u64, Error> {
         let Some(entry) = self.index.get(shard)? else { return Ok(0) };
         let (mut records, mut start) = (Vec::new(), 0);
         for run in &entry.runs {
@@ -182,7 +184,7 @@ impl Inner {
             return Ok(0);
         }
         let mut appender = lock(&self.appender);
-        let unchanged = self.index.get(shard)?.is_some_and(|now| now.commit == entry.commit);
+        let unchanged = self.index.get_now(shard)?.is_some_and(|now| now.commit == entry.commit);
         if !unchanged || appender.deleting.contains(&shard) {
             return Ok(0);
         }

@@ -269,7 +269,7 @@ fn encode_runs<'a>(runs: impl Iterator<Item = &'a Run>) -> Vec<u8> {
 }
 
 fn damaged() -> Error {
-    Error::Index("a row is damaged".to_owned())
+    Error::IndexDamaged("a row is not what was written".to_owned())
 }
 
 fn decode_runs(bytes: &[u8]) -> Result<Vec<Run>, Error> {

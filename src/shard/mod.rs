@@ -62,6 +62,9 @@ pub enum Error {
     /// The index.
     #[error("the index: {0}")]
     Index(String),
+    /// The index is not what was written; it can be made anew from the log.
+    #[error("the index is damaged: {0}")]
+    IndexDamaged(String),
     /// The node stops.
     #[error("the shard node is closed")]
     Closed,
@@ -69,6 +72,10 @@ pub enum Error {
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
-        Error::Index(error.to_string())
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Error::IndexDamaged(error.to_string()),
+            _ => Error::Index(error.to_string()),
+        }
     }
 }

@@ -130,7 +130,8 @@ fn open_index(path: &Path, log_dir: &Path) -> Result<(Index, u64, bool), Error> 
     match Index::open(path) {
         Ok((index, next)) if next > 0 => return Ok((index, next, false)),
         Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the shard index is made anew from the log"),
+        Err(Error::IndexDamaged(what)) => tracing::warn!(what, "the shard index is made anew from the log"),
+        Err(error) => return Err(error),
     }
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
@@ -164,8 +165,8 @@ fn rebuild(index: &Index, log_dir: &Path) -> Result<u64, Error> {
 
 struct Rebuild<'a> {
     index: &'a Index,
-    /// Where each run lies.
-    runs: HashMap<u64, Location>,
+    /// Whose each run is, and where it lies.
+    runs: HashMap<u64, (ShardId, Location)>,
     /// Shards that were ever committed: another commit of one was refused.
     seen: HashSet<ShardId>,
     next: u64,
@@ -175,11 +176,12 @@ impl Rebuild<'_> {
     fn record(&mut self, record: Run, payload: Option<&[u8]>) -> Result<(), Error> {
         self.next = self.next.max(record.index + 1);
         match payload.and_then(decode) {
-            Some(Record::Run(_)) => self.runs.extend(run_in(record.at).map(|at| (record.index, at))),
+            Some(Record::Run(shard)) => self.runs.extend(run_in(record.at).map(|at| (record.index, (shard, at)))),
             Some(Record::Commit(commit)) if !self.seen.insert(commit.shard) => {}
-            Some(Record::Commit(commit) | Record::Move(commit)) => {
-                self.seen.insert(commit.shard);
-                self.index.change(commit.shard, self.entry(&commit, record))?;
+            Some(Record::Commit(commit)) => self.put(&commit, record)?,
+            Some(Record::Move(to)) => {
+                self.seen.insert(to.shard);
+                self.put(&to, record)?;
             }
             Some(Record::Delete(shards)) => {
                 for shard in shards {
@@ -195,10 +197,19 @@ impl Rebuild<'_> {
         Ok(())
     }
 
+    /// A commit or a move whose runs cannot all be read changes nothing: a torn move leaves the shard where it was.
+    fn put(&self, commit: &Commit, record: Run) -> Result<(), Error> {
+        match self.entry(commit, record) {
+            Some(entry) => self.index.change(commit.shard, Some(entry)).map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn entry(&self, commit: &Commit, record: Run) -> Option<Entry> {
         let run = |run: &RunName| {
-            let at = self.runs.get(&run.index).filter(|at| at.len_bytes == run.len_bytes)?;
-            Some(Run { index: run.index, at: *at })
+            let (shard, at) = self.runs.get(&run.index)?;
+            let fits = *shard == commit.shard && at.len_bytes == run.len_bytes;
+            fits.then_some(Run { index: run.index, at: *at })
         };
         let runs = commit.runs.iter().map(run).collect::<Option<_>>()?;
         Some(Entry { origin: commit.origin, frames: commit.frames.clone(), commit: record, runs })

@@ -27,6 +27,8 @@ use crate::transport::{Body, BodyStream, Call, Peer, Reply, Service};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest frame, bytes: a segment's, with room to spare.
 const FRAME_MAX_BYTES: u32 = 128 << 10;
+/// Most bytes of frames that one call brings.
+const CALL_MAX_BYTES: u64 = 4 << 20;
 /// Most rows of a list.
 const LIST_MAX: u32 = 10_000;
 
@@ -209,8 +211,11 @@ async fn take_frames(writing: &mut Writing, put: &Put, body: Body) -> Result<(),
     if body.len_bytes != put.len_bytes() {
         return Err(Refusal::invalid(put.shard, "the body is not as long as its frames"));
     }
-    if put.frames.iter().any(|len| *len > FRAME_MAX_BYTES) {
-        return Err(Refusal::invalid(put.shard, "a frame is too long"));
+    if put.frames.iter().any(|len| *len == 0 || *len > FRAME_MAX_BYTES) {
+        return Err(Refusal::invalid(put.shard, "a frame is empty, or too long"));
+    }
+    if put.len_bytes() > CALL_MAX_BYTES {
+        return Err(Refusal::invalid(put.shard, "more frames than one call may bring"));
     }
     let mut stream = body.stream;
     let mut held = BytesMut::new();

@@ -124,14 +124,15 @@ impl Shards {
     /// # Errors
     /// `NotFound`; `Invalid`: it has not so many frames; `Log`: the disk.
     pub fn read(&self, shard: ShardId, frames: Range<usize>) -> Result<(Bytes, Vec<u32>), Error> {
-        let mut tries = 0;
+        let mut entry = self.entry(shard)?;
         loop {
-            let entry = self.entry(shard)?;
-            match self.inner.read_frames(shard, &entry, frames.clone()) {
-                // It was moved meanwhile, and the file removed.
-                Err(Error::Log(_)) if tries < 3 && *self.entry(shard)? != *entry => tries += 1,
-                result => return result,
+            let read = self.inner.read_frames(shard, &entry, frames.clone());
+            // It may have been moved meanwhile, and what was read been punched: zeros, or no file.
+            let now = self.entry(shard)?;
+            if now.commit == entry.commit {
+                return read;
             }
+            entry = now;
         }
     }
 

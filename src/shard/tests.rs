@@ -278,3 +278,34 @@ fn a_flush_that_fails_forgets_nothing() {
     shards.clean().unwrap();
     check(&shards, &model);
 }
+
+#[test]
+fn a_torn_move_leaves_the_shard_where_it_was() {
+    for loses_index in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let frames: Vec<Bytes> = (0..3).map(|seed| Random(seed).bytes(20_000)).collect();
+        let (shards, _) = Shards::open(&options(dir.path())).unwrap();
+        runtime().block_on(write(&shards, ShardId(1), &frames)).unwrap();
+        shards.clean().unwrap();
+        let before = shards.inner.index.get(ShardId(1)).unwrap().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        shards.inner.clone().move_shard(ShardId(1), before.commit.at.file, tell).unwrap();
+        told.recv().unwrap().unwrap();
+        let run = shards.inner.index.get(ShardId(1)).unwrap().unwrap().runs[0];
+        assert!(run.index > before.commit.index);
+        // Not flushed; and a block in the middle of the batch did not reach the disk.
+        drop(shards);
+        let log = dir.path().join("log").join(format!("{:010}.log", run.at.file));
+        let log = fs::File::options().write(true).open(log).unwrap();
+        log.write_all_at(&[0; 4096], u64::from(run.at.start_bytes) + 9_000).unwrap();
+        if loses_index {
+            fs::remove_file(dir.path().join("index.db")).unwrap();
+        }
+        for _ in 0..2 {
+            let (shards, _) = Shards::open(&options(dir.path())).unwrap();
+            assert_eq!(shards.inner.index.get(ShardId(1)).unwrap().unwrap().runs, before.runs);
+            shards.clean().unwrap();
+            assert!(read_all(&shards, ShardId(1)).unwrap() == frames, "index lost: {loses_index}");
+        }
+    }
+}

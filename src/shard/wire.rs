@@ -89,7 +89,7 @@ impl Failure {
             Error::Exists(_) => Failure::Exists,
             Error::Invalid { .. } => Failure::Invalid,
             Error::Full => Failure::Full,
-            Error::Log(_) | Error::Index(_) | Error::Closed => Failure::Failed,
+            Error::Log(_) | Error::Index(_) | Error::IndexDamaged(_) | Error::Closed => Failure::Failed,
         }
     }
 }

@@ -70,15 +70,13 @@ impl Writing {
     ) -> Result<(), Error> {
         let inner = self.shards.inner.clone();
         let mut appender = lock(&inner.appender);
-        let mut records = Vec::new();
-        if self.part_bytes > 0 {
-            records.push(self.take_run());
-            self.note_run(&mut appender, inner.log.next_index());
-        }
-        let commit =
-            Commit { shard: self.shard, origin: self.origin, frames: self.frames.clone(), runs: self.runs.clone() };
+        let first = inner.log.next_index();
+        let last = (self.part_bytes > 0).then_some(RunName { index: first, len_bytes: self.part_bytes as u32 });
+        let runs: Vec<RunName> = self.runs.iter().copied().chain(last).collect();
+        let commit = Commit { shard: self.shard, origin: self.origin, frames: self.frames.clone(), runs };
+        let mut records: Vec<Bytes> = last.iter().map(|_| self.take_run()).collect();
         records.push(encode_commit(&commit));
-        let (pin, commit_at) = (self.pin, records.len() as u64 - 1);
+        let (pin, commit_at) = (self.pin.or(last.map(|run| run.index)), records.len() as u64 - 1);
         inner.append(&mut appender, records, move |inner, first, result| {
             drop(room);
             let result = result.map_err(Error::from).and_then(|()| inner.apply_new(commit, first + commit_at));
@@ -86,8 +84,10 @@ impl Writing {
             // Who asked may be gone.
             let _ = tell.send(result);
         })?;
-        // The runs are the callback's now.
-        self.pin = None;
+        // They are the callback's now, which waits for the lock.
+        if let (None, Some(pin)) = (self.pin.take(), pin) {
+            *appender.pins.entry(pin).or_default() += 1;
+        }
         Ok(())
     }
 

@@ -186,7 +186,8 @@ impl Core {
     async fn tell_who_this_is(&self) -> Result<(), MembersError> {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
-        let is_alone = membership.nodes().map(|(id, _)| *id).eq([self.node]);
+        // A learner that was left half-way does not count.
+        let is_alone = membership.voter_ids().eq([self.node]);
         if !is_alone || membership.get_node(&self.node) == Some(&self.member) {
             return Ok(());
         }
@@ -263,6 +264,9 @@ fn may_join(node: u64, status: &PeerStatus, known: &BTreeMap<u64, u64>) -> Resul
     if status.node != node {
         return refuse(format!("db {node} says that it is db {}", status.node));
     }
+    if status.replica == 0 {
+        return refuse(format!("db {node} takes no part, as it has lost its log: empty it, and add it under a new id"));
+    }
     if known.get(&node).is_some_and(|replica| *replica != status.replica) {
         return refuse(format!("db {node} has lost its log: remove it, and add it under a new id"));
     }
@@ -296,6 +300,7 @@ mod tests {
         assert!(may_join(3, &fresh(4, 33), &known).is_err(), "another node answers");
         assert!(may_join(2, &fresh(2, 22), &known).is_ok());
         assert!(may_join(2, &fresh(2, 99), &known).is_err(), "it lost its log");
+        assert!(may_join(3, &fresh(3, 0), &known).is_err(), "it takes no part");
         let members = vec![(1, String::new(), 11), (3, String::new(), 33)];
         let former = PeerStatus { initialised: true, members, ..fresh(3, 33) };
         assert!(may_join(3, &former, &known).is_ok());

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Error;
 use super::admission::Admission;
-use super::applier::{Applier, ApplyStats};
+use super::applier::{Applier, ApplyStats, Fatal};
 use super::barrier::Barrier;
 use super::core::Core;
 use super::found::found;
@@ -246,6 +246,25 @@ async fn activate(
     start(core, options, inner).await.map(Ok).map_err(|error| refused(&error))
 }
 
+/// Ends the process when openraft's core has ended by itself, after an error or a panic: it would serve nothing any more
+/// and not say so, while the next start recovers.
+fn watch(core: &Core, fatal: Fatal) {
+    let mut metrics = core.raft.metrics();
+    tokio::spawn(async move {
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            match state {
+                Ok(()) => {}
+                Err(openraft::errors::Fatal::Stopped) => return,
+                Err(error) => return fatal(&format!("raft has ended: {error}")),
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
 async fn start(
     core: Core,
     options: &Options,
@@ -255,6 +274,7 @@ async fn start(
     found(&core, &options.founding).await?;
     tokio::spawn(core.clone().tick());
     tokio::spawn(trim::run(core.clone(), inner.log.clone(), options.limits()));
+    watch(&core, options.fatal.clone());
     let (anywhere, here) = (core.clone(), core.clone());
     let barrier = Barrier::spawn(move || {
         let core = anywhere.clone();

@@ -22,7 +22,7 @@ use super::encoding::Undecodable;
 use super::members::MembersError;
 use super::message::{Addressed, Append, Appended, Ballot, Method, NewMember, Proposal, Transfer, Transferred, Voted};
 use super::message::{WireVote, decode, encode, status, vote, wire_vote};
-use super::propose::{Tried, is_remembered};
+use super::propose::{COMMAND_MAX_LEN, Tried, is_remembered};
 use super::raft::{Active, Inner};
 use super::read::Unconfirmed;
 use super::state_machine::Snapshot;
@@ -76,10 +76,12 @@ impl Desk {
         let Some(method) = Method::of_number(call.method) else {
             return Err(Denied(status::REFUSED, format!("no method {:#x}", call.method)));
         };
-        let is_allowed = match method.is_for_all() {
-            true => !from.is_empty(),
-            false => from.iter().any(|peer| peer.role == Role::Db),
-        };
+        // A shard node has no business with the catalog, but to ask how it stands.
+        let is_allowed = from.iter().any(|peer| match peer.role {
+            Role::Db => true,
+            Role::Gateway => method.is_for_all(),
+            Role::Shard => method == Method::Status,
+        });
         if !is_allowed {
             return Err(Denied(status::REFUSED, "only for other roles".into()));
         }
@@ -170,6 +172,10 @@ async fn for_all(active: &Active, method: Method, header: &[u8]) -> Answer {
 
 async fn propose(core: &Core, header: &[u8]) -> Answer {
     let Proposal { command } = decode(header)?;
+    // What is longer could not be sent on to any follower.
+    if command.len() > COMMAND_MAX_LEN {
+        return Err(Denied(status::REFUSED, format!("a command of {} bytes is too long", command.len())));
+    }
     let envelope = Envelope::decode(&command).map_err(|error| Denied(status::REFUSED, error.to_string()))?;
     match core.try_here(Command(command), is_remembered(&envelope), Instant::now() + core.timeout).await {
         Tried::Done(outcome) => Ok(outcome.encode().into()),

@@ -12,7 +12,8 @@
 //! - The same holds for every other voter that lost its log: it neither votes nor acknowledges under its old id, as
 //!   what reaches it is addressed to the log it had, and it campaigns nowhere, as it knows of no cluster.
 //! - If the founder dies before any other node has the founding entry, that entry was never committed; a founder that
-//!   comes back with its log goes on with it, and one that comes back without founds anew.
+//!   comes back with its log goes on with it. One that comes back without founds anew, unless others have voted for it
+//!   already: a node that voted counts as initialised, and nothing is founded until all of them are emptied by hand.
 //!
 //! The price: a cluster is founded only while all nodes of its list run. After that a majority is enough.
 

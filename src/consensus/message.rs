@@ -75,7 +75,7 @@ impl Method {
         Method::ALL.into_iter().find(|method| method.number() == number)
     }
 
-    /// Whether every peer may ask it, and not db nodes alone.
+    /// Whether gateways may ask it too, and not db nodes alone; `Status` anybody may.
     pub(super) fn is_for_all(self) -> bool {
         matches!(self, Method::Propose | Method::ReadIndex | Method::Status)
     }

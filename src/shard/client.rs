@@ -26,7 +26,7 @@ pub enum ClientError {
     /// The node's disk is full.
     #[error("{0}")]
     Full(String),
-    /// It failed, and nothing came of it.
+    /// It failed; of a shard that was written something may have come all the same.
     #[error("{0}")]
     Failed(String),
     /// The node was not reached, or gave no answer: see there whether something may have come of it.

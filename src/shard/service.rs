@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - A shard that comes in several calls is held between them; given up when nobody goes on with it in time.
-//! - No answer to `put` or `finish` but 0 means that it is durable; any other means that it is not there by this call.
+//! - Only the answer 0 to `put` or `finish` means that the shard is durable. After `Failed` it may be there all the same:
+//!   who asked deletes it, or leaves it to the sweep.
 //! - Writing is refused while the disk has less room than is kept free, deleting and reading never.
 
 use std::collections::HashMap;

@@ -10,7 +10,7 @@ use crate::history::{Attempt, Body, History};
 use crate::http::Response;
 use crate::random::Rng;
 use crate::s3::{Listed, ListedVersion, S3};
-use crate::s3d::S3d;
+use crate::s3d::{PATIENCE, S3d};
 use crate::sigv4::hex;
 use crate::versions::{Found, Versions};
 use crate::writer::Writer;
@@ -56,6 +56,21 @@ impl Bucket {
     }
 }
 
+impl Tally {
+    /// Waits until `count` attempts have been acknowledged.
+    ///
+    /// # Errors
+    /// When they were not within [`PATIENCE`].
+    pub fn wait_acknowledged(&self, count: u64) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.acknowledged.load(Ordering::Relaxed) < count {
+            ensure!(Instant::now() < deadline, "{self:?} after {PATIENCE:?}, and {count} were to be acknowledged");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+}
+
 impl Workload {
     /// Two new buckets, empty histories, four writers. `rng` makes the bodies differ between tests.
     ///
@@ -81,7 +96,12 @@ impl Workload {
     ///
     /// # Errors
     /// When `interrupt` fails, or a writer got an answer that no interruption explains (a 4xx, wrong bytes).
-    pub fn run(&self, s3d: &mut S3d, rng: &mut Rng, interrupt: impl FnOnce(&mut S3d) -> Result<()>) -> Result<Tally> {
+    pub fn run(
+        &self,
+        s3d: &mut S3d,
+        rng: &mut Rng,
+        interrupt: impl FnOnce(&mut S3d, &Tally) -> Result<()>,
+    ) -> Result<Tally> {
         let clients = self.connect(s3d)?;
         let tally = Tally { connected: clients.len() as u64, ..Tally::default() };
         let stop = AtomicBool::new(false);
@@ -89,7 +109,7 @@ impl Workload {
         let writers: Vec<_> = (0..).zip(clients).map(writer).collect();
         std::thread::scope(|scope| {
             let threads: Vec<_> = writers.into_iter().map(|writer| scope.spawn(|| writer.run(&stop))).collect();
-            let interrupted = interrupt(s3d);
+            let interrupted = interrupt(s3d, &tally);
             stop.store(true, Ordering::Relaxed);
             for thread in threads {
                 thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;

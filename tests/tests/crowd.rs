@@ -18,7 +18,7 @@ fn two_hundred_clients_at_once() -> Result<()> {
     let pause = Duration::from_secs(number("PREDASTORE_TEST_CROWD_SECONDS", 3));
     let mut s3d = S3d::start(Config::default())?;
     let workload = Workload::new(&s3d, &mut rng)?.with_writers(CLIENTS);
-    let tally = workload.run(&mut s3d, &mut rng, |_| {
+    let tally = workload.run(&mut s3d, &mut rng, |_, _| {
         std::thread::sleep(pause);
         Ok(())
     })?;

@@ -20,10 +20,25 @@ fn config() -> Config {
     Config::default().set(setting::SWEEP_GRACE, "1s").set(setting::SWEEP_INTERVAL, "1s")
 }
 
-/// A time that is sometimes short against one request and sometimes long enough for hundreds.
-fn moment(rng: &mut Rng) -> Duration {
-    let limit_us = *rng.choose(&[5_000, 100_000, 800_000]);
-    Duration::from_micros(rng.below(limit_us))
+/// When a round is interrupted: so many acknowledged writes after its begin, and then a time that is short against one
+/// request. Counted, not timed: a slow machine interrupts as much work as a fast one.
+struct Moment {
+    acknowledged: u64,
+    pause: Duration,
+}
+
+impl Moment {
+    /// In one round of four before the first acknowledgement, in the others after up to hundreds.
+    fn random(rng: &mut Rng) -> Moment {
+        let limit = *rng.choose(&[1, 10, 100, 600]);
+        Moment { acknowledged: rng.below(limit), pause: Duration::from_micros(rng.below(5_000)) }
+    }
+
+    fn wait(&self, tally: &Tally) -> Result<()> {
+        tally.wait_acknowledged(self.acknowledged)?;
+        std::thread::sleep(self.pause);
+        Ok(())
+    }
 }
 
 /// After an interruption: everything is as the history allows, and the stopped store is clean.
@@ -42,12 +57,33 @@ fn finish(s3d: &mut S3d, workload: &Workload) -> Result<()> {
     s3d.expect_clean()
 }
 
-fn report(test: &str, round: u64, tally: &Tally, count: usize) {
-    let (acknowledged, unknown) = (&tally.acknowledged, &tally.unknown);
-    let figures =
-        format!("{acknowledged:?} acknowledged, {unknown:?} unknown, {count} objects and versions as they should be");
-    if round % 50 == 49 || number("PREDASTORE_TEST_VERBOSE", 0) > 0 {
-        say(&format!("{test} {}: {figures}", round + 1));
+/// What the rounds of a test did. A round that acknowledges nothing shows little: the sum says how many there were.
+#[derive(Default)]
+struct Rounds {
+    count: u64,
+    idle: u64,
+    acknowledged: u64,
+}
+
+impl Rounds {
+    fn add(&mut self, test: &str, tally: &Tally, found: usize) {
+        let acknowledged = tally.acknowledged.load(Ordering::Relaxed);
+        self.count += 1;
+        self.idle += u64::from(acknowledged == 0);
+        self.acknowledged += acknowledged;
+        if number("PREDASTORE_TEST_VERBOSE", 0) > 0 {
+            let unknown = &tally.unknown;
+            say(&format!("{test}: {acknowledged} acknowledged, {unknown:?} unknown, {found} objects and versions"));
+        }
+    }
+
+    fn end(&self, test: &str) -> Result<()> {
+        let Rounds { count, idle, acknowledged } = self;
+        say(&format!(
+            "{test}: {count} rounds, {idle} of them with nothing acknowledged; {acknowledged} acknowledged in all"
+        ));
+        ensure!(*acknowledged > 0, "no round acknowledged anything: it tests nothing");
+        Ok(())
     }
 }
 
@@ -56,20 +92,19 @@ fn sigkill_at_any_time() -> Result<()> {
     let mut rng = Rng::for_test("sigkill_at_any_time");
     let mut s3d = S3d::start(config())?;
     let workload = Workload::new(&s3d, &mut rng)?;
-    let mut acknowledged = 0;
+    let mut rounds = Rounds::default();
     for round in 0..number("PREDASTORE_TEST_KILLS", 12) {
-        let pause = moment(&mut rng);
-        let tally = workload.run(&mut s3d, &mut rng, |s3d| {
-            std::thread::sleep(pause);
+        let moment = Moment::random(&mut rng);
+        let tally = workload.run(&mut s3d, &mut rng, |s3d, tally| {
+            moment.wait(tally)?;
             s3d.kill();
             Ok(())
         })?;
         let count = recover(&mut s3d, &workload).with_context(|| format!("round {round}"))?;
-        report("SIGKILL at any time", round, &tally, count);
-        acknowledged += tally.acknowledged.load(Ordering::Relaxed);
+        rounds.add("SIGKILL at any time", &tally, count);
         s3d.restart()?;
     }
-    ensure!(acknowledged > 0, "no round acknowledged anything: it tests nothing");
+    rounds.end("SIGKILL at any time")?;
     s3d.kill();
     finish(&mut s3d, &workload)
 }
@@ -83,13 +118,15 @@ fn sigkill_at_a_sync() -> Result<()> {
     let mut s3d = S3d::start(config())?;
     let workload = Workload::new(&s3d, &mut rng)?;
     s3d.stop()?;
+    let mut rounds = Rounds::default();
     for round in 0..number("PREDASTORE_TEST_SYNC_KILLS", 12) {
-        // Every early sync in turn, some of which belong to the start; later ones at random.
-        let nth = if round % 2 == 0 { 1 + round / 2 % 40 } else { 2 + rng.below(100) };
+        // Every early sync in turn, most of which belong to the start; later ones at random.
+        let nth = if round % 4 == 0 { 1 + round / 4 % 40 } else { 2 + rng.below(*rng.choose(&[100, 400])) };
         let tally = killed_at_sync(&mut s3d, &workload, &mut rng, nth)?;
         let count = recover(&mut s3d, &workload).with_context(|| format!("round {round}, sync {nth}"))?;
-        report(&format!("SIGKILL at sync {nth}"), round, &tally, count);
+        rounds.add(&format!("SIGKILL at sync {nth}"), &tally, count);
     }
+    rounds.end("SIGKILL at a sync")?;
     finish(&mut s3d, &workload)
 }
 
@@ -97,7 +134,7 @@ fn killed_at_sync(s3d: &mut S3d, workload: &Workload, rng: &mut Rng, nth: u64) -
     if !start_to_be_killed(s3d, nth)? {
         return Ok(Tally::default());
     }
-    workload.run(s3d, rng, |s3d| {
+    workload.run(s3d, rng, |s3d, _| {
         let status = s3d.wait_exit(PATIENCE)?;
         ensure!(status.signal() == Some(SIGKILL), "{status}, and it was to be killed at sync {nth}");
         Ok(())
@@ -142,7 +179,7 @@ fn sigkill_at_a_sync_of_the_first_start() -> Result<()> {
 fn first_life(s3d: &mut S3d, rng: &mut Rng) -> Result<()> {
     s3d.restart()?;
     let workload = Workload::new(s3d, rng)?;
-    workload.run(s3d, rng, |_| Ok(()))?;
+    workload.run(s3d, rng, |_, tally| tally.wait_acknowledged(1))?;
     workload.verify(&mut s3d.s3()?)?;
     s3d.stop()?;
     s3d.expect_clean()
@@ -153,10 +190,11 @@ fn shutdowns(kind: FileSystem, count: u64) -> Result<()> {
     let disk = LoopMount::new(kind, 2048)?;
     let mut s3d = S3d::start(config().in_dir(&disk.path().join("data")))?;
     let workload = Workload::new(&s3d, &mut rng)?;
+    let mut rounds = Rounds::default();
     for round in 0..count {
-        let pause = moment(&mut rng);
-        let tally = workload.run(&mut s3d, &mut rng, |s3d| {
-            std::thread::sleep(pause);
+        let moment = Moment::random(&mut rng);
+        let tally = workload.run(&mut s3d, &mut rng, |s3d, tally| {
+            moment.wait(tally)?;
             disk.shutdown()?;
             // The writers go on: the next sync fails, and that must end the process.
             let status = s3d.wait_exit(PATIENCE)?;
@@ -165,9 +203,10 @@ fn shutdowns(kind: FileSystem, count: u64) -> Result<()> {
         })?;
         disk.remount()?;
         let count = recover(&mut s3d, &workload).with_context(|| format!("round {round}"))?;
-        report(&format!("shutdown of {kind:?}"), round, &tally, count);
+        rounds.add(&format!("shutdown of {kind:?}"), &tally, count);
         s3d.restart()?;
     }
+    rounds.end(&format!("shutdown of {kind:?}"))?;
     s3d.kill();
     finish(&mut s3d, &workload)
 }
@@ -187,14 +226,13 @@ fn a_store_that_does_not_sync_is_caught() -> Result<()> {
     s3d.config.inject = Some(Inject { syscalls: SYNCS, effect: "retval=0".into() });
     s3d.restart()?;
     s3d.config.inject = None;
-    let tally = workload.run(&mut s3d, &mut rng, |s3d| {
-        std::thread::sleep(Duration::from_millis(300));
+    let tally = workload.run(&mut s3d, &mut rng, |s3d, tally| {
+        tally.wait_acknowledged(20)?;
         disk.shutdown()?;
         s3d.kill();
         Ok(())
     })?;
     disk.remount()?;
-    ensure!(tally.acknowledged.load(Ordering::Relaxed) > 0, "nothing was acknowledged");
     ensure!(
         recover(&mut s3d, &workload).is_err(),
         "acknowledged objects survived without a sync: is this a power loss?"

@@ -13,7 +13,7 @@ use predastore_tests::s3::S3;
 use predastore_tests::s3d::{Config, Inject, PATIENCE, S3d, SYNCS, setting};
 use predastore_tests::shell;
 use predastore_tests::sigv4::UNSIGNED_PAYLOAD;
-use predastore_tests::workload::Workload;
+use predastore_tests::workload::{Tally, Workload};
 
 const MIB: usize = 1 << 20;
 
@@ -105,7 +105,7 @@ fn a_failed_sync_stops_the_process_and_loses_nothing() -> Result<()> {
         s3d.config.inject = None;
         match started {
             Ok(()) => {
-                let ends = |s3d: &mut S3d| {
+                let ends = |s3d: &mut S3d, _: &Tally| {
                     let status = s3d.wait_exit(PATIENCE)?;
                     ensure!(!status.success(), "it ended as if nothing had happened");
                     Ok(())

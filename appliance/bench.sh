@@ -12,7 +12,8 @@ trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; wait; rm -rf "$dir"' EXIT
 start() { # tls on|off
     "$s3d" -data-dir "$dir/data" -port "$port" -admin-port 0 -tls "$1" -log-level warn &
     pid=$!
-    until [ -s "$dir/data/keys/credentials.json" ] && (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+    until [ -s "$dir/data/keys/credentials.json" ] && { [ "$1" = off ] || [ -s "$dir/data/keys/ca.pem" ]; } &&
+        (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
         kill -0 "$pid" 2>/dev/null || { echo "s3d did not start" >&2; exit 1; }
         sleep 0.05
     done

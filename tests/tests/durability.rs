@@ -121,7 +121,8 @@ fn sigkill_at_a_sync() -> Result<()> {
     let mut rounds = Rounds::default();
     for round in 0..number("PREDASTORE_TEST_SYNC_KILLS", 12) {
         // Every early sync in turn, most of which belong to the start; later ones at random.
-        let nth = if round % 4 == 0 { 1 + round / 4 % 40 } else { 2 + rng.below(*rng.choose(&[100, 400])) };
+        let limit = *rng.choose(&[100, 400]);
+        let nth = if round % 4 == 0 { 1 + round / 4 % 40 } else { 2 + rng.below(limit) };
         let tally = killed_at_sync(&mut s3d, &workload, &mut rng, nth)?;
         let count = recover(&mut s3d, &workload).with_context(|| format!("round {round}, sync {nth}"))?;
         rounds.add(&format!("SIGKILL at sync {nth}"), &tally, count);
@@ -226,7 +227,7 @@ fn a_store_that_does_not_sync_is_caught() -> Result<()> {
     s3d.config.inject = Some(Inject { syscalls: SYNCS, effect: "retval=0".into() });
     s3d.restart()?;
     s3d.config.inject = None;
-    let tally = workload.run(&mut s3d, &mut rng, |s3d, tally| {
+    workload.run(&mut s3d, &mut rng, |s3d, tally| {
         tally.wait_acknowledged(20)?;
         disk.shutdown()?;
         s3d.kill();

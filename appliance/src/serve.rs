@@ -26,6 +26,9 @@ const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 3600);
 /// Whatever kept it from starting, or made it stop.
 pub(crate) async fn run(config: Config) -> Result<()> {
     let signals = Signals::listen()?;
+    for line in &config.obsolete {
+        tracing::warn!("{line}");
+    }
     // What can be wrong outside of the store is found before one is made.
     let listeners = Listeners::bind(&config).await?;
     Certificate::check_files(&config.server)?;
@@ -46,7 +49,7 @@ struct Listeners {
 impl Listeners {
     async fn bind(config: &Config) -> Result<Self> {
         let admin = match config.admin {
-            Some(address) => Some(bind(address, "the admin endpoint (admin.port 0 turns it off)").await?),
+            Some(address) => bind_admin(config, address).await?,
             None => None,
         };
         Ok(Listeners { s3: bind(config.server.address, "the S3 endpoint").await?, admin })
@@ -54,11 +57,11 @@ impl Listeners {
 }
 
 async fn serve(config: &Config, store: &Store, listeners: Listeners, mut signals: Signals) -> Result<()> {
-    let identity = Identity::of(&config.storage.data_dir);
+    let identity = Identity::of(config);
     let accounts = accounts(config, &identity)?;
     let certificate = match config.server.tls {
         Tls::Off => None,
-        Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(&config.server, &identity)?)),
+        Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(config, &identity)?)),
     };
     let tls = certificate.clone().map(server_config).transpose()?;
     store.seed(config).await?;
@@ -121,6 +124,17 @@ fn accounts(config: &Config, identity: &Identity) -> Result<Vec<Account>> {
     Ok([root].into_iter().chain(config.accounts.iter().cloned()).collect())
 }
 
+/// None: another process of a cluster on this machine has the address that nobody asked for.
+async fn bind_admin(config: &Config, address: std::net::SocketAddr) -> Result<Option<TcpListener>> {
+    match bind(address, "the admin endpoint (admin.port 0 turns it off)").await {
+        Err(error) if config.cluster.is_some() && config.admin_is_default => {
+            tracing::warn!(error = format!("{error:#}"), "no admin endpoint: set admin.port");
+            Ok(None)
+        }
+        bound => bound.map(Some),
+    }
+}
+
 async fn bind(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {what}"))
 }
@@ -130,7 +144,7 @@ fn facts(config: &Config, port: u16) -> Map<String, Value> {
         ("version", json!(env!("CARGO_PKG_VERSION"))),
         ("endpoint", json!(endpoint(config, port))),
         ("region", json!(config.region)),
-        ("backend", json!("file")),
+        ("backend", json!(if config.cluster.is_some() { "distributed" } else { "file" })),
         ("data_dir", json!(config.storage.data_dir)),
     ];
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -138,7 +152,7 @@ fn facts(config: &Config, port: u16) -> Map<String, Value> {
 
 fn reload(certificate: Option<&Certificate>, config: &Config, identity: &Identity) {
     let Some(certificate) = certificate else { return };
-    match certificate.reload(&config.server, identity) {
+    match certificate.reload(config, identity) {
         Ok(()) => tracing::debug!("certificate read again"),
         Err(error) => tracing::error!(error = format!("{error:#}"), "the old certificate stays"),
     }

@@ -82,13 +82,21 @@ struct StoredCredentials {
 impl Identity {
     /// That of the process of `config`; nothing is read or made yet.
     pub(crate) fn of(config: &Config) -> Self {
-        let cluster = config.cluster.as_ref().map(|cluster| cluster.secret.clone());
-        Identity { cluster, ..Identity::of_box(&config.storage.data_dir) }
+        let data_dir = &config.storage.data_dir;
+        match &config.cluster {
+            None => Identity::of_box(data_dir),
+            Some(cluster) => Identity::of_cluster(data_dir, cluster.secret.clone()),
+        }
     }
 
     /// That of the one box with that `data_dir`.
     pub(crate) fn of_box(data_dir: &Path) -> Self {
         Identity { dir: data_dir.join("keys"), cluster: None }
+    }
+
+    /// That of a process of the cluster with `secret`.
+    pub(crate) fn of_cluster(data_dir: &Path, secret: ClusterSecret) -> Self {
+        Identity { cluster: Some(secret), ..Identity::of_box(data_dir) }
     }
 
     /// The authority's certificate, which clients must trust.
@@ -392,6 +400,31 @@ mod tests {
         assert!(identity.ensure_server_certificate(&names(&["localhost"]), NOW).is_err());
         fs::write(identity.dir.join("credentials.json"), r#"{"version": 2}"#).unwrap();
         assert!(identity.ensure_credentials().is_err(), "damaged credentials must not be replaced");
+    }
+
+    #[test]
+    fn processes_of_a_cluster_share_a_directory_and_leave_alone_what_a_box_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let ensure = |identity: Identity| identity.ensure_server_certificate(&names(&["localhost"]), NOW).map(|_| ());
+        let cluster = |secret: &[u8; 32]| Identity::of_cluster(dir.path(), ClusterSecret::new(secret).unwrap());
+        let (one, other) = (b"0123456789abcdef0123456789abcdef", b"123456789abcdef0123456789abcdef0");
+        ensure(Identity::of_box(dir.path())).unwrap();
+        let before = files(&Identity::of_box(dir.path()));
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..8).map(|_| scope.spawn(|| ensure(cluster(one)))).collect();
+            running.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        });
+        let with = |before: &BTreeMap<String, String>| {
+            let mut now = files(&Identity::of_box(dir.path()));
+            let authority = now.remove("cluster-ca.pem").unwrap();
+            assert!(now == *before, "{:?}", now.keys());
+            authority
+        };
+        let authority = with(&before);
+        ensure(cluster(one)).unwrap();
+        assert!(with(&before) == authority, "the file of the same key is left alone");
+        ensure(cluster(other)).unwrap();
+        assert!(with(&before) != authority, "another secret is another authority");
     }
 
     #[test]

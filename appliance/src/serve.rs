@@ -1,5 +1,7 @@
 //! The daemon: opens the store, serves it, and closes it again on SIGTERM or SIGINT.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +51,7 @@ struct Listeners {
 impl Listeners {
     async fn bind(config: &Config) -> Result<Self> {
         let admin = match config.admin {
-            Some(address) => bind_admin(config, address).await?,
+            Some(address) => bind_admin(address, config.admin_may_be_taken).await?,
             None => None,
         };
         Ok(Listeners { s3: bind(config.server.address, "the S3 endpoint").await?, admin })
@@ -124,18 +126,22 @@ fn accounts(config: &Config, identity: &Identity) -> Result<Vec<Account>> {
     Ok([root].into_iter().chain(config.accounts.iter().cloned()).collect())
 }
 
-/// None: another process of a cluster on this machine has the address that nobody asked for.
-async fn bind_admin(config: &Config, address: std::net::SocketAddr) -> Result<Option<TcpListener>> {
+/// None: the address is taken, and may be.
+async fn bind_admin(address: SocketAddr, may_be_taken: bool) -> Result<Option<TcpListener>> {
     match bind(address, "the admin endpoint (admin.port 0 turns it off)").await {
-        Err(error) if config.cluster.is_some() && config.admin_is_default => {
-            tracing::warn!(error = format!("{error:#}"), "no admin endpoint: set admin.port");
+        Err(error) if may_be_taken && is_taken(&error) => {
+            tracing::warn!(%address, "no admin endpoint: another process has its address; admin.port sets another");
             Ok(None)
         }
         bound => bound.map(Some),
     }
 }
 
-async fn bind(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> {
+fn is_taken(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {what}"))
 }
 
@@ -189,5 +195,21 @@ impl Signals {
             _ = self.hangup.recv() => Reason::Reload,
             _ = self.daily.tick() => Reason::Reload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn only_an_admin_address_that_nobody_asked_for_may_be_taken() {
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = other.local_addr().unwrap();
+        assert!(bind_admin(taken, true).await.unwrap().is_none());
+        assert!(bind_admin(taken, false).await.is_err());
+        // TEST-NET-1, of no host: another mistake.
+        assert!(bind_admin(([192, 0, 2, 1], 1).into(), true).await.is_err());
     }
 }

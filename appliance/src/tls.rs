@@ -103,6 +103,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::config::settings::setting;
+    use predastore::transport::identity::Secret;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
 
@@ -148,6 +149,23 @@ mod tests {
         assert!(shake("elsewhere.example.com").is_err());
         certificate.reload(&config, &identity).unwrap();
         shake("localhost").unwrap();
+    }
+
+    #[test]
+    fn clients_that_trust_one_process_of_a_cluster_trust_all_and_no_other_cluster() {
+        let identities = [b'0', b'0', b'1'].map(|first| {
+            let secret = [&[first], &b"123456789abcdef0123456789abcdef"[..]].concat();
+            let dir = tempfile::tempdir().unwrap();
+            let identity = Identity::of_cluster(dir.path(), Secret::new(&secret).unwrap());
+            (Arc::new(Certificate::load(&config(&[]), &identity).unwrap()), identity.ca_file(), dir)
+        });
+        let shake = |server: usize, client: usize| {
+            handshake(server_config(identities[server].0.clone()).unwrap(), &identities[client].1, "localhost")
+        };
+        for (server, client) in [(0, 0), (0, 1), (1, 0), (2, 2)] {
+            shake(server, client).unwrap();
+        }
+        assert!(shake(2, 0).is_err() && shake(0, 2).is_err());
     }
 
     #[test]

@@ -96,9 +96,8 @@ pub(crate) struct Config {
     pub(crate) buckets: Vec<BucketSeed>,
     /// Admin endpoint; none: off.
     pub(crate) admin: Option<SocketAddr>,
-    /// Whether nobody asked for that address: then a process of a cluster goes on without it where it is taken, by
-    /// another process of the cluster.
-    pub(crate) admin_is_default: bool,
+    /// Whether to go on without it where its address is taken: by another process of the cluster, if nobody set a port.
+    pub(crate) admin_may_be_taken: bool,
     pub(crate) log: Log,
     /// There for the distributed backend only.
     pub(crate) cluster: Option<Cluster>,
@@ -212,7 +211,7 @@ impl Config {
             region: document.region,
             buckets: document.buckets,
             admin,
-            admin_is_default: !said.admin,
+            admin_may_be_taken: cluster.is_some() && !said.admin,
             obsolete: said.obsolete,
             cluster,
             log: Log { directives: document.log.level, json: document.log.format == "json" },

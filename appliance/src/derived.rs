@@ -1,9 +1,9 @@
-//! What every process of a cluster derives from the cluster's secret: root credentials, and the authority that signs the
-//! certificates of its HTTPS endpoints. So each gateway knows the same root, and who trusts one trusts all.
+//! What every process of a cluster derives from the cluster's secret: root credentials, and the authority that signs
+//! the certificates of its HTTPS endpoints. So each gateway knows the same root, and who trusts one trusts all.
 //!
 //! Invariants: the same secret gives the same key and the same credentials for ever, by golden tests. Whoever has the
-//! secret is root, and can be any endpoint; nobody learns the secret from what is derived. Peers do not know each other by
-//! this authority: theirs is another, in `predastore::transport::identity`.
+//! secret is root, and can be any endpoint; nobody learns the secret from what is derived. Peers do not know each
+//! other by this authority: theirs is another, in `predastore::transport::identity`.
 
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};

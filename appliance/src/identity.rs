@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Invariants: each file appears whole and at once; one that is there is never made anew, but for `server.pem`, which
-//! is renewed when it nears its end or lacks a name, and `cluster-ca.pem` for another secret. `ca.key` is durable before `ca.pem` appears, so an authority
-//! that a client may trust can always sign.
+//! is renewed when it nears its end or lacks a name, and `cluster-ca.pem`, which is replaced for another secret. `ca.key`
+//! is durable before `ca.pem` appears, so an authority that a client may trust can always sign.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -141,8 +141,8 @@ impl Identity {
 
     /// A server certificate valid for `names` for at least [`RENEW_BEFORE`] from `now`, made or renewed if need be.
     ///
-    /// `names`: host names and IP addresses. Names of the old certificate are not kept. In a cluster it is made anew each
-    /// time, and kept in memory alone: processes may share the directory.
+    /// `names`: host names and IP addresses. Names of the old certificate are not kept. In a cluster it is made anew
+    /// each time, and kept in memory alone: processes may share the directory.
     pub(crate) fn ensure_server_certificate(
         &self,
         names: &BTreeSet<String>,
@@ -252,7 +252,7 @@ fn sign_server(ca_key: &KeyPair, ca_pem: &str, names: &BTreeSet<String>, now: Of
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     (params.not_before, params.not_after) = validity(now, SERVER_LIFE);
-    // The issuer's name is all that is taken of it.
+    // Only the issuer's name is taken of it: its life is of no matter here.
     let ca = ca_params(ca_key, validity(now, CA_LIFE));
     let certificate = params.signed_by(&key, &Issuer::from_params(&ca, ca_key))?;
     let notes = Notes { expires: params.not_after, names: names.clone() }.write()?;

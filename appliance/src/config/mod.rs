@@ -1,7 +1,7 @@
 //! The configuration: flag over environment over file over default, judged once, before anything is touched.
 //!
-//! Invariants: a [`Config`] can work as far as can be told without the disk, of which only the cluster's secret is read;
-//! an unknown key is an error; no error and no `Debug` shows a secret.
+//! Invariants: a [`Config`] can work as far as can be told without the disk, of which only the cluster's secret is
+//! read; an unknown key is an error; no error and no `Debug` shows a secret.
 
 pub(crate) mod cluster;
 mod document;

@@ -10,9 +10,10 @@ use crate::config::settings::{SETTINGS, Setting};
 const AFTER_HELP: &str = "\
 Flags may be written with one dash or two. Every setting can also stand in a file (-config) or in the environment
 (PREDASTORE_SECTION_KEY); a flag wins over the environment, the environment over the file. docs/OPERATIONS.md has them
-all. The root credentials are made at the first start; `s3d credentials` prints them.";
+all. The root credentials are made at the first start, or derived from a cluster's secret; `s3d credentials` prints
+them.";
 
-/// Predastore: an S3 object store for one box. Without a command it serves.
+/// Predastore: an S3 object store. Without a command it serves.
 #[derive(Parser)]
 #[command(name = "s3d", version, args_override_self = true, after_help = AFTER_HELP)]
 pub(crate) struct Cli {

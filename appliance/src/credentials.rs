@@ -14,7 +14,7 @@ use crate::identity::Identity;
 /// # Errors
 /// There are no credentials yet, or they cannot be read.
 pub(crate) fn print(config: &Config, form: Form) -> Result<String> {
-    let identity = Identity::of(&config.storage.data_dir);
+    let identity = Identity::of(config);
     let account = match &config.root {
         Some(account) => account.clone(),
         None => match identity.credentials()? {
@@ -29,7 +29,8 @@ pub(crate) fn print(config: &Config, form: Form) -> Result<String> {
         Tls::Own => Some(absolute(identity.ca_file())?.display().to_string()),
         Tls::Off | Tls::Files { .. } => None,
     };
-    Ok(render(form, &account, &config.region, &endpoint(config, config.server.address.port()), ca_file.as_deref()))
+    let endpoint = config.gateway().map(|address| endpoint(config, address.port()));
+    Ok(render(form, &account, &config.region, endpoint.as_deref(), ca_file.as_deref()))
 }
 
 /// The URL at which clients on this host find the store, which listens on `port`.
@@ -44,31 +45,25 @@ pub(crate) fn endpoint(config: &Config, port: u16) -> String {
     format!("{scheme}://{host}:{port}")
 }
 
-fn render(form: Form, account: &Account, region: &str, endpoint: &str, ca_file: Option<&str>) -> String {
+/// `endpoint`: none where the process serves no S3.
+fn render(form: Form, account: &Account, region: &str, endpoint: Option<&str>, ca_file: Option<&str>) -> String {
     let (access_key, secret) = (account.access_key.as_str(), account.secret.reveal());
     let mut rows = match form {
-        Form::Plain => {
-            vec![("access key", access_key), ("secret key", secret), ("region", region), ("endpoint", endpoint)]
-        }
+        Form::Plain => vec![("access key", access_key), ("secret key", secret), ("region", region)],
         Form::Env => vec![
             ("AWS_ACCESS_KEY_ID", access_key),
             ("AWS_SECRET_ACCESS_KEY", secret),
             ("AWS_REGION", region),
             ("AWS_DEFAULT_REGION", region),
-            ("AWS_ENDPOINT_URL", endpoint),
         ],
-        Form::Aws => vec![
-            ("aws_access_key_id", access_key),
-            ("aws_secret_access_key", secret),
-            ("region", region),
-            ("endpoint_url", endpoint),
-        ],
+        Form::Aws => vec![("aws_access_key_id", access_key), ("aws_secret_access_key", secret), ("region", region)],
     };
-    let ca_name = match form {
-        Form::Plain => "certificate authority",
-        Form::Env => "AWS_CA_BUNDLE",
-        Form::Aws => "ca_bundle",
+    let (endpoint_name, ca_name) = match form {
+        Form::Plain => ("endpoint", "certificate authority"),
+        Form::Env => ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"),
+        Form::Aws => ("endpoint_url", "ca_bundle"),
     };
+    rows.extend(endpoint.map(|url| (endpoint_name, url)));
     rows.extend(ca_file.map(|path| (ca_name, path)));
     let mut text = if form == Form::Aws { "[predastore]\n".to_owned() } else { String::new() };
     for (name, value) in rows {
@@ -123,7 +118,7 @@ mod tests {
     #[test]
     fn the_generated_ones_are_printed_as_a_profile() {
         let dir = tempfile::tempdir().unwrap();
-        let account = Identity::of(dir.path()).ensure_credentials().unwrap();
+        let account = Identity::of_box(dir.path()).ensure_credentials().unwrap();
         let text = print(&config(dir.path(), &[("server.tls.enabled", "off")]), Form::Aws).unwrap();
         let expected = format!(
             "[predastore]\naws_access_key_id = {}\naws_secret_access_key = {}\nregion = us-east-1\nendpoint_url = http://localhost:8443\n",

@@ -9,18 +9,26 @@
 //! credentials.json  {"version": 1, "access_key": …, "secret_key": …, "account_id": …}
 //! ```
 //!
+//! A process of a cluster derives its authority and credentials instead (`derived.rs`) and keeps one file only, which
+//! several processes may share:
+//!
+//! ```text
+//! cluster-ca.pem    notes for us, the authority's certificate: what clients trust
+//! ```
+//!
 //! Invariants: each file appears whole and at once; one that is there is never made anew, but for `server.pem`, which
-//! is renewed when it nears its end or lacks a name. `ca.key` is durable before `ca.pem` appears, so an authority
-//! that a client may trust can always sign.
+//! is renewed when it nears its end or lacks a name, and `cluster-ca.pem`, which is replaced for another secret. `ca.key`
+//! is durable before `ca.pem` appears, so an authority that a client may trust can always sign.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::{digest, rand};
+use predastore::transport::identity::Secret as ClusterSecret;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
@@ -30,19 +38,29 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-use crate::config::{Account, ROOT_ACCOUNT_ID, Secret};
-use crate::durable;
+use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Secret};
+use crate::{derived, durable};
 
 const CA_LIFE: Duration = Duration::days(3650);
 const SERVER_LIFE: Duration = Duration::days(365);
 const RENEW_BEFORE: Duration = Duration::days(30);
+/// The same for every process of a cluster at any time. It has no end (RFC 5280, 4.1.2.5), for nobody could renew it.
+const CLUSTER_CA_LIFE: (OffsetDateTime, OffsetDateTime) =
+    (datetime!(2000-01-01 0:00 UTC), datetime!(9999-12-31 23:59:59 UTC));
 const FILE_MODE: u32 = 0o600;
 const CREDENTIALS_VERSION: u32 = 1;
+
+/// What access keys look like: base 32.
+pub(crate) const ACCESS_KEY_ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+/// What secret keys look like: base 64.
+pub(crate) const SECRET_KEY_ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The directory of a store's identity.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     dir: PathBuf,
+    /// What all else is derived from; none: one box.
+    cluster: Option<ClusterSecret>,
 }
 
 /// A server certificate as it is served.
@@ -62,14 +80,28 @@ struct StoredCredentials {
 }
 
 impl Identity {
-    /// That of the store in `data_dir`; nothing is read or made yet.
-    pub(crate) fn of(data_dir: &Path) -> Self {
-        Identity { dir: data_dir.join("keys") }
+    /// That of the process of `config`; nothing is read or made yet.
+    pub(crate) fn of(config: &Config) -> Self {
+        let data_dir = &config.storage.data_dir;
+        match &config.cluster {
+            None => Identity::of_box(data_dir),
+            Some(cluster) => Identity::of_cluster(data_dir, cluster.secret.clone()),
+        }
+    }
+
+    /// That of the one box with that `data_dir`.
+    pub(crate) fn of_box(data_dir: &Path) -> Self {
+        Identity { dir: data_dir.join("keys"), cluster: None }
+    }
+
+    /// That of a process of the cluster with `secret`.
+    pub(crate) fn of_cluster(data_dir: &Path, secret: ClusterSecret) -> Self {
+        Identity { cluster: Some(secret), ..Identity::of_box(data_dir) }
     }
 
     /// The authority's certificate, which clients must trust.
     pub(crate) fn ca_file(&self) -> PathBuf {
-        self.dir.join("ca.pem")
+        self.dir.join(if self.cluster.is_some() { "cluster-ca.pem" } else { "ca.pem" })
     }
 
     /// The root credentials, if they were made already.
@@ -99,8 +131,8 @@ impl Identity {
         }
         let stored = StoredCredentials {
             version: CREDENTIALS_VERSION,
-            access_key: format!("AKIA{}", random_text(16, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")?),
-            secret_key: random_text(40, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")?,
+            access_key: format!("AKIA{}", random_text(16, ACCESS_KEY_ALPHABET)?),
+            secret_key: random_text(40, SECRET_KEY_ALPHABET)?,
             account_id: ROOT_ACCOUNT_ID.to_owned(),
         };
         self.write("credentials.json", &(serde_json::to_string_pretty(&stored)? + "\n"))?;
@@ -109,12 +141,18 @@ impl Identity {
 
     /// A server certificate valid for `names` for at least [`RENEW_BEFORE`] from `now`, made or renewed if need be.
     ///
-    /// `names`: host names and IP addresses. Names of the old certificate are not kept.
+    /// `names`: host names and IP addresses. Names of the old certificate are not kept. In a cluster it is made anew
+    /// each time, and kept in memory alone: processes may share the directory.
     pub(crate) fn ensure_server_certificate(
         &self,
         names: &BTreeSet<String>,
         now: OffsetDateTime,
     ) -> Result<ServerCertificate> {
+        if let Some(secret) = &self.cluster {
+            let (ca_key, ca_pem) = self.derive_ca(secret)?;
+            let pem = sign_server(&ca_key, &ca_pem, names, now)?;
+            return Ok(ServerCertificate { pem, renewed: true });
+        }
         if let Some(pem) = read_optional(&self.dir.join("server.pem"))?
             && Notes::read(&pem)
                 .is_some_and(|notes| notes.expires - now > RENEW_BEFORE && names.is_subset(&notes.names))
@@ -136,9 +174,28 @@ impl Identity {
             return Ok((key, pem));
         }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let pem = ca_params(&key, now).self_signed(&key)?.pem();
+        let pem = ca_params(&key, validity(now, CA_LIFE)).self_signed(&key)?.pem();
         self.write("ca.key", &key.serialize_pem())?;
         self.write("ca.pem", &pem)?;
+        Ok((key, pem))
+    }
+
+    /// Key and certificate of the cluster's authority; the certificate also for clients to find.
+    fn derive_ca(&self, secret: &ClusterSecret) -> Result<(KeyPair, String)> {
+        let key = derived::authority_key(secret)?;
+        durable::private_dir(&self.dir).with_context(|| format!("{}", self.dir.display()))?;
+        // Another process of the cluster may be here, too. The lock ends with its file.
+        let directory = File::open(&self.dir)?;
+        directory.lock().with_context(|| format!("{}", self.dir.display()))?;
+        let note = format!("Key: {}\n", key_tag(&key, digest::SHA256_OUTPUT_LEN));
+        // Signatures differ from one time to the next, so the file is left alone where it is of the same key.
+        if let Some(text) = read_optional(&self.ca_file())?
+            && let Some(pem) = text.strip_prefix(&note)
+        {
+            return Ok((key, pem.to_owned()));
+        }
+        let pem = ca_params(&key, CLUSTER_CA_LIFE).self_signed(&key)?.pem();
+        self.write("cluster-ca.pem", &(note + &pem))?;
         Ok((key, pem))
     }
 
@@ -172,15 +229,19 @@ impl Notes {
 
 /// The authority's name has a part of its key's hash, so that two stores' authorities can be told apart, and so that
 /// the key alone is enough to sign again.
-fn ca_params(key: &KeyPair, now: OffsetDateTime) -> CertificateParams {
-    let hash = digest::digest(&digest::SHA256, key.public_key_raw());
-    let tag: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+fn ca_params(key: &KeyPair, life: (OffsetDateTime, OffsetDateTime)) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name = name(&format!("Predastore authority {tag}"));
+    params.distinguished_name = name(&format!("Predastore authority {}", key_tag(key, 4)));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    (params.not_before, params.not_after) = validity(now, CA_LIFE);
+    (params.not_before, params.not_after) = life;
     params
+}
+
+/// The first bytes of the hash of its public part, in hexadecimal.
+fn key_tag(key: &KeyPair, byte_count: usize) -> String {
+    let hash = digest::digest(&digest::SHA256, key.public_key_raw());
+    hash.as_ref().iter().take(byte_count).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn sign_server(ca_key: &KeyPair, ca_pem: &str, names: &BTreeSet<String>, now: OffsetDateTime) -> Result<String> {
@@ -191,7 +252,8 @@ fn sign_server(ca_key: &KeyPair, ca_pem: &str, names: &BTreeSet<String>, now: Of
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     (params.not_before, params.not_after) = validity(now, SERVER_LIFE);
-    let ca = ca_params(ca_key, now);
+    // Only the issuer's name is taken of it: its life is of no matter here.
+    let ca = ca_params(ca_key, validity(now, CA_LIFE));
     let certificate = params.signed_by(&key, &Issuer::from_params(&ca, ca_key))?;
     let notes = Notes { expires: params.not_after, names: names.clone() }.write()?;
     Ok([notes, certificate.pem(), ca_pem.to_owned(), key.serialize_pem()].concat())
@@ -231,12 +293,16 @@ fn addresses() -> Vec<IpAddr> {
     interfaces.filter_map(address).filter(dialable).collect()
 }
 
-/// `len` letters of `alphabet`, whose length is a power of two, so that none is likelier than another.
 fn random_text(len: usize, alphabet: &[u8]) -> Result<String> {
-    assert!(alphabet.len().is_power_of_two(), "a skewed alphabet");
     let mut bytes = vec![0; len];
     rand::fill(&mut bytes).map_err(|_| anyhow!("the operating system gave no randomness"))?;
-    Ok(bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect())
+    Ok(text_of(&bytes, alphabet))
+}
+
+/// A letter of `alphabet` for each byte; its length is a power of two, so that none is likelier than another.
+pub(crate) fn text_of(bytes: &[u8], alphabet: &[u8]) -> String {
+    assert!(alphabet.len().is_power_of_two(), "a skewed alphabet");
+    bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
 }
 
 fn read_optional(path: &Path) -> Result<Option<String>> {
@@ -268,7 +334,7 @@ mod tests {
     #[test]
     fn a_second_start_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity::of(dir.path());
+        let identity = Identity::of_box(dir.path());
         assert!(identity.credentials().unwrap().is_none());
         let start = || {
             let account = identity.ensure_credentials().unwrap();
@@ -285,7 +351,7 @@ mod tests {
     #[test]
     fn only_the_owner_may_read() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity::of(dir.path());
+        let identity = Identity::of_box(dir.path());
         identity.ensure_credentials().unwrap();
         identity.ensure_server_certificate(&names(&["localhost"]), NOW).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -299,7 +365,7 @@ mod tests {
     fn credentials_look_like_those_of_aws_and_differ() {
         let make = || {
             let dir = tempfile::tempdir().unwrap();
-            Identity::of(dir.path()).ensure_credentials().unwrap()
+            Identity::of_box(dir.path()).ensure_credentials().unwrap()
         };
         let (one, two) = (make(), make());
         assert_eq!((one.access_key.len(), one.secret.reveal().len()), (20, 40));
@@ -310,7 +376,7 @@ mod tests {
     #[test]
     fn the_certificate_is_renewed_near_its_end_and_for_new_names_by_the_same_authority() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity::of(dir.path());
+        let identity = Identity::of_box(dir.path());
         let ensure = |list: &[&str], days: i64| {
             identity.ensure_server_certificate(&names(list), NOW + Duration::days(days)).unwrap().renewed
         };
@@ -326,7 +392,7 @@ mod tests {
     #[test]
     fn a_half_made_authority_is_made_again_and_a_broken_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity::of(dir.path());
+        let identity = Identity::of_box(dir.path());
         identity.write("ca.key", "left by a crash before ca.pem").unwrap();
         identity.ensure_server_certificate(&names(&["localhost"]), NOW).unwrap();
         fs::write(identity.dir.join("ca.key"), "damaged").unwrap();
@@ -334,6 +400,31 @@ mod tests {
         assert!(identity.ensure_server_certificate(&names(&["localhost"]), NOW).is_err());
         fs::write(identity.dir.join("credentials.json"), r#"{"version": 2}"#).unwrap();
         assert!(identity.ensure_credentials().is_err(), "damaged credentials must not be replaced");
+    }
+
+    #[test]
+    fn processes_of_a_cluster_share_a_directory_and_leave_alone_what_a_box_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let ensure = |identity: Identity| identity.ensure_server_certificate(&names(&["localhost"]), NOW).map(|_| ());
+        let cluster = |secret: &[u8; 32]| Identity::of_cluster(dir.path(), ClusterSecret::new(secret).unwrap());
+        let (one, other) = (b"0123456789abcdef0123456789abcdef", b"123456789abcdef0123456789abcdef0");
+        ensure(Identity::of_box(dir.path())).unwrap();
+        let before = files(&Identity::of_box(dir.path()));
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..8).map(|_| scope.spawn(|| ensure(cluster(one)))).collect();
+            running.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        });
+        let with = |before: &BTreeMap<String, String>| {
+            let mut now = files(&Identity::of_box(dir.path()));
+            let authority = now.remove("cluster-ca.pem").unwrap();
+            assert!(now == *before, "{:?}", now.keys());
+            authority
+        };
+        let authority = with(&before);
+        ensure(cluster(one)).unwrap();
+        assert!(with(&before) == authority, "the file of the same key is left alone");
+        ensure(cluster(other)).unwrap();
+        assert!(with(&before) != authority, "another secret is another authority");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The daemon: opens the store, serves it, and closes it again on SIGTERM or SIGINT.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,9 @@ const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 3600);
 /// Whatever kept it from starting, or made it stop.
 pub(crate) async fn run(config: Config) -> Result<()> {
     let signals = Signals::listen()?;
+    for line in &config.obsolete {
+        tracing::warn!("{line}");
+    }
     // What can be wrong outside of the store is found before one is made.
     let listeners = Listeners::bind(&config).await?;
     Certificate::check_files(&config.server)?;
@@ -46,7 +51,7 @@ struct Listeners {
 impl Listeners {
     async fn bind(config: &Config) -> Result<Self> {
         let admin = match config.admin {
-            Some(address) => Some(bind(address, "the admin endpoint (admin.port 0 turns it off)").await?),
+            Some(address) => bind_admin(address, config.admin_may_be_taken).await?,
             None => None,
         };
         Ok(Listeners { s3: bind(config.server.address, "the S3 endpoint").await?, admin })
@@ -54,11 +59,11 @@ impl Listeners {
 }
 
 async fn serve(config: &Config, store: &Store, listeners: Listeners, mut signals: Signals) -> Result<()> {
-    let identity = Identity::of(&config.storage.data_dir);
+    let identity = Identity::of(config);
     let accounts = accounts(config, &identity)?;
     let certificate = match config.server.tls {
         Tls::Off => None,
-        Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(&config.server, &identity)?)),
+        Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(config, &identity)?)),
     };
     let tls = certificate.clone().map(server_config).transpose()?;
     store.seed(config).await?;
@@ -121,7 +126,22 @@ fn accounts(config: &Config, identity: &Identity) -> Result<Vec<Account>> {
     Ok([root].into_iter().chain(config.accounts.iter().cloned()).collect())
 }
 
-async fn bind(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> {
+/// None: the address is taken, and may be.
+async fn bind_admin(address: SocketAddr, may_be_taken: bool) -> Result<Option<TcpListener>> {
+    match bind(address, "the admin endpoint (admin.port 0 turns it off)").await {
+        Err(error) if may_be_taken && is_taken(&error) => {
+            tracing::warn!(%address, "no admin endpoint: another process has its address; admin.port sets another");
+            Ok(None)
+        }
+        bound => bound.map(Some),
+    }
+}
+
+fn is_taken(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for {what}"))
 }
 
@@ -130,7 +150,7 @@ fn facts(config: &Config, port: u16) -> Map<String, Value> {
         ("version", json!(env!("CARGO_PKG_VERSION"))),
         ("endpoint", json!(endpoint(config, port))),
         ("region", json!(config.region)),
-        ("backend", json!("file")),
+        ("backend", json!(if config.cluster.is_some() { "distributed" } else { "file" })),
         ("data_dir", json!(config.storage.data_dir)),
     ];
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -138,7 +158,7 @@ fn facts(config: &Config, port: u16) -> Map<String, Value> {
 
 fn reload(certificate: Option<&Certificate>, config: &Config, identity: &Identity) {
     let Some(certificate) = certificate else { return };
-    match certificate.reload(&config.server, identity) {
+    match certificate.reload(config, identity) {
         Ok(()) => tracing::debug!("certificate read again"),
         Err(error) => tracing::error!(error = format!("{error:#}"), "the old certificate stays"),
     }
@@ -175,5 +195,21 @@ impl Signals {
             _ = self.hangup.recv() => Reason::Reload,
             _ = self.daily.tick() => Reason::Reload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn only_an_admin_address_that_nobody_asked_for_may_be_taken() {
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = other.local_addr().unwrap();
+        assert!(bind_admin(taken, true).await.unwrap().is_none());
+        assert!(bind_admin(taken, false).await.is_err());
+        // TEST-NET-1, of no host: another mistake.
+        assert!(bind_admin(([192, 0, 2, 1], 1).into(), true).await.is_err());
     }
 }

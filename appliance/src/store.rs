@@ -49,6 +49,7 @@ impl Store {
     /// # Errors
     /// Another process holds the lock; the disk; damage.
     pub(crate) async fn open(config: &Config) -> Result<Self> {
+        check_one_box(config)?;
         let node = Node::open(Env::system(), node_config(config)).await?;
         let read_only = node.status().read_only;
         if read_only {
@@ -89,6 +90,15 @@ impl Store {
             node.shutdown().await;
         }
     }
+}
+
+/// A cluster's configuration must not open the data directory as if it were one box's.
+fn check_one_box(config: &Config) -> Result<()> {
+    anyhow::ensure!(
+        config.cluster.is_none(),
+        "`storage.backend`: the distributed backend is not available yet; use `file`"
+    );
+    Ok(())
 }
 
 fn node_config(config: &Config) -> node::Config {
@@ -194,6 +204,7 @@ fn key_of(account: Account) -> Key {
 /// # Errors
 /// It cannot be read at all, or is in use.
 pub(crate) async fn check(config: &Config) -> Result<Findings> {
+    check_one_box(config)?;
     let report = predastore::check::check(&config.storage.data_dir, |_| {}).await?;
     Ok(Findings { damage: report.findings.iter().map(ToString::to_string).collect(), summary: summary(&report) })
 }
@@ -220,6 +231,7 @@ fn summary(report: &Report) -> String {
 /// # Errors
 /// It cannot be opened, or is in use.
 pub(crate) async fn recover(config: &Config) -> Result<String> {
+    check_one_box(config)?;
     drop(node::DataDir::open_existing(&config.storage.data_dir)?);
     let node = Node::open(Env::system(), node::Config { accept_loss: true, ..node_config(config) }).await?;
     let last_index = node.status().last_index.unwrap_or_default();

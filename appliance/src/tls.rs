@@ -13,7 +13,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
-use crate::config::{Server, Tls};
+use crate::config::{Config, Server, Tls};
 use crate::identity::{Identity, host_names};
 
 /// The certificate that new connections get.
@@ -29,9 +29,9 @@ impl ResolvesServerCert for Certificate {
 }
 
 impl Certificate {
-    /// Reads the certificate that `server` names, or has `identity` make one.
-    pub(crate) fn load(server: &Server, identity: &Identity) -> Result<Self> {
-        Ok(Certificate { current: RwLock::new(Arc::new(read(server, identity)?)) })
+    /// Reads the certificate that `config` names, or has `identity` make one.
+    pub(crate) fn load(config: &Config, identity: &Identity) -> Result<Self> {
+        Ok(Certificate { current: RwLock::new(Arc::new(read(config, identity)?)) })
     }
 
     /// Finds out whether the files that `server` names, if it does, can be used.
@@ -43,14 +43,15 @@ impl Certificate {
     }
 
     /// Reads it again, for new connections. After an error the old one stays.
-    pub(crate) fn reload(&self, server: &Server, identity: &Identity) -> Result<()> {
-        let fresh = Arc::new(read(server, identity)?);
+    pub(crate) fn reload(&self, config: &Config, identity: &Identity) -> Result<()> {
+        let fresh = Arc::new(read(config, identity)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
 }
 
-fn read(server: &Server, identity: &Identity) -> Result<CertifiedKey> {
+fn read(config: &Config, identity: &Identity) -> Result<CertifiedKey> {
+    let server = &config.server;
     match &server.tls {
         Tls::Files { cert, key } => read_files(cert, key),
         Tls::Own | Tls::Off => {
@@ -58,6 +59,7 @@ fn read(server: &Server, identity: &Identity) -> Result<CertifiedKey> {
             if !server.address.ip().is_unspecified() {
                 names.insert(server.address.ip().to_string());
             }
+            names.extend(config.cluster.iter().flat_map(|cluster| cluster.role.host_names.iter().cloned()));
             let certificate = identity.ensure_server_certificate(&names, OffsetDateTime::now_utc())?;
             if certificate.renewed {
                 tracing::info!(names = names.len(), "made a server certificate");
@@ -100,14 +102,14 @@ pub(crate) fn server_config(certificate: Arc<Certificate>) -> Result<ServerConfi
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::Config;
     use crate::config::settings::setting;
+    use predastore::transport::identity::Secret;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
 
-    fn server(flags: &[(&str, &str)]) -> Server {
+    fn config(flags: &[(&str, &str)]) -> Config {
         let flags: Vec<_> = flags.iter().map(|(key, value)| (setting(key).unwrap(), (*value).to_owned())).collect();
-        Config::load(&flags, &[]).unwrap().server
+        Config::load(&flags, &[]).unwrap()
     }
 
     /// A handshake in memory with a client that trusts the store's authority alone.
@@ -137,28 +139,45 @@ mod tests {
     #[test]
     fn clients_that_trust_the_authority_reach_every_name_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity::of(dir.path());
-        let server = server(&[("server.host", "10.1.2.3"), ("server.domains", "s3.example.com")]);
-        let certificate = Arc::new(Certificate::load(&server, &identity).unwrap());
+        let identity = Identity::of_box(dir.path());
+        let config = config(&[("server.host", "10.1.2.3"), ("server.domains", "s3.example.com")]);
+        let certificate = Arc::new(Certificate::load(&config, &identity).unwrap());
         let shake = |host: &str| handshake(server_config(certificate.clone()).unwrap(), &identity.ca_file(), host);
         for host in ["localhost", "127.0.0.1", "::1", "10.1.2.3", "s3.example.com", "bucket.s3.example.com"] {
             shake(host).unwrap();
         }
         assert!(shake("elsewhere.example.com").is_err());
-        certificate.reload(&server, &identity).unwrap();
+        certificate.reload(&config, &identity).unwrap();
         shake("localhost").unwrap();
+    }
+
+    #[test]
+    fn clients_that_trust_one_process_of_a_cluster_trust_all_and_no_other_cluster() {
+        let identities = [b'0', b'0', b'1'].map(|first| {
+            let secret = [&[first], &b"123456789abcdef0123456789abcdef"[..]].concat();
+            let dir = tempfile::tempdir().unwrap();
+            let identity = Identity::of_cluster(dir.path(), Secret::new(&secret).unwrap());
+            (Arc::new(Certificate::load(&config(&[]), &identity).unwrap()), identity.ca_file(), dir)
+        });
+        let shake = |server: usize, client: usize| {
+            handshake(server_config(identities[server].0.clone()).unwrap(), &identities[client].1, "localhost")
+        };
+        for (server, client) in [(0, 0), (0, 1), (1, 0), (2, 2)] {
+            shake(server, client).unwrap();
+        }
+        assert!(shake(2, 0).is_err() && shake(0, 2).is_err());
     }
 
     #[test]
     fn a_key_that_is_not_the_certificates_is_refused() {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let paths = dirs.each_ref().map(|dir| {
-            Certificate::load(&server(&[]), &Identity::of(dir.path())).unwrap();
+            Certificate::load(&config(&[]), &Identity::of_box(dir.path())).unwrap();
             dir.path().join("keys/server.pem").display().to_string()
         });
         let load = |cert: &str, key: &str| {
-            let server = server(&[("server.tls.cert_file", cert), ("server.tls.key_file", key)]);
-            Certificate::load(&server, &Identity::of(dirs[0].path())).map(|_| ())
+            let config = config(&[("server.tls.cert_file", cert), ("server.tls.key_file", key)]);
+            Certificate::load(&config, &Identity::of_box(dirs[0].path())).map(|_| ())
         };
         load(&paths[0], &paths[0]).unwrap();
         assert!(load(&paths[0], &paths[1]).is_err());

@@ -24,6 +24,12 @@ pub(crate) struct Document {
     pub(crate) log: Log,
     #[serde(default)]
     pub(crate) cluster: Cluster,
+    #[serde(default)]
+    pub(crate) rs: Rs,
+    #[serde(default)]
+    pub(crate) db: Vec<Member>,
+    #[serde(default)]
+    pub(crate) nodes: Vec<Member>,
 }
 
 #[derive(Deserialize)]
@@ -132,9 +138,38 @@ pub(crate) struct Log {
 #[derive(Deserialize, Default)]
 pub(crate) struct Cluster {
     #[serde(default, deserialize_with = "optional")]
+    pub(crate) secret_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "optional")]
     pub(crate) node: Option<u64>,
     #[serde(default, deserialize_with = "optional")]
     pub(crate) db_only: Option<Switch>,
     #[serde(default, deserialize_with = "optional")]
     pub(crate) db_node: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+pub(crate) struct Rs {
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) data: Option<u8>,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) parity: Option<u8>,
+}
+
+/// An entry of `[[db]]` or `[[nodes]]`; only the latter have zone and capacity.
+#[derive(Deserialize)]
+pub(crate) struct Member {
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) id: u64,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) host: String,
+    #[serde(default, deserialize_with = "scalar")]
+    pub(crate) advertise_host: String,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) port: u16,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) path: PathBuf,
+    #[serde(default, deserialize_with = "scalar")]
+    pub(crate) zone: String,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) capacity: Option<Size>,
 }

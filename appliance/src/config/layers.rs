@@ -10,8 +10,25 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::Error;
-use super::settings::{CONFIG_KEY, ENV_PREFIX, LISTS, POLICY_FIELDS, SETTINGS, Setting, is_section, setting};
+use super::settings::{CONFIG_KEY, ENV_PREFIX, LISTS, OBSOLETE, POLICY_FIELDS, SETTINGS, Setting, is_section, setting};
 use super::twice::NoKeyTwice;
+
+const DEFAULTS: &str = "the defaults";
+
+/// Whether any layer but the defaults says `key`.
+pub(crate) fn is_given(figment: &Figment, key: &str) -> bool {
+    figment.find_metadata(key).is_some_and(|metadata| metadata.name != DEFAULTS)
+}
+
+/// What is said and means nothing any more: a line for each such field.
+pub(crate) fn obsolete(figment: &Figment) -> Vec<String> {
+    let is_said = |list: &str, field: &str| match figment.find_value(list) {
+        Ok(Value::Array(_, items)) => items.iter().any(|item| item.as_dict().is_some_and(|d| d.contains_key(field))),
+        _ => false,
+    };
+    let said = OBSOLETE.iter().filter(|(list, field, _)| is_said(list, field));
+    said.map(|(list, field, why)| format!("`{field}` of [[{list}]] has no meaning any more: {why}")).collect()
+}
 
 /// Values from one source.
 struct Layer {
@@ -79,7 +96,7 @@ impl Given<'_> {
         self.check_env()?;
         let mut figment = Figment::new();
         for setting in SETTINGS.iter().filter(|s| !s.default.is_empty()) {
-            figment = figment.merge(Layer::single("the defaults".to_owned(), setting.key, setting.default));
+            figment = figment.merge(Layer::single(DEFAULTS.to_owned(), setting.key, setting.default));
         }
         if let Some(path) = self.config_path() {
             figment = figment.merge(file_layer(Path::new(&path))?);

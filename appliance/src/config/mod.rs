@@ -1,8 +1,9 @@
 //! The configuration: flag over environment over file over default, judged once, before anything is touched.
 //!
-//! Invariants: a [`Config`] can work as far as can be told without the disk; an unknown key is an error; no error
-//! and no `Debug` shows a secret.
+//! Invariants: a [`Config`] can work as far as can be told without the disk, of which only the cluster's secret is
+//! read; an unknown key is an error; no error and no `Debug` shows a secret.
 
+pub(crate) mod cluster;
 mod document;
 mod layers;
 pub(crate) mod settings;
@@ -16,9 +17,11 @@ use std::time::Duration;
 use predastore::units::{BLOCK_BYTES, MIB};
 use tracing_subscriber::EnvFilter;
 
+use crate::derived;
+use cluster::{Asked, Cluster};
 use document::Document;
 pub(crate) use document::{BucketSeed, Grant};
-use layers::Given;
+use layers::{Given, is_given, obsolete};
 use settings::Setting;
 pub(crate) use values::{Secret, Size, Span};
 
@@ -87,13 +90,19 @@ pub(crate) struct Config {
     pub(crate) region: String,
     pub(crate) server: Server,
     pub(crate) storage: Storage,
-    /// Root credentials, where the configuration and not the first start made them.
+    /// Root credentials, where the configuration or the cluster's secret and not the first start made them.
     pub(crate) root: Option<Account>,
     pub(crate) accounts: Vec<Account>,
     pub(crate) buckets: Vec<BucketSeed>,
     /// Admin endpoint; none: off.
     pub(crate) admin: Option<SocketAddr>,
+    /// Whether to go on without it where its address is taken: by another process of the cluster, if nobody set a port.
+    pub(crate) admin_may_be_taken: bool,
     pub(crate) log: Log,
+    /// There for the distributed backend only.
+    pub(crate) cluster: Option<Cluster>,
+    /// What the file says and no longer means anything: lines for the log.
+    pub(crate) obsolete: Vec<String>,
 }
 
 /// The S3 endpoint.
@@ -158,25 +167,53 @@ impl Config {
     /// Reads and judges the configuration that flags, environment and the file they name make together.
     pub(crate) fn load(flags: &[(&'static Setting, String)], env: &[(String, String)]) -> Result<Self, Error> {
         let figment = Given { flags, env }.merged()?;
-        Config::judge(figment.extract::<Document>()?)
+        let document = figment.extract::<Document>()?;
+        let said = Said {
+            port: is_given(&figment, "server.port"),
+            admin: is_given(&figment, "admin.port"),
+            obsolete: obsolete(&figment),
+        };
+        Config::judge(document, said)
     }
 
-    fn judge(document: Document) -> Result<Self, Error> {
+    /// Where this process serves S3, if it does.
+    pub(crate) fn gateway(&self) -> Option<SocketAddr> {
+        self.cluster.as_ref().map_or(Some(self.server.address), |cluster| cluster.role.gateway)
+    }
+
+    fn judge(document: Document, said: Said) -> Result<Self, Error> {
         check_version(&document.version)?;
-        check_backend(&document)?;
+        let backend = backend(&document)?;
         check_log(&document.log)?;
         let admin = match document.admin.port {
             0 => None,
             port => Some(resolve("admin.host", &document.admin.host, port)?),
         };
+        let server = server(document.server)?;
+        let cluster = match backend {
+            Backend::File => None,
+            Backend::Distributed => Some(Cluster::judge(Asked {
+                cluster: document.cluster,
+                rs: document.rs,
+                db: document.db,
+                nodes: document.nodes,
+                gateway: server.address,
+                port_given: said.port,
+                admin,
+            })?),
+        };
+        let derived = || cluster.as_ref().map(|cluster| derived::root(&cluster.secret));
         let config = Config {
-            root: root(document.auth)?,
-            server: server(document.server)?,
+            root: root(document.auth)?.or_else(derived),
+            server,
             storage: storage(document.storage)?,
             accounts: document.accounts.into_iter().map(account).collect::<Result<_, _>>()?,
             region: document.region,
             buckets: document.buckets,
             admin,
+            admin_may_be_taken: cluster.is_some() && !said.admin,
+            obsolete: said.obsolete,
+            cluster,
             log: Log { directives: document.log.level, json: document.log.format == "json" },
         };
         check_unique(&config)?;
@@ -196,14 +233,28 @@ fn check_version(version: &str) -> Result<(), Error> {
     }
 }
 
-fn check_backend(document: &Document) -> Result<(), Error> {
+/// What the layers say, beside values.
+struct Said {
+    /// Whether any but the defaults says the S3 endpoint's port.
+    port: bool,
+    /// Likewise the admin endpoint's.
+    admin: bool,
+    obsolete: Vec<String>,
+}
+
+enum Backend {
+    File,
+    Distributed,
+}
+
+fn backend(document: &Document) -> Result<Backend, Error> {
     let cluster = &document.cluster;
     match document.storage.backend.as_str() {
         "file" if cluster.node.is_some() || cluster.db_node.is_some() || cluster.db_only.is_some() => conflict(
             "-node, -db and -db-node (NODE, DB_ONLY, DB_NODE) belong to the distributed backend; this is `file`",
         ),
-        "file" => Ok(()),
-        "distributed" => conflict("`storage.backend`: the distributed backend is not available yet; use `file`"),
+        "file" => Ok(Backend::File),
+        "distributed" => Ok(Backend::Distributed),
         other => conflict(format!("`storage.backend` is `{other}`; it can be `file` or `distributed`")),
     }
 }

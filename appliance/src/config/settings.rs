@@ -54,7 +54,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("version", "1.0", "Version of the configuration's form"),
     Setting::new("region", "us-east-1", "Region the store says it is in, and that signatures name"),
     Setting::new("server.host", "0.0.0.0", "Address the S3 endpoint listens on").flag("host", "ADDRESS"),
-    Setting::new("server.port", "8443", "Port of the S3 endpoint; 0: any free one")
+    Setting::new(
+        "server.port",
+        "8443",
+        "Port of the S3 endpoint; 0: any free one. A process of a cluster that runs chosen nodes serves S3 only if this is set",
+    )
         .flag("port", "PORT")
         .short_env("PORT"),
     Setting::new("server.domains", "", "Host names whose sub-domains are buckets (virtual-host style), by commas"),
@@ -72,7 +76,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("storage.backend", "file", "`file`: one box, plain files; `distributed`: several boxes")
         .flag("backend", "NAME")
         .short_env("BACKEND"),
-    Setting::new("storage.data_dir", "data", "Directory that holds everything stored").flag("data-dir", "DIR"),
+    Setting::new("storage.data_dir", "data", "Directory that holds everything stored; of a cluster's process only certificates").flag("data-dir", "DIR"),
     Setting::new("storage.memory_budget", "256MiB", "Most bytes of bodies held in memory at once"),
     Setting::new("storage.log_cache", "8MiB", "Memory for the newest log records; given back while nothing is written"),
     Setting::new("storage.catalog_cache", "8MiB", "Memory for pages of the catalog, shared evenly by its connections"),
@@ -92,7 +96,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         "With less free disk than this, new bytes are refused (507); unset: 64MiB, or 1% of the disk if that is more",
     ),
-    Setting::new("auth.access_key", "", "Access key of the root account; without one the first start makes it"),
+    Setting::new("auth.access_key", "", "Access key of the root account; without one the first start makes it, or the cluster's secret gives it"),
     Setting::new("auth.secret_key", "", "Secret key of the root account"),
     Setting::new("admin.host", "127.0.0.1", "Address of the admin endpoint; it has no authentication")
         .flag("admin-host", "ADDRESS"),
@@ -100,10 +104,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("log.level", "info", "error, warn, info, debug, trace, or directives as `info,predastore=debug`")
         .flag("log-level", "LEVEL"),
     Setting::new("log.format", "text", "`text` or `json`, one line an event").flag("log-format", "FORMAT"),
-    Setting::new("cluster.secret_file", "", "Distributed: file with the secret that the boxes share"),
-    Setting::new("cluster.node", "", "Distributed: id of this host's shard node").flag("node", "ID").short_env("NODE"),
-    Setting::new("cluster.db_only", "", "Distributed: run the db node alone").flag("db", "").short_env("DB_ONLY"),
-    Setting::new("cluster.db_node", "", "Distributed: id of this host's db node")
+    Setting::new("cluster.secret_file", "", "Distributed: file with the secret that all nodes share; nobody else may read it"),
+    Setting::new("cluster.node", "", "Distributed: run this shard node; without any of these three, all nodes").flag("node", "ID").short_env("NODE"),
+    Setting::new("cluster.db_only", "", "Distributed: run a db node and no shard node").flag("db", "").short_env("DB_ONLY"),
+    Setting::new("cluster.db_node", "", "Distributed: run this db node")
         .flag("db-node", "ID")
         .short_env("DB_NODE"),
     Setting::new("rs.data", "", "Distributed: data shards of a chunk"),
@@ -119,6 +123,16 @@ pub(crate) const LISTS: &[(&str, &[&str])] = &[
         &["id", "host", "advertise_host", "port", "path", "raft_port", "leader", "access_key_id", "secret_access_key"],
     ),
     ("nodes", &["id", "host", "advertise_host", "port", "path", "zone", "capacity"]),
+];
+
+/// Fields of lists that are accepted from older files and mean nothing any more: list, field, and why.
+pub(crate) const OBSOLETE: &[(&str, &str, &str)] = &[
+    ("db", "raft_port", "Raft is served on the db node's `port`"),
+    ("db", "leader", "the db nodes elect their leader"),
+    ("db", "access_key_id", "db nodes know each other by the cluster's secret"),
+    ("db", "secret_access_key", "db nodes know each other by the cluster's secret"),
+    ("buckets", "type", "`storage.backend` says where objects are kept, for all buckets"),
+    ("buckets", "encryption", "`storage.backend` says what is encrypted, for all buckets"),
 ];
 
 /// The fields of an entry of `[[auth]] policy`.

@@ -3,8 +3,8 @@
 use super::settings::{SETTINGS, setting};
 use super::*;
 
-/// The settings of issue 3's example: a cluster's file, read by a box that is not one.
-const CLUSTER_TOML: &str = r#"
+/// The settings of issue 3's example, old fields and all.
+pub(super) const CLUSTER_TOML: &str = r#"
 version = "1.0"
 region = "ap-southeast-2"
 [cluster]
@@ -40,43 +40,48 @@ account_id = "123456789012"
 policy = [{ bucket = "datastore", actions = ["s3:ListBucket", "s3:GetObject"] }]
 "#;
 
-struct Case {
+pub(super) struct Case {
     dir: tempfile::TempDir,
     flags: Vec<(&'static Setting, String)>,
     env: Vec<(String, String)>,
 }
 
 impl Case {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Case { dir: tempfile::tempdir().unwrap(), flags: Vec::new(), env: Vec::new() }
     }
 
-    fn file(mut self, name: &str, text: &str) -> Self {
+    pub(super) fn file(mut self, name: &str, text: &str) -> Self {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).unwrap();
         self.flags.push((setting("config").unwrap(), path.display().to_string()));
         self
     }
 
-    fn flag(mut self, key: &str, value: &str) -> Self {
+    pub(super) fn flag(mut self, key: &str, value: &str) -> Self {
         self.flags.push((setting(key).unwrap(), value.to_owned()));
         self
     }
 
-    fn env(mut self, name: &str, value: &str) -> Self {
+    pub(super) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    fn load(&self) -> Result<Config, Error> {
+    pub(super) fn load(&self) -> Result<Config, Error> {
         Config::load(&self.flags, &self.env)
+    }
+
+    /// Of a file beside the configuration's.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     fn port(&self) -> u16 {
         self.load().unwrap().server.address.port()
     }
 
-    fn error(&self) -> String {
+    pub(super) fn error(&self) -> String {
         self.load().unwrap_err().to_string()
     }
 }
@@ -139,14 +144,13 @@ auth: {access_key: AKIAONE, secret_key: 'a long secret'}
 }
 
 #[test]
-fn a_cluster_file_is_understood_and_distributed_refused() {
+fn a_clusters_file_is_understood_by_one_box() {
     let config = Case::new().file("cluster.toml", CLUSTER_TOML).load().unwrap();
     assert_eq!(config.region, "ap-southeast-2");
     assert_eq!(config.accounts[0].account_id, "123456789012");
     assert_eq!(config.accounts[0].policy.as_ref().unwrap()[0].actions.len(), 2);
     assert_eq!(config.buckets[0].name, "datastore");
-    let error = Case::new().file("cluster.toml", CLUSTER_TOML).flag("storage.backend", "distributed").error();
-    assert!(error.contains("not available yet"), "{error}");
+    assert!(config.cluster.is_none());
 }
 
 #[test]

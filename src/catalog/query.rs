@@ -575,9 +575,14 @@ impl View<'_> {
 
     /// Bytes that died before `before`, oldest first.
     pub fn reclaimable(&self, before: LogIndex, limit: usize) -> Result<Vec<Reclaimable>, Error> {
-        // Rows are appended in the order of the log, so those that died earlier come first.
-        let sql = "SELECT seq,chunk,died,place FROM reclaim ORDER BY seq LIMIT ?1";
-        let rows = self.all(sql, [signed(limit as u64)], |row| {
+        self.reclaimable_after(0, before, limit)
+    }
+
+    /// The same behind row `row`: whoever cannot reach a node goes on behind what only that node could give back.
+    pub fn reclaimable_after(&self, row: u64, before: LogIndex, limit: usize) -> Result<Vec<Reclaimable>, Error> {
+        // Rows are appended in the order of the log and numbered from 1, so those that died earlier come first.
+        let sql = "SELECT seq,chunk,died,place FROM reclaim WHERE seq>?1 ORDER BY seq LIMIT ?2";
+        let rows = self.all(sql, [signed(row), signed(limit as u64)], |row| {
             let chunk = Ino(unsigned(row, 1)?);
             Ok(Reclaimable {
                 row: unsigned(row, 0)?,

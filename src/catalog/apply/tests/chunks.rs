@@ -313,6 +313,8 @@ fn a_swap_reclaims_what_it_leaves_behind_and_nothing_else() {
     dying.push(steps[6].0.clone());
     assert_eq!(world.dying(), dying);
     assert_eq!(world.rows(RECLAIM).len(), 4);
+    let behind = world.catalog.view().reclaimable_after(2, LogIndex(u64::MAX), 1).unwrap();
+    assert_eq!(behind.into_iter().map(|row| (row.row, row.place)).collect::<Vec<_>>(), [(3, dying[2].clone())]);
 }
 
 #[test]

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use rusqlite::params;
 
 use super::query::{ENTRY_COLUMNS, Entry, kind, read_place, signed, unsigned, version_id};
+use super::types::decode_missing;
 use super::*;
-use crate::ids::{Ino, Seq, VersionId};
+use crate::ids::{Ino, Seq, ShardId, VersionId};
 
 /// What must hold, and a query whose rows (one text column) break it.
 type Check = (&'static str, &'static str);
@@ -165,8 +166,17 @@ const NODES: &[Check] = &[
         "SELECT id FROM upload WHERE bucket NOT IN (SELECT id FROM bucket) OR length(key) NOT BETWEEN 1 AND 1024
             OR id IN (SELECT id FROM node)",
     ),
-    ("a dead chunk is no node", "SELECT chunk FROM reclaim WHERE chunk IN (SELECT id FROM node)"),
-    ("a chunk dies once", "SELECT chunk FROM reclaim GROUP BY chunk HAVING count(*)>1"),
+    (
+        "an object of chunks is as long as they are", // only a POSIX write could leave a hole
+        "SELECT e.ino FROM dentry e JOIN node n ON n.id=e.ino
+            JOIN node b ON b.id=CASE n.body WHEN 0 THEN n.id ELSE n.body END
+        WHERE e.kind=0 AND b.form=2
+            AND e.size_bytes<>(SELECT coalesce(sum(len_bytes),0) FROM extent WHERE ino=b.id)",
+    ),
+    (
+        "what is to be repaired is a chunk",
+        "SELECT chunk FROM repair WHERE chunk NOT IN (SELECT id FROM node WHERE place IS NOT NULL)",
+    ),
     (
         "chunks are listed in the order of their deaths",
         "SELECT seq FROM (SELECT seq,died,lead(died) OVER (ORDER BY seq) AS next FROM reclaim) WHERE died>next",
@@ -185,6 +195,7 @@ const SESSIONS: &[Check] = &[
         "an outcome is a live session's",
         "SELECT session||' '||seq FROM outcome WHERE session NOT IN (SELECT id FROM session)",
     ),
+    ("there is at most one map", "SELECT max(epoch) FROM map HAVING count(*)>1"),
     ("a gateway has one session", "SELECT gateway FROM session GROUP BY gateway HAVING count(*)>1"),
     (
         "an open file or a lock is a live session's",
@@ -210,6 +221,42 @@ const SESSIONS: &[Check] = &[
         SELECT id FROM bucket WHERE id NOT IN (SELECT bucket FROM usage)",
     ),
 ];
+
+/// Chunks whose names are compared at once: a bound on memory.
+const ROWS_PER_PASS: u64 = 250_000;
+
+/// What holds bytes of a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Name {
+    File(Ino),
+    Shard(ShardId),
+}
+
+impl Name {
+    fn id(self) -> Ino {
+        match self {
+            Name::File(chunk) => chunk,
+            Name::Shard(shard) => Ino(shard.0),
+        }
+    }
+}
+
+/// What is wrong with a living chunk's place. `repair`: which shards its row in `repair` says to be missing.
+fn flaws(place: &Place, repair: Option<&[u8]>) -> impl Iterator<Item = String> {
+    let missing = place.layout.missing();
+    let is_whole = match &place.layout {
+        Layout::Plain { .. } => true,
+        Layout::Rs { data_count, parity_count, shards, .. } => {
+            let there_count = shards.len() - missing.len();
+            shards.len() == usize::from(*data_count) + usize::from(*parity_count)
+                && there_count >= usize::from(*data_count)
+        }
+    };
+    let unreadable = (!is_whole).then(|| format!("has too few shards, or too many: {:?}", place.layout.shards()));
+    let is_told = repair.map_or(missing.is_empty(), |told| told == missing);
+    let untold = (!is_told).then(|| format!("lacks shards {missing:?}, its row in repair says {repair:?}"));
+    unreadable.into_iter().chain(untold)
+}
 
 /// A row that stands for a version of a key, as a complete check meets it.
 pub struct VersionRow {
@@ -237,6 +284,9 @@ impl View<'_> {
         }
         found.extend(self.undecodable(limit));
         found.extend(told(self.contradictions_of_lengths(limit), "contents lie within their chunks"));
+        found.extend(told(self.contradictions_of_places(limit), "chunks can be read, or are to be repaired"));
+        found.extend(told(self.named_twice(limit), "files and shards are named once"));
+        found.extend(told(self.map().map(|_| Vec::new()), "the cluster has a map"));
         found.extend(told(self.contradictions_of_buckets(limit), "usage is what the rows add up to"));
         found
     }
@@ -294,9 +344,9 @@ impl View<'_> {
         })
     }
 
-    /// Chunks that died and whose bytes are not known to be gone. Ascending.
+    /// Chunks of which bytes died that are not known to be gone. Ascending.
     pub fn dead_chunks(&self) -> Result<Vec<Ino>, Error> {
-        self.all("SELECT chunk FROM reclaim ORDER BY chunk", [], |row| Ok(Ino(unsigned(row, 0)?)))
+        self.all("SELECT DISTINCT chunk FROM reclaim ORDER BY chunk", [], |row| Ok(Ino(unsigned(row, 0)?)))
     }
 
     /// A few names (bucket, key, version) of objects whose bytes are in `chunk`. A scan.
@@ -320,6 +370,7 @@ impl View<'_> {
         let checksums: Decode = |bytes| Checksum::decode_all(bytes).map(drop);
         let outcome: Decode = |bytes| Outcome::decode(bytes).map(drop);
         let written: Decode = |bytes| Written::decode(bytes).map(drop);
+        let missing: Decode = |bytes| decode_missing(bytes).map(drop);
         let columns = [
             ("outcome", "seq", "value", outcome),
             ("completed", "id", "outcome", written),
@@ -327,6 +378,7 @@ impl View<'_> {
             ("node", "id", "place", place),
             ("upload", "id", "attrs", attrs),
             ("reclaim", "seq", "place", place),
+            ("repair", "chunk", "missing", missing),
             ("part", "upload", "checksums", checksums),
         ];
         let mut found = Vec::new();
@@ -366,6 +418,60 @@ impl View<'_> {
             })?;
         }
         Ok(found)
+    }
+
+    /// Chunks that cannot be read or lack shards though nothing asks for their repair, and shards of names never given out.
+    fn contradictions_of_places(&self, limit: usize) -> Result<Vec<String>, Error> {
+        let mark = self.id_mark()?;
+        let mut found = Vec::new();
+        let sql = "SELECT n.id,n.place,r.missing FROM node n LEFT JOIN repair r ON r.chunk=n.id
+            WHERE n.place IS NOT NULL";
+        self.all(sql, [], |row| {
+            let Ok(place) = Place::decode(row.get_ref(1)?.as_blob()?) else { return Ok(()) };
+            let repair = row.get_ref(2)?.as_blob_or_null()?.map(decode_missing).transpose();
+            let (Ok(repair), true) = (repair, found.len() < limit) else { return Ok(()) };
+            found.extend(flaws(&place, repair.as_deref()).map(|flaw| format!("chunk {} {flaw}", lenient(row, 0))));
+            Ok(())
+        })?;
+        self.each_name(|chunk, name| {
+            if name.id() >= mark && found.len() < limit {
+                found.push(format!("chunk {chunk} has {name:?}, above every id given out (below {mark})"));
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Files and shards that more than one chunk, or row of `reclaim`, names.
+    fn named_twice(&self, limit: usize) -> Result<Vec<String>, Error> {
+        let count = "SELECT (SELECT count(*) FROM node WHERE place IS NOT NULL)+(SELECT count(*) FROM reclaim)";
+        let row_count = self.one(count, [], |row| unsigned(row, 0))?.unwrap_or(0);
+        let pass_count = 1 + row_count / ROWS_PER_PASS;
+        let mut found = Vec::new();
+        for pass in 0..pass_count {
+            let mut names = Vec::new();
+            self.each_name(|_, name| names.extend((name.id().0 % pass_count == pass).then_some(name)))?;
+            names.sort_unstable();
+            let twice = names.windows(2).filter(|pair| pair[0] == pair[1]);
+            found.extend(twice.take(limit).map(|pair| format!("{:?} is named twice", pair[0])));
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Shows what holds the bytes of each chunk, dead or alive. What does not decode is told elsewhere.
+    fn each_name(&self, mut visit: impl FnMut(Ino, Name)) -> Result<(), Error> {
+        let sql = "SELECT id,place FROM node WHERE place IS NOT NULL UNION ALL SELECT chunk,place FROM reclaim";
+        self.all(sql, [], |row| {
+            let chunk = Ino(unsigned(row, 0)?);
+            let Ok(place) = Place::decode(row.get_ref(1)?.as_blob()?) else { return Ok(()) };
+            if let Layout::Plain { .. } = place.layout {
+                visit(chunk, Name::File(chunk));
+            }
+            let shards = place.layout.shards().iter().filter(|(_, shard)| shard.0 != 0);
+            shards.for_each(|(_, shard)| visit(chunk, Name::Shard(*shard)));
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// Usage that is not what the rows add up to, versions where there can be none, directories in no bucket.

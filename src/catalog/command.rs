@@ -13,12 +13,16 @@ use crate::ids::{BucketId, Ino, SessionId, VersionId};
 
 use super::Error;
 use super::types;
-use super::types::{Attrs, Checksum, ETag, Place, Setting, Versioning};
+use super::types::{Attrs, Checksum, ETag, Map, Place, Setting, Versioning};
+
+/// The most chunks that one command names anew: with the rows of a part that it replaces, that is about as many rows as
+/// one command may touch.
+pub const NEW_CHUNK_COUNT_MAX: usize = 512;
 
 /// A command as it stands in Raft's log.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Who proposes; `SessionId(0)` only for `OpenSession`, `ExpireSession` and `Tick`.
+    /// Who proposes; `SessionId(0)` only for `OpenSession`, `ExpireSession`, `Tick` and `SetMap`.
     pub session: SessionId,
     /// Position in the session's stream of commands, from 1; a retry repeats it and gets the first answer. 0: not remembered.
     pub seq: u64,
@@ -43,6 +47,17 @@ pub struct Precondition {
     pub if_match_modified_s: Option<i64>,
 }
 
+/// A durable chunk that is named for the first time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NewChunk {
+    /// Leased, as is the name of each of its shards.
+    pub id: Ino,
+    /// Where it is.
+    pub place: Place,
+    /// Whether it is stored less well than was wanted, though none of its shards may be missing: it is to be repaired.
+    pub short: bool,
+}
+
 /// The bytes that a PUT names.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Body {
@@ -54,6 +69,8 @@ pub enum Body {
     Chunk(Place),
     /// The content of another node, shared; refused with `SourceGone` if it is no more.
     Share(Ino),
+    /// 1 to [`NEW_CHUNK_COUNT_MAX`] durable chunks, in order. The only one may have the node's own id.
+    Chunks(Vec<NewChunk>),
 }
 
 /// The bytes that a part names.
@@ -70,6 +87,8 @@ pub enum PartBody {
     },
     /// Runs of existing chunks, shared in order: (chunk, start in it, length). Refused with `SourceGone` if one is no more.
     Share(Vec<(Ino, u64, u64)>),
+    /// 1 to [`NEW_CHUNK_COUNT_MAX`] durable chunks, in order.
+    Chunks(Vec<NewChunk>),
 }
 
 /// One key to delete.
@@ -287,6 +306,29 @@ pub enum Command {
         /// Its account and its encoded attributes; `None` removes it.
         value: Option<(String, Bytes)>,
     },
+    /// Replaces the cluster's map if its epoch is still `from_epoch`.
+    SetMap {
+        /// 0: there is none yet.
+        from_epoch: u64,
+        /// Of a later epoch.
+        map: Map,
+    },
+    /// Moves a chunk to other shards if its place is still `from`. What `from` names and `to` does not is reclaimed.
+    Swap {
+        /// Which.
+        chunk: Ino,
+        /// As it was read; `live_bytes` do not matter.
+        from: Place,
+        /// `rs`, of the same length. Its shards are those of `from` at the same index, or leased.
+        to: Place,
+        /// Whether it is to be repaired (again).
+        short: bool,
+    },
+    /// Says that chunks are to be repaired; those that are no more do not matter.
+    MarkRepair {
+        /// At most 4,096.
+        chunks: Vec<Ino>,
+    },
 }
 
 /// What a write under a key did.
@@ -408,6 +450,15 @@ pub enum Refusal {
     /// The command breaks a bound (sizes, counts) that its proposer should have kept.
     #[error("the command is out of bounds: {0}")]
     OutOfBounds(String),
+    /// The cluster's map has another epoch.
+    #[error("the cluster's map is of epoch {epoch}")]
+    MapChanged {
+        /// The current one; 0: there is no map.
+        epoch: u64,
+    },
+    /// The chunk is no more, or lies elsewhere by now.
+    #[error("chunk {0} is not where it was")]
+    PlaceChanged(Ino),
 }
 
 impl Envelope {

@@ -26,15 +26,16 @@ use futures::future::BoxFuture;
 pub use apply::Catalog;
 pub use check::{ChunkRow, VersionRow};
 pub use command::{
-    Body, Change, Command, CompletePart, DeleteKey, Deleted, Envelope, Outcome, PartBody, Precondition, Refusal,
-    Written,
+    Body, Change, Command, CompletePart, DeleteKey, Deleted, Envelope, NEW_CHUNK_COUNT_MAX, NewChunk, Outcome,
+    PartBody, Precondition, Refusal, Written,
 };
 pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};
 pub use query::{Lookup, Reclaimable, SessionState, Usage, View};
 pub use store::{Options, Readers, verify_snapshot};
 pub use types::{
     Attrs, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Encryption, Extent, Header, Layout, Linked,
-    Manifest, Part, Place, Posix, Retention, RetentionMode, Setting, Upload, Version, Versioning,
+    Manifest, Map, MapNode, MapState, Part, Place, Posix, Retention, RetentionMode, Setting, Upload, Version,
+    Versioning,
 };
 
 use crate::ids::LogIndex;

@@ -4,7 +4,8 @@
 //! - A query reads only; what it answers is true of one snapshot, whole.
 //! - Rows that contradict each other are an error (`Inconsistent`), never a guess.
 
-use std::collections::BTreeSet;
+mod chunks;
+
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -30,16 +31,16 @@ pub enum Lookup {
     Deleted(Version),
 }
 
-/// A chunk whose bytes may go once every live session's watermark has passed `died`.
+/// Bytes of a chunk that may go once every live session's watermark has passed `died`. The chunk may live on elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reclaimable {
     /// The row.
     pub row: u64,
     /// The chunk.
     pub chunk: Ino,
-    /// Log index of its death.
+    /// Log index of their death.
     pub died: LogIndex,
-    /// Where it is.
+    /// What may go: all of a file, or the shards that it names.
     pub place: Place,
 }
 
@@ -548,6 +549,18 @@ impl View<'_> {
         self.one(sql, [access_key], |row| Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?))))
     }
 
+    /// The cluster's map, if it has one.
+    ///
+    /// # Errors
+    /// `Undecodable`; `Inconsistent`: the map is not of its row's epoch.
+    pub fn map(&self) -> Result<Option<Map>, Error> {
+        self.one("SELECT epoch,value FROM map", [], |row| {
+            let (epoch, map) = (unsigned(row, 0)?, Map::decode(row.get_ref(1)?.as_blob()?)?);
+            let other = || Error::Inconsistent(format!("the map of epoch {epoch} says {}", map.epoch));
+            if map.epoch == epoch { Ok(map) } else { Err(other()) }
+        })
+    }
+
     /// Live sessions.
     pub fn sessions(&self) -> Result<Vec<SessionState>, Error> {
         self.all("SELECT id,gateway,renewals,watermark FROM session ORDER BY id", [], |row| {
@@ -560,11 +573,16 @@ impl View<'_> {
         })
     }
 
-    /// Chunks that died before `before`, oldest first.
+    /// Bytes that died before `before`, oldest first.
     pub fn reclaimable(&self, before: LogIndex, limit: usize) -> Result<Vec<Reclaimable>, Error> {
-        // Rows are appended in the order of the log, so those that died earlier come first.
-        let sql = "SELECT seq,chunk,died,place FROM reclaim ORDER BY seq LIMIT ?1";
-        let rows = self.all(sql, [signed(limit as u64)], |row| {
+        self.reclaimable_after(0, before, limit)
+    }
+
+    /// The same behind row `row`: whoever cannot reach a node goes on behind what only that node could give back.
+    pub fn reclaimable_after(&self, row: u64, before: LogIndex, limit: usize) -> Result<Vec<Reclaimable>, Error> {
+        // Rows are appended in the order of the log and numbered from 1, so those that died earlier come first.
+        let sql = "SELECT seq,chunk,died,place FROM reclaim WHERE seq>?1 ORDER BY seq LIMIT ?2";
+        let rows = self.all(sql, [signed(row), signed(limit as u64)], |row| {
             let chunk = Ino(unsigned(row, 1)?);
             Ok(Reclaimable {
                 row: unsigned(row, 0)?,
@@ -579,43 +597,6 @@ impl View<'_> {
     /// Whether the dead list has rows.
     pub fn has_dead(&self) -> Result<bool, Error> {
         Ok(self.one("SELECT 1 FROM dead LIMIT 1", [], |_| Ok(()))?.is_some())
-    }
-
-    /// Of `chunks`, those that nothing accounts for: no node, no reclaim row, no live session's lease. Ascending.
-    ///
-    /// # Errors
-    /// `Inconsistent`: an id above the high-water mark (a restored catalog): the sweep must stop.
-    pub fn orphans(&self, chunks: &[Ino]) -> Result<Vec<Ino>, Error> {
-        let read = |row: &rusqlite::Row<'_>| Ok((unsigned(row, 0)?, unsigned(row, 1)?));
-        let state = self.one("SELECT incarnation,next_id FROM state", [], read)?;
-        let (incarnation, next) = state.ok_or_else(|| Error::Inconsistent("no state row".into()))?;
-        let mark = Ino(incarnation << crate::ids::ID_COUNTER_BITS | next);
-        if let Some(above) = chunks.iter().find(|chunk| **chunk >= mark) {
-            return Err(Error::Inconsistent(format!("chunk {above} is above every id given out (below {mark})")));
-        }
-        let mut orphans = BTreeSet::new();
-        for chunk in chunks {
-            if !self.is_node(*chunk)? && !self.is_leased(*chunk)? {
-                orphans.insert(*chunk);
-            }
-        }
-        if !orphans.is_empty() {
-            self.all("SELECT chunk FROM reclaim", [], |row| Ok(orphans.remove(&Ino(unsigned(row, 0)?))))?;
-        }
-        Ok(orphans.into_iter().collect())
-    }
-
-    fn is_node(&self, id: Ino) -> Result<bool, Error> {
-        Ok(self.one("SELECT 1 FROM node WHERE id=?1", [signed(id.0)], |_| Ok(()))?.is_some())
-    }
-
-    /// Whether a live session may still name this id.
-    fn is_leased(&self, id: Ino) -> Result<bool, Error> {
-        // Leases do not overlap: only the last one that begins at or before the id can hold it.
-        let sql = "SELECT end FROM lease WHERE start<=?1 AND session IN (SELECT id FROM session)
-            ORDER BY start DESC LIMIT 1";
-        let end = self.one(sql, [signed(id.0)], |row| unsigned(row, 0))?;
-        Ok(end.is_some_and(|end| id.0 < end))
     }
 
     /// The bucket and the key of a name, climbing from its directory to the root.

@@ -1,4 +1,4 @@
--- The catalog's tables, format 1. What costs is the number of random pages a command dirties, not rows: rows
+-- The catalog's tables, format 1 (and those of `schema_added.sql`). What costs is the number of random pages a command dirties, not rows: rows
 -- appended at a table's end are nearly free, so nodes, extents and the dead list are keyed by growing ids.
 
 CREATE TABLE dentry(                 -- what is visible, and nothing else: LIST meets no marker

@@ -231,7 +231,7 @@ pub enum Layout {
         parity_count: u8,
         /// The ring's epoch at which the nodes were picked.
         epoch: u64,
-        /// By shard index: where it is, and its name there.
+        /// By shard index: where it is, and its name there; name 0: it is nowhere.
         shards: Vec<(NodeId, ShardId)>,
         /// Which cluster key wraps the chunk's key.
         key_id: u32,
@@ -249,6 +249,43 @@ pub struct Place {
     pub len_bytes: u64,
     /// Bytes of it that some extent still names.
     pub live_bytes: u64,
+}
+
+/// Whether a node of the cluster's map takes new shards. Ordinals are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum MapState {
+    /// It does.
+    Active,
+    /// It gives away what it has.
+    Draining,
+}
+
+/// A shard node of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MapNode {
+    /// Which.
+    pub node: NodeId,
+    /// Its share of the shards, in proportion to the other nodes'.
+    pub weight: u32,
+    /// The machine, which may be home to several nodes.
+    pub host: String,
+    /// What fails together for reasons outside: a rack, a site.
+    pub zone: String,
+    /// Whether it takes new shards.
+    pub state: MapState,
+}
+
+/// Where new chunks are to lie: the target of placement. Version 1.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Map {
+    /// Which version of the map it is; from 1.
+    pub epoch: u64,
+    /// Data shards of a chunk that is as wide as wanted.
+    pub data_count: u8,
+    /// Its parity shards.
+    pub parity_count: u8,
+    /// By node id, each once.
+    pub nodes: Vec<MapNode>,
 }
 
 const FORMAT: u8 = 1;
@@ -310,6 +347,47 @@ impl Place {
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         decode("place", bytes)
     }
+}
+
+impl Layout {
+    /// By shard index: where it is, and its name there; name 0: it is nowhere. Empty: `plain`.
+    pub fn shards(&self) -> &[(NodeId, ShardId)] {
+        match self {
+            Layout::Plain { .. } => &[],
+            Layout::Rs { shards, .. } => shards,
+        }
+    }
+
+    /// Indexes of the shards that are nowhere, ascending.
+    pub fn missing(&self) -> Vec<u8> {
+        (0..=u8::MAX).zip(self.shards()).filter(|(_, (_, shard))| shard.0 == 0).map(|(index, _)| index).collect()
+    }
+}
+
+impl Map {
+    /// One version byte, then postcard.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// The inverse of [`Map::encode`].
+    ///
+    /// # Errors
+    /// `Undecodable`: not these bytes, or of a later version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        decode("map", bytes)
+    }
+}
+
+/// Which shards of a chunk are known to be nowhere, by index, ascending; empty: another reason calls for its repair.
+/// One version byte, then postcard.
+pub(super) fn encode_missing(indexes: &[u8]) -> Vec<u8> {
+    encode(indexes)
+}
+
+/// The inverse of [`encode_missing`].
+pub(super) fn decode_missing(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    decode("missing shards", bytes)
 }
 
 /// Versioning of a bucket. Ordinals are stable.

@@ -39,7 +39,9 @@ pub fn of(error: Error) -> S3Error {
 /// Maps a refusal of the catalog.
 pub fn of_refusal(refusal: Refusal) -> S3Error {
     match refusal {
-        Refusal::NoSession | Refusal::NotLeased(_) => ErrorCode::ServiceUnavailable.into(),
+        Refusal::NoSession | Refusal::NotLeased(_) | Refusal::MapChanged { .. } | Refusal::PlaceChanged(_) => {
+            ErrorCode::ServiceUnavailable.into()
+        }
         Refusal::NoSuchBucket => ErrorCode::NoSuchBucket.into(),
         Refusal::BucketExists { .. } => ErrorCode::BucketAlreadyExists.into(),
         Refusal::BucketNotEmpty => ErrorCode::BucketNotEmpty.into(),

@@ -6,6 +6,8 @@
 //! - The [`Cache`] holds copies of rows only, so it changes no outcome; a failed batch ends the catalog, cache and all.
 
 mod bucket;
+mod chunk;
+mod map;
 mod node;
 mod object;
 mod reclaim;
@@ -262,6 +264,9 @@ impl Step<'_> {
             Command::Reclaimed { rows } => self.reclaimed(rows),
             Command::ForgetCompleted { before, row_count } => self.forget_completed(*before, *row_count),
             Command::SetCredential { access_key, value } => self.set_credential(access_key, value.as_ref()),
+            Command::SetMap { from_epoch, map } => self.set_map(*from_epoch, map),
+            Command::Swap { chunk, from, to, short } => self.swap(*chunk, from, to, *short),
+            Command::MarkRepair { chunks } => self.mark_repair(chunks),
         }
     }
 

@@ -3,14 +3,15 @@
 use rusqlite::params;
 
 use crate::catalog::{
-    Attrs, Body, Bucket, Change, DeleteKey, Deleted, ETag, Error, Outcome, Place, Precondition, Refusal, RetentionMode,
-    Versioning, Written,
+    Attrs, Body, Bucket, Change, DeleteKey, Deleted, ETag, Error, NewChunk, Outcome, Precondition, Refusal,
+    RetentionMode, Versioning, Written,
 };
 use crate::ids::{BucketId, Ino, VersionId};
 use crate::units::{BLOCK_BYTES, KEY_MAX_BYTES};
 
 use super::node::{Form, NewNode};
 use super::tree::{Entry, Kind, Spot};
+use super::upload::whole;
 use super::{Decision, Step, bound, settle, sql};
 
 /// The most keys that one command deletes.
@@ -113,9 +114,9 @@ impl Step<'_> {
                 Ok(())
             }
             Body::Chunk(place) => {
-                check_place(place, put.size_bytes)?;
-                self.insert_fresh(&node(Form::Chunk, None, Some(&place.encode())))
+                self.insert_chunks(put, &[NewChunk { id: put.ino, place: place.clone(), short: false }])
             }
+            Body::Chunks(chunks) => self.insert_chunks(put, chunks),
             Body::Share(source) => {
                 let owner = self.body_owner(*source)?;
                 if owner.form == Form::Empty {
@@ -123,6 +124,24 @@ impl Step<'_> {
                 }
                 self.insert_fresh(&node(owner.form, Some(owner.id), None))?;
                 Ok(self.add_use(owner.id)?)
+            }
+        }
+    }
+
+    /// Inserts the node with chunks that are new: as the only chunk, or with an extent for each.
+    fn insert_chunks(&mut self, put: &Put<'_>, chunks: &[NewChunk]) -> Decision<()> {
+        let accepted = self.accept(chunks, put.size_bytes, Some(put.ino))?;
+        let attrs = put.attrs.encode();
+        let node = |form, place| NewNode { id: put.ino, nlink: 1, owner: None, form, attrs: Some(&attrs), place };
+        match &accepted[..] {
+            [own] if own.id == put.ino => {
+                self.insert_fresh(&node(Form::Chunk, Some(&own.place)))?;
+                Ok(self.insert_repair(own)?)
+            }
+            chunks => {
+                self.insert_fresh(&node(Form::Extents, None))?;
+                chunks.iter().try_for_each(|chunk| self.insert_chunk(chunk))?;
+                Ok(self.insert_extents(put.ino, 0, &whole(chunks))?)
             }
         }
     }
@@ -281,9 +300,4 @@ impl Step<'_> {
         self.set_attrs(entry.ino, &attrs)?;
         Ok(Outcome::Changed { version: entry.version() })
     }
-}
-
-/// A chunk that is new holds exactly the announced bytes, and at least one.
-pub(super) fn check_place(place: &Place, size_bytes: u64) -> Result<(), Refusal> {
-    bound(size_bytes > 0 && place.len_bytes == size_bytes, "a chunk has bytes, as many as announced")
 }

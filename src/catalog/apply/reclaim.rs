@@ -3,7 +3,8 @@
 //! Invariants
 //! - The dead list is drained oldest first. A node is torn down in steps; what is left of its rows is what is left to
 //!   do, and its row in `dead` goes with the last of them.
-//! - A chunk's row goes in the transaction that makes its row in `reclaim`: every chunk is in one of them.
+//! - A chunk's row goes in the transaction that makes its row in `reclaim`; so does a place that it is swapped away from.
+//!   So what holds a chunk's bytes is named by the chunk's row or by one row of `reclaim`.
 
 use rusqlite::params;
 
@@ -111,17 +112,22 @@ impl Step<'_> {
     fn delete_node(&mut self, node: &Node) -> Result<(), Error> {
         match node.owner {
             Some(owner) => self.lose(owner, Use::Body)?,
-            None if node.form == Form::Chunk => self.insert_reclaim(node.id)?,
+            None if node.form == Form::Chunk => {
+                self.insert_reclaim(node.id, None)?;
+                self.delete_repair(node.id)?;
+            }
             None => {}
         }
         self.run("DELETE FROM node WHERE id=?", [sql(node.id.0)])?;
         Ok(())
     }
 
-    fn insert_reclaim(&mut self, chunk: Ino) -> Result<(), Error> {
+    /// Notes that a chunk's bytes die now: those at `place`, or wherever the chunk is.
+    pub(super) fn insert_reclaim(&mut self, chunk: Ino, place: Option<&[u8]>) -> Result<(), Error> {
         let seq = self.state.take_reclaim();
-        let insert = "INSERT INTO reclaim(seq, chunk, died, place) SELECT ?2, id, ?3, place FROM node WHERE id=?1";
-        self.run(insert, params![sql(chunk.0), sql(seq), sql(self.index.0)])?;
+        let insert = "INSERT INTO reclaim(seq, chunk, died, place)
+            SELECT ?2, id, ?3, COALESCE(?4, place) FROM node WHERE id=?1";
+        self.run(insert, params![sql(chunk.0), sql(seq), sql(self.index.0), place])?;
         Ok(())
     }
 

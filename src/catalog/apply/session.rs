@@ -28,7 +28,7 @@ impl Step<'_> {
         }
         Ok(matches!(
             envelope.command,
-            Command::OpenSession { .. } | Command::ExpireSession { .. } | Command::Tick { .. }
+            Command::OpenSession { .. } | Command::ExpireSession { .. } | Command::Tick { .. } | Command::SetMap { .. }
         ))
     }
 

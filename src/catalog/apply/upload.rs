@@ -13,14 +13,15 @@ use md5::{Digest, Md5};
 use rusqlite::params;
 
 use crate::catalog::{
-    Attrs, Checksum, CompletePart, ETag, Error, Outcome, PartBody, Place, Precondition, Refusal, Written,
+    Attrs, Checksum, CompletePart, ETag, Error, NewChunk, Outcome, PartBody, Precondition, Refusal, Written,
 };
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, SEQS_PER_COMMAND};
 use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES, PART_MIN_BYTES, PART_RUN_COUNT_MAX};
 
+use super::chunk::Accepted;
 use super::node::{Form, NewNode, Use};
-use super::object::{NewVersion, check_key, check_place};
+use super::object::{NewVersion, check_key};
 use super::{Decision, Step, bound, sql, unsql};
 
 /// Bits of an extent's offset below its part number.
@@ -29,6 +30,9 @@ const PART_SHIFT: u32 = 40;
 const DROP_ROW_COUNT: u64 = SEQS_PER_COMMAND;
 /// How many rows of `completed` one command looks at.
 const FORGET_SCAN: u32 = 4096;
+
+/// (chunk, start in it, length).
+pub(super) type Run = (Ino, u64, u64);
 
 /// What names an upload.
 pub(super) struct Name<'a> {
@@ -122,22 +126,17 @@ impl Step<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Takes a use of each chunk that the part names: (chunk, start in it, length). The last that refuses.
-    fn take_runs(&mut self, part: &NewPart<'_>) -> Decision<Vec<(Ino, u64, u64)>> {
+    /// Takes a use of each chunk that the part names. The last that refuses.
+    fn take_runs(&mut self, part: &NewPart<'_>) -> Decision<Vec<Run>> {
         match part.body {
             PartBody::Empty => {
                 bound(part.size_bytes == 0, "an empty part has no bytes")?;
                 Ok(Vec::new())
             }
             PartBody::Chunk { chunk, place } => {
-                check_place(place, part.size_bytes)?;
-                self.check_leased(*chunk)?;
-                let place = place.encode();
-                let node =
-                    NewNode { id: *chunk, nlink: 0, owner: None, form: Form::Chunk, attrs: None, place: Some(&place) };
-                self.insert_fresh(&node)?;
-                Ok(vec![(*chunk, 0, part.size_bytes)])
+                self.take_new(&[NewChunk { id: *chunk, place: place.clone(), short: false }], part.size_bytes)
             }
+            PartBody::Chunks(chunks) => self.take_new(chunks, part.size_bytes),
             PartBody::Share(runs) => {
                 self.check_runs(runs, part.size_bytes)?;
                 for (chunk, _, _) in runs {
@@ -148,13 +147,17 @@ impl Step<'_> {
         }
     }
 
-    fn check_runs(&self, runs: &[(Ino, u64, u64)], size_bytes: u64) -> Decision<()> {
+    fn take_new(&mut self, chunks: &[NewChunk], size_bytes: u64) -> Decision<Vec<Run>> {
+        let accepted = self.accept(chunks, size_bytes, None)?;
+        accepted.iter().try_for_each(|chunk| self.insert_chunk(chunk))?;
+        Ok(whole(&accepted))
+    }
+
+    fn check_runs(&self, runs: &[Run], size_bytes: u64) -> Decision<()> {
         bound((1..=PART_RUN_COUNT_MAX).contains(&runs.len()), "1 to 1,000 runs a part")?;
         let mut sum_bytes = 0u64;
         for (chunk, start, len_bytes) in runs {
-            let query = "SELECT place FROM node WHERE id=? AND form=1 AND refs>0 AND place IS NOT NULL";
-            let place = self.find(query, [sql(chunk.0)], |row| row.get::<_, Vec<u8>>(0))?;
-            let place = Place::decode(&place.ok_or(Refusal::SourceGone)?)?;
+            let place = self.place(*chunk)?.ok_or(Refusal::SourceGone)?;
             let end = start.checked_add(*len_bytes).filter(|end| *len_bytes > 0 && *end <= place.len_bytes);
             bound(end.is_some(), "a run lies within its chunk")?;
             sum_bytes = sum_bytes.saturating_add(*len_bytes);
@@ -162,11 +165,12 @@ impl Step<'_> {
         Ok(bound(sum_bytes == size_bytes, "the runs have as many bytes as announced")?)
     }
 
-    fn insert_extents(&self, upload: Ino, number: u32, runs: &[(Ino, u64, u64)]) -> Result<(), Error> {
+    /// Inserts the extents of a part, or of a content that has no parts: then `number` is 0.
+    pub(super) fn insert_extents(&self, holder: Ino, number: u32, runs: &[Run]) -> Result<(), Error> {
         let insert = "INSERT INTO extent(ino, off, chunk, chunk_off, len_bytes) VALUES(?, ?, ?, ?, ?)";
         let mut offset = u64::from(number) << PART_SHIFT;
         for (chunk, start, len_bytes) in runs {
-            self.run(insert, [sql(upload.0), sql(offset), sql(chunk.0), sql(*start), sql(*len_bytes)])?;
+            self.run(insert, [sql(holder.0), sql(offset), sql(chunk.0), sql(*start), sql(*len_bytes)])?;
             offset += len_bytes;
         }
         Ok(())
@@ -278,6 +282,11 @@ impl Step<'_> {
         self.run(delete, params![before.0, row_count, FORGET_SCAN])?;
         Ok(Outcome::Done)
     }
+}
+
+/// The runs that are all of each chunk.
+pub(super) fn whole(chunks: &[Accepted]) -> Vec<Run> {
+    chunks.iter().map(|chunk| (chunk.id, 0, chunk.len_bytes)).collect()
 }
 
 /// Where the extents of a part are: (node, from, up to).

@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use super::*;
 use crate::catalog::types::{
-    ChecksumAlgorithm, ChecksumKind, Encryption, Header, Layout, Linked, Posix, Retention, RetentionMode,
+    ChecksumAlgorithm, ChecksumKind, Encryption, Header, Layout, Linked, MapNode, MapState, Posix, Retention,
+    RetentionMode, decode_missing, encode_missing,
 };
 use crate::ids::{NodeId, Seq, ShardId};
 
@@ -32,6 +33,17 @@ fn striped() -> Place {
     let shards = vec![(NodeId(1), ShardId(u64::MAX)), (NodeId(2), ShardId(300))];
     let layout = Layout::Rs { data_count: 1, parity_count: 1, epoch: 9, shards, key_id: 7, wrapped_key: vec![0xAB; 4] };
     Place { layout, len_bytes: 5, live_bytes: 5 }
+}
+
+fn new_chunks() -> Vec<NewChunk> {
+    let chunk = |id, place, short| NewChunk { id: Ino(id), place, short };
+    vec![chunk(400, striped(), true), chunk(401, plain(), false)]
+}
+
+fn map() -> Map {
+    let node = |id, state| MapNode { node: NodeId(id), weight: 256, host: "host".into(), zone: "zone".into(), state };
+    let nodes = vec![node(0, MapState::Active), node(300, MapState::Draining)];
+    Map { epoch: 301, data_count: 3, parity_count: 2, nodes }
 }
 
 fn full_attrs() -> Attrs {
@@ -154,6 +166,11 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("Reclaimed", Command::Reclaimed { rows: vec![1, 300] }),
         ("ForgetCompleted", Command::ForgetCompleted { before: Timestamp(5), row_count: 6 }),
         ("SetCredential", Command::SetCredential { access_key: "access".into(), value: Some(("account".into(), key)) }),
+        ("Put-Chunks", put(Body::Chunks(new_chunks()))),
+        ("PutPart-Chunks", put_part(PartBody::Chunks(new_chunks()))),
+        ("SetMap", Command::SetMap { from_epoch: 300, map: map() }),
+        ("Swap", Command::Swap { chunk: Ino(300), from: plain(), to: striped(), short: true }),
+        ("MarkRepair", Command::MarkRepair { chunks: vec![Ino(1), Ino(300)] }),
     ]
 }
 
@@ -176,6 +193,8 @@ fn refusals() -> Vec<Refusal> {
         Refusal::PartTooSmall { number: 3, size_bytes: 300 },
         Refusal::Locked,
         Refusal::OutOfBounds("what".into()),
+        Refusal::MapChanged { epoch: 300 },
+        Refusal::PlaceChanged(Ino(300)),
     ]
 }
 
@@ -225,6 +244,8 @@ fn encodings() -> String {
     }
     writeln!(text, "checksums five {}", hex(&Checksum::encode_all(&full_attrs().checksums))).unwrap();
     writeln!(text, "written one {}", hex(&written().encode())).unwrap();
+    writeln!(text, "map two {}", hex(&map().encode())).unwrap();
+    writeln!(text, "missing two {}", hex(&encode_missing(&[0, 200]))).unwrap();
     text
 }
 
@@ -258,6 +279,8 @@ fn golden_bytes_decode_to_what_they_were() {
     assert_eq!(decoded, [plain(), striped()]);
     assert_eq!(Checksum::decode_all(&of("checksums")[0]).unwrap(), full_attrs().checksums);
     assert_eq!(Written::decode(&of("written")[0]).unwrap(), written());
+    assert_eq!(Map::decode(&of("map")[0]).unwrap(), map());
+    assert_eq!(decode_missing(&of("missing")[0]).unwrap(), [0, 200]);
 }
 
 #[test]

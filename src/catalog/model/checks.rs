@@ -25,6 +25,38 @@ pub(super) fn check_queries(view: &View<'_>, model: &Model, keys: &[Vec<u8>], ra
         assert_eq!(found.as_ref(), Some(&completed.written));
     }
     assert_eq!(view.time().unwrap(), model.time);
+    assert_eq!(view.map().unwrap(), model.map);
+    check_chunks(view, model);
+}
+
+/// Where every chunk is, and which are to be repaired. What faded may be there or not.
+fn check_chunks(view: &View<'_>, model: &Model) {
+    type Page<'a> = &'a dyn Fn(Option<Ino>) -> Vec<(Ino, Place)>;
+    let all = |page: Page<'_>| {
+        let mut listed: Vec<(Ino, Place)> = Vec::new();
+        loop {
+            let page = page(listed.last().map(|(chunk, _)| *chunk));
+            if page.is_empty() {
+                return listed;
+            }
+            listed.extend(page);
+        }
+    };
+    let places = all(&|after| view.places(after, 7).unwrap());
+    let repairs = all(&|after| view.repairs(after, 2).unwrap());
+    assert_eq!(view.repair_count().unwrap(), repairs.len() as u64);
+    let alive = model.chunks();
+    for (listed, is_due) in [(places, None), (repairs, Some(&model.repairs))] {
+        assert!(listed.is_sorted_by(|left, right| left.0 < right.0));
+        for (chunk, place) in &listed {
+            assert_eq!(Some(place), model.places.get(chunk));
+            assert!(alive.contains(chunk) || model.fading_chunks.contains(chunk), "{chunk} is gone");
+            assert!(is_due.is_none_or(|due| due.contains(chunk)), "{chunk} is not to be repaired");
+        }
+        let due = alive.iter().filter(|chunk| is_due.is_none_or(|due| due.contains(*chunk)));
+        let found = listed.iter().map(|(chunk, _)| chunk).filter(|chunk| alive.contains(chunk));
+        assert!(found.eq(due), "{listed:?}");
+    }
 }
 
 fn check_buckets(view: &View<'_>, model: &Model) {
@@ -117,6 +149,7 @@ fn manifest(model: &Model, content: &Content, range: &std::ops::Range<u64>) -> M
         Content::Empty => return Manifest::Empty,
         Content::Inline(bytes) => return Manifest::Inline(bytes.clone()),
         Content::Chunk(chunk) => vec![(*chunk, 0, model.places[chunk].len_bytes)],
+        Content::Chunks(runs) => runs.clone(),
         Content::Parts(parts) => parts.values().flat_map(|part| part.runs.clone()).collect(),
     };
     let mut start_bytes = 0;

@@ -14,8 +14,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::env::Timestamp;
-use crate::ids::{BucketId, Ino, Seq, VersionId};
-use crate::units::{BLOCK_BYTES, KEY_MAX_BYTES, PART_COUNT_MAX, PART_MAX_BYTES, PART_MIN_BYTES, PART_RUN_COUNT_MAX};
+use crate::ids::{BucketId, Ino, NodeId, Seq, ShardId, VersionId};
+use crate::units::{
+    BLOCK_BYTES, CHUNK_BYTES, KEY_MAX_BYTES, PART_COUNT_MAX, PART_MAX_BYTES, PART_MIN_BYTES, PART_RUN_COUNT_MAX,
+};
 
 /// (chunk, start in it, length).
 type Run = (Ino, u64, u64);
@@ -34,6 +36,7 @@ enum Content {
     Empty,
     Inline(Bytes),
     Chunk(Ino),
+    Chunks(Vec<Run>),
     Parts(BTreeMap<u32, ModelPart>),
 }
 
@@ -43,6 +46,7 @@ impl Content {
         match self {
             Content::Empty | Content::Inline(_) => Vec::new(),
             Content::Chunk(chunk) => vec![*chunk],
+            Content::Chunks(runs) => runs.iter().map(|run| run.0).collect(),
             Content::Parts(parts) => parts.values().flat_map(|part| &part.runs).map(|run| run.0).collect(),
         }
     }
@@ -105,8 +109,15 @@ struct ModelCompleted {
 struct Model {
     buckets: BTreeMap<BucketId, ModelBucket>,
     completed: BTreeMap<Ino, ModelCompleted>,
-    /// Every chunk that was ever accepted.
+    /// Every chunk that was ever accepted, where it was last.
     places: BTreeMap<Ino, Place>,
+    /// Every shard that was ever accepted: (node, shard, chunk).
+    shards: Vec<(NodeId, ShardId, Ino)>,
+    /// What swaps left behind: (chunk, encoded place).
+    left: BTreeSet<(Ino, Vec<u8>)>,
+    /// Chunks that are to be repaired, if they are there at all.
+    repairs: BTreeSet<Ino>,
+    map: Option<Map>,
     /// Contents by node that nothing named at some time since the last complete drain: they may still be there.
     fading: BTreeMap<Ino, (Ino, Content)>,
     /// Chunks likewise.
@@ -226,6 +237,13 @@ impl Stroke<'_> {
             Command::Drain { .. } | Command::LeaseIds { .. } => return Ok(self.actual.clone()),
             Command::Reclaimed { .. } => {}
             Command::ForgetCompleted { .. } => self.model.completed.clear(),
+            Command::SetMap { from_epoch, map } => self.set_map(*from_epoch, map)?,
+            Command::Swap { chunk, from, to, short } => self.swap(*chunk, from, to, *short)?,
+            Command::MarkRepair { chunks } => {
+                let there = chunks.iter().filter(|chunk| self.model.may_be_there(**chunk));
+                let there: Vec<Ino> = there.copied().collect();
+                self.model.repairs.extend(there);
+            }
             other => panic!("the model does not know {other:?}"),
         }
         Ok(Outcome::Done)
@@ -314,6 +332,11 @@ impl Stroke<'_> {
         self.bucket(bucket)?;
         self.check_leased(ino)?;
         check_precondition(precondition, self.bucket(bucket)?.current(key))?;
+        let chunks = match body {
+            Body::Chunk(place) => vec![NewChunk { id: ino, place: place.clone(), short: false }],
+            Body::Chunks(chunks) => chunks.clone(),
+            _ => Vec::new(),
+        };
         let (owner, content) = match body {
             Body::Empty => {
                 bound(size_bytes == 0)?;
@@ -323,19 +346,17 @@ impl Stroke<'_> {
                 bound(bytes.len() as u64 == size_bytes && (1..=BLOCK_BYTES).contains(&size_bytes))?;
                 (ino, Content::Inline(bytes.clone()))
             }
-            Body::Chunk(place) => {
-                bound(size_bytes > 0 && place.len_bytes == size_bytes)?;
-                (ino, Content::Chunk(ino))
-            }
+            Body::Chunk(_) | Body::Chunks(_) => match self.accept(&chunks, size_bytes, Some(ino))?[..] {
+                [(chunk, ..)] if chunk == ino => (ino, Content::Chunk(ino)),
+                ref runs => (ino, Content::Chunks(runs.to_vec())),
+            },
             Body::Share(source) => match self.source(*source)? {
                 (_, Content::Empty) => (ino, Content::Empty),
                 shared => shared,
             },
         };
         self.check_unused(ino)?;
-        if let Body::Chunk(place) = body {
-            self.model.places.insert(ino, place.clone());
-        }
+        self.keep(&chunks);
         self.publish(bucket, key, ino, (owner, content), size_bytes, etag, attrs)
     }
 
@@ -447,10 +468,15 @@ impl Stroke<'_> {
                 Ok(Vec::new())
             }
             PartBody::Chunk { chunk, place } => {
-                bound(size_bytes > 0 && place.len_bytes == size_bytes)?;
-                self.check_fresh(*chunk)?;
-                self.model.places.insert(*chunk, place.clone());
-                Ok(vec![(*chunk, 0, size_bytes)])
+                let chunks = [NewChunk { id: *chunk, place: place.clone(), short: false }];
+                let runs = self.accept(&chunks, size_bytes, None)?;
+                self.keep(&chunks);
+                Ok(runs)
+            }
+            PartBody::Chunks(chunks) => {
+                let runs = self.accept(chunks, size_bytes, None)?;
+                self.keep(chunks);
+                Ok(runs)
             }
             PartBody::Share(runs) => {
                 bound((1..=PART_RUN_COUNT_MAX).contains(&runs.len()))?;
@@ -528,6 +554,104 @@ impl Stroke<'_> {
         let upload = self.upload(bucket, key, id)?;
         upload.parts.retain(|number, _| !gone.contains(number));
         Ok(Some((unlisted.len() - gone.len()) as u32))
+    }
+}
+
+impl Model {
+    /// Whether a chunk is there for certain, or may still be.
+    fn may_be_there(&self, chunk: Ino) -> bool {
+        self.chunks().contains(&chunk) || self.fading_chunks.contains(&chunk)
+    }
+}
+
+/// Shards that are somewhere, with their indexes.
+fn slots(layout: &Layout) -> BTreeSet<(usize, NodeId, ShardId)> {
+    let shards = layout.shards().iter().enumerate().map(|(index, (node, shard))| (index, *node, *shard));
+    shards.filter(|(.., shard)| shard.0 > 0).collect()
+}
+
+fn check_place(place: &Place) -> Result<(), Refusal> {
+    let Layout::Rs { data_count, parity_count, shards, .. } = &place.layout else { return bound(place.len_bytes > 0) };
+    let (data_count, shard_count) = (usize::from(*data_count), usize::from(*data_count) + usize::from(*parity_count));
+    bound((1..=CHUNK_BYTES).contains(&place.len_bytes))?;
+    bound(data_count > 0 && shards.len() == shard_count && slots(&place.layout).len() >= data_count)
+}
+
+impl Stroke<'_> {
+    /// Refuses what must be refused of new chunks. Returns the runs that they are.
+    fn accept(&self, chunks: &[NewChunk], size_bytes: u64, holder: Option<Ino>) -> Result<Vec<Run>, Refusal> {
+        bound((1..=512).contains(&chunks.len()))?;
+        chunks.iter().try_for_each(|chunk| check_place(&chunk.place))?;
+        bound(chunks.iter().map(|chunk| chunk.place.len_bytes).sum::<u64>() == size_bytes)?;
+        let is_holder = |chunk: &NewChunk| chunks.len() == 1 && Some(chunk.id) == holder;
+        let mut names: BTreeSet<Ino> = holder.filter(|_| !chunks.iter().all(is_holder)).into_iter().collect();
+        for chunk in chunks {
+            bound(names.insert(chunk.id))?;
+            slots(&chunk.place.layout).iter().try_for_each(|(.., shard)| bound(names.insert(Ino(shard.0))))?;
+        }
+        for chunk in chunks {
+            if !is_holder(chunk) {
+                self.check_fresh(chunk.id)?;
+            }
+            slots(&chunk.place.layout).iter().try_for_each(|(.., shard)| self.check_leased(Ino(shard.0)))?;
+        }
+        Ok(chunks.iter().map(|chunk| (chunk.id, 0, chunk.place.len_bytes)).collect())
+    }
+
+    fn keep(&mut self, chunks: &[NewChunk]) {
+        for NewChunk { id, place, short } in chunks {
+            self.put_at(*id, place, *short);
+        }
+    }
+
+    fn put_at(&mut self, chunk: Ino, place: &Place, short: bool) {
+        let slots = slots(&place.layout);
+        match short || slots.len() < place.layout.shards().len() {
+            true => self.model.repairs.insert(chunk),
+            false => self.model.repairs.remove(&chunk),
+        };
+        self.model.shards.extend(slots.into_iter().map(|(_, node, shard)| (node, shard, chunk)));
+        self.model.places.insert(chunk, place.clone());
+    }
+
+    fn swap(&mut self, chunk: Ino, from: &Place, to: &Place, short: bool) -> Result<(), Refusal> {
+        bound(matches!(to.layout, Layout::Rs { .. }) && to.len_bytes == from.len_bytes)?;
+        check_place(to)?;
+        let is_gone = *self.actual == Outcome::Refused(Refusal::PlaceChanged(chunk))
+            && !self.model.chunks().contains(&chunk)
+            || !self.model.may_be_there(chunk);
+        let current = self.model.places.get(&chunk).filter(|_| !is_gone).cloned();
+        let current = current.ok_or(Refusal::PlaceChanged(chunk))?;
+        if current != (Place { live_bytes: current.live_bytes, ..from.clone() }) {
+            return Err(Refusal::PlaceChanged(chunk));
+        }
+        let (old, new) = (slots(&from.layout), slots(&to.layout));
+        let mut names = BTreeSet::from([chunk]);
+        let mut added = new.difference(&old);
+        added.clone().chain(&old).try_for_each(|(.., shard)| bound(names.insert(Ino(shard.0))))?;
+        added.try_for_each(|(.., shard)| self.check_leased(Ino(shard.0)))?;
+
+        let mut behind = current.clone();
+        if let Layout::Rs { shards, .. } = &mut behind.layout {
+            new.intersection(&old).for_each(|(index, ..)| shards[*index].1 = ShardId(0));
+        }
+        if matches!(behind.layout, Layout::Plain { .. }) || !slots(&behind.layout).is_empty() {
+            self.model.left.insert((chunk, behind.encode()));
+        }
+        self.put_at(chunk, &Place { live_bytes: current.live_bytes, ..to.clone() }, short);
+        Ok(())
+    }
+
+    fn set_map(&mut self, from_epoch: u64, map: &Map) -> Result<(), Refusal> {
+        let ids: BTreeSet<NodeId> = map.nodes.iter().map(|node| node.node).collect();
+        let in_order = ids.into_iter().eq(map.nodes.iter().map(|node| node.node));
+        bound(map.epoch > from_epoch && map.data_count > 0 && in_order)?;
+        let epoch = self.model.map.as_ref().map_or(0, |map| map.epoch);
+        if epoch != from_epoch {
+            return Err(Refusal::MapChanged { epoch });
+        }
+        self.model.map = Some(map.clone());
+        Ok(())
     }
 }
 

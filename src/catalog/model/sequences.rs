@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::checks::check_queries;
 use super::*;
 use crate::catalog::list::tests::Random;
-use crate::ids::{NodeId, SessionId};
+use crate::ids::SessionId;
 use crate::units::MIB;
 
 const CASES: u64 = 150;
@@ -30,7 +30,8 @@ pub(super) struct World {
     next_id: Ino,
     /// The last command with its answer, to ask again.
     last: Option<(Envelope, Outcome)>,
-    reclaimed: BTreeSet<Ino>,
+    /// (chunk, encoded place)
+    reclaimed: BTreeSet<(Ino, Vec<u8>)>,
     keys: Vec<Vec<u8>>,
     names: Vec<BucketId>,
 }
@@ -108,22 +109,43 @@ impl World {
         self.check_reclaim();
     }
 
-    /// After a complete drain, exactly the chunks that nothing names are waiting for their bytes to go.
+    /// After a complete drain, exactly the bytes that nothing names are waiting to go.
     fn check_reclaim(&self) {
         let view = self.catalog.view();
         assert!(!view.has_dead().unwrap());
         let rows = view.reclaimable(LogIndex(u64::MAX), usize::MAX).unwrap();
-        let waiting: BTreeSet<Ino> = rows.iter().map(|row| row.chunk).collect();
+        let waiting: BTreeSet<(Ino, Vec<u8>)> = rows.iter().map(|row| (row.chunk, row.place.encode())).collect();
         assert_eq!(waiting.len(), rows.len());
-        rows.iter().for_each(|row| assert_eq!(row.place, self.model.places[&row.chunk]));
         let alive = self.model.chunks();
-        let dead: BTreeSet<Ino> = self.model.places.keys().filter(|chunk| !alive.contains(chunk)).copied().collect();
-        assert_eq!(waiting, dead.difference(&self.reclaimed).copied().collect());
+        let dead = self.model.places.iter().filter(|(chunk, _)| !alive.contains(chunk));
+        let dead: BTreeSet<(Ino, Vec<u8>)> = dead.map(|(chunk, place)| (*chunk, place.encode())).collect();
+        let due: BTreeSet<(Ino, Vec<u8>)> = dead.union(&self.model.left).cloned().collect();
+        assert_eq!(waiting, due.difference(&self.reclaimed).cloned().collect());
         let chunks: BTreeSet<Ino> =
             view.chunks(Ino(0), usize::MAX).unwrap().into_iter().map(|(chunk, _)| chunk).collect();
         assert_eq!(chunks, alive);
         let all: Vec<Ino> = self.model.places.keys().copied().collect();
         assert_eq!(view.orphans(&all).unwrap(), [], "a live session leases them all");
+        self.check_orphan_shards(&view, &rows);
+    }
+
+    /// The last shards that were written are accounted for; without leases, those that a row names.
+    fn check_orphan_shards(&self, view: &View<'_>, rows: &[Reclaimable]) {
+        let alive = self.model.chunks();
+        let places = self.model.places.iter().filter(|(chunk, _)| alive.contains(chunk)).map(|(_, place)| place);
+        let named = places.chain(rows.iter().map(|row| &row.place)).flat_map(|place| place.layout.shards());
+        let named: BTreeSet<(NodeId, ShardId)> = named.copied().collect();
+        let written = &self.model.shards[self.model.shards.len().saturating_sub(200)..];
+        for node in (1..7).map(NodeId) {
+            let here = written.iter().filter(|(at, ..)| *at == node);
+            let asked: Vec<(ShardId, Ino)> = here.map(|(_, shard, chunk)| (*shard, *chunk)).collect();
+            assert_eq!(view.orphan_shards(node, &asked).unwrap(), [], "a live session leases them all");
+            view.connection.execute_batch("SAVEPOINT leases; DELETE FROM lease").unwrap();
+            let orphans = asked.iter().map(|(shard, _)| *shard).filter(|shard| !named.contains(&(node, *shard)));
+            let orphans: BTreeSet<ShardId> = orphans.collect();
+            assert!(view.orphan_shards(node, &asked).unwrap().into_iter().eq(orphans));
+            view.connection.execute_batch("ROLLBACK TO leases; RELEASE leases").unwrap();
+        }
     }
 
     fn check(&self, random: &mut Random) {
@@ -169,8 +191,10 @@ impl World {
         let rows = self.catalog.view().reclaimable(LogIndex(u64::MAX), usize::MAX).unwrap();
         self.reclaim(&rows);
         self.send(vec![Command::ForgetCompleted { before: Timestamp(i64::MAX), row_count: 1000 }]);
-        let tables =
-            ["dentry", "version", "dir", "node", "extent", "inline", "upload", "part", "dead", "reclaim", "usage"];
+        let tables = [
+            "dentry", "version", "dir", "node", "extent", "inline", "upload", "part", "dead", "reclaim", "usage",
+            "repair",
+        ];
         for table in tables {
             let sql = format!("SELECT count(*) FROM {table}");
             let count: i64 = self.catalog.view().connection.query_row(&sql, [], |row| row.get(0)).unwrap();
@@ -180,7 +204,7 @@ impl World {
     }
 
     fn reclaim(&mut self, rows: &[Reclaimable]) {
-        self.reclaimed.extend(rows.iter().map(|row| row.chunk));
+        self.reclaimed.extend(rows.iter().map(|row| (row.chunk, row.place.encode())));
         self.send(vec![Command::Reclaimed { rows: rows.iter().map(|row| row.row).collect() }]);
     }
 
@@ -236,7 +260,7 @@ impl World {
     fn command(&mut self, random: &mut Random) -> Command {
         let bucket = if random.below(30) == 0 { BucketId(7) } else { self.names[random.below(self.names.len())] };
         let key = self.key(random);
-        match random.below(100) {
+        match random.below(116) {
             0..=34 => self.put(random, bucket, key),
             35..=54 => {
                 let keys = (0..1 + random.below(3)).map(|_| self.delete_key(random, bucket)).collect();
@@ -280,6 +304,12 @@ impl World {
             }
             97 => Command::DeleteBucket { bucket },
             98 => Command::ForgetCompleted { before: Timestamp(i64::MAX), row_count: 1000 },
+            99..=107 => self.swap(random),
+            108..=111 => {
+                let chunks = (0..random.below(4)).map(|_| self.run_of_chunk(random).0);
+                Command::MarkRepair { chunks: chunks.chain([bucket.root()]).collect() }
+            }
+            112..=113 => self.set_map(random),
             _ => Command::Drain { row_count: 1 + random.below(4) as u32 },
         }
     }
@@ -331,7 +361,20 @@ impl World {
             0 => Body::Empty,
             1 | 2 => Body::Inline(Bytes::from(vec![b'i'; 1 + random.below(100)])),
             3..=5 => Body::Share(pick_id(random, nodes.keys(), self.model.fading.keys())),
-            _ => Body::Chunk(place(size_bytes)),
+            6 => Body::Chunk(self.place(random, size_bytes)),
+            _ => Body::Chunks(self.new_chunks(random)),
+        };
+        let ino = match random.below(60) {
+            0 => pick_id(random, nodes.keys(), [].iter()),
+            _ => self.id(),
+        };
+        let body = match body {
+            Body::Chunks(mut chunks) if random.below(3) == 0 => {
+                chunks[0].id = ino; // wrong where it is not the only one
+                chunks.truncate(if random.below(8) > 0 { 1 } else { 3 });
+                Body::Chunks(chunks)
+            }
+            other => other,
         };
         match &body {
             Body::Empty => size_bytes = 0,
@@ -341,14 +384,11 @@ impl World {
                 size_bytes = content.map_or(0, |(_, content)| self.len_bytes(content));
             }
             Body::Chunk(_) => {}
+            Body::Chunks(chunks) => size_bytes = chunks.iter().map(|chunk| chunk.place.len_bytes).sum(),
         }
         if random.below(60) == 0 && !matches!(body, Body::Share(_)) {
             size_bytes += 1;
         }
-        let ino = match random.below(60) {
-            0 => pick_id(random, nodes.keys(), [].iter()),
-            _ => self.id(),
-        };
         let precondition = self.precondition(random, bucket, &key, false);
         let attrs = attrs(random, self);
         Command::Put { bucket, key: key.into(), ino, size_bytes, etag: etag(random), attrs, body, precondition }
@@ -359,6 +399,7 @@ impl World {
             Content::Empty => 0,
             Content::Inline(bytes) => bytes.len() as u64,
             Content::Chunk(chunk) => self.model.places[chunk].len_bytes,
+            Content::Chunks(runs) => runs.iter().map(|run| run.2).sum(),
             Content::Parts(parts) => parts.values().map(|part| part.size_bytes).sum(),
         }
     }
@@ -391,20 +432,106 @@ impl World {
         let (bucket, key, upload) = self.upload(random, bucket, key);
         let number = if random.below(40) == 0 { 10_001 } else { 1 + random.below(4) as u32 };
         let mut size_bytes = if random.below(4) > 0 { 5 * MIB } else { 1 } + random.below(1 << 20) as u64;
-        let body = match random.below(8) {
+        let body = match random.below(10) {
             0 => PartBody::Empty,
+            4..=6 => PartBody::Chunks(self.new_chunks(random)),
             1..=3 => PartBody::Share((0..1 + random.below(3)).map(|_| self.run_of_chunk(random)).collect()),
-            _ => PartBody::Chunk { chunk: self.id(), place: place(size_bytes) },
+            _ => PartBody::Chunk { chunk: self.id(), place: self.place(random, size_bytes) },
         };
         match &body {
             PartBody::Empty => size_bytes = 0,
             PartBody::Share(runs) => size_bytes = runs.iter().map(|run| run.2).sum(),
+            PartBody::Chunks(chunks) => size_bytes = chunks.iter().map(|chunk| chunk.place.len_bytes).sum(),
             PartBody::Chunk { .. } => {}
         }
         let checksum =
             Checksum { algorithm: ChecksumAlgorithm::Crc32, kind: ChecksumKind::Composite, value: vec![1; 4] };
         let checksums = if random.below(2) == 0 { vec![checksum] } else { Vec::new() };
         Command::PutPart { bucket, key, upload, number, size_bytes, etag: etag(random), checksums, body }
+    }
+
+    /// One to three chunks; now and then with an id twice, or one that is not leased.
+    fn new_chunks(&mut self, random: &mut Random) -> Vec<NewChunk> {
+        let mut chunks = Vec::new();
+        for _ in 0..1 + random.below(3) {
+            let len_bytes = 1 + random.below(3 << 20) as u64;
+            let place = self.place(random, len_bytes);
+            chunks.push(NewChunk { id: self.id(), place, short: random.below(6) == 0 });
+        }
+        match random.below(40) {
+            0 => chunks[0].id = chunks[chunks.len() - 1].id,
+            1 => chunks[0].id = pick_id(random, self.model.places.keys(), [].iter()),
+            _ => {}
+        }
+        chunks
+    }
+
+    /// A file, or shards of which some may be nowhere; now and then too many of them, or too few, one twice, one not leased.
+    fn place(&mut self, random: &mut Random, len_bytes: u64) -> Place {
+        if random.below(3) == 0 {
+            return place(len_bytes);
+        }
+        let (data_count, parity_count) = *random.pick(&[&(1, 1), &(2, 1), &(1, 2), &(3, 2)]);
+        let shard_count = usize::from(data_count + parity_count) + usize::from(random.below(60) == 0);
+        let mut shards: Vec<(NodeId, ShardId)> = (0..shard_count).map(|_| self.shard(random)).collect();
+        if random.below(60) == 0 {
+            shards[0] = shards[shard_count - 1];
+        }
+        let (epoch, key_id, wrapped_key) = (random.below(3) as u64, 1, vec![random.below(9) as u8; 4]);
+        let layout = Layout::Rs { data_count, parity_count, epoch, shards, key_id, wrapped_key };
+        Place { layout, len_bytes, live_bytes: len_bytes }
+    }
+
+    fn shard(&mut self, random: &mut Random) -> (NodeId, ShardId) {
+        let shard = match random.below(120) {
+            0 => 5,
+            1..=14 => 0,
+            _ => self.id().0,
+        };
+        (NodeId(1 + random.below(6) as u64), ShardId(shard))
+    }
+
+    /// To the same place, to one that differs in a shard, to another one; now and then from where it is not.
+    fn swap(&mut self, random: &mut Random) -> Command {
+        let chunk = self.run_of_chunk(random).0;
+        let mut from = self.model.places.get(&chunk).cloned().unwrap_or_else(|| place(10));
+        let mut to = from.clone();
+        match (random.below(4), &mut to.layout) {
+            (0, _) => {}
+            (1 | 2, Layout::Rs { shards, .. }) => {
+                let index = random.below(shards.len());
+                shards[index] = self.shard(random);
+            }
+            _ => to = self.place(random, from.len_bytes),
+        }
+        match (random.below(20), &mut to.layout) {
+            (0, _) => from = self.place(random, from.len_bytes),
+            (1, _) => to.len_bytes += 1,
+            (2, Layout::Rs { shards, .. }) => shards.reverse(),
+            (3, _) => (from.live_bytes, to.live_bytes) = (7, 8), // they do not matter
+            _ => {}
+        }
+        Command::Swap { chunk, from, to, short: random.below(4) == 0 }
+    }
+
+    fn set_map(&self, random: &mut Random) -> Command {
+        let epoch = self.model.map.as_ref().map_or(0, |map| map.epoch);
+        let from_epoch = if random.below(4) == 0 { random.below(4) as u64 } else { epoch };
+        let node = |random: &mut Random| MapNode {
+            node: NodeId(random.below(9) as u64),
+            weight: random.below(300) as u32,
+            host: format!("host {}", random.below(9)),
+            zone: String::new(),
+            state: *random.pick(&[&MapState::Active, &MapState::Draining]),
+        };
+        let mut nodes: Vec<MapNode> = (0..random.below(5)).map(|_| node(random)).collect();
+        if random.below(6) > 0 {
+            nodes.sort_by_key(|node| node.node);
+            nodes.dedup_by_key(|node| node.node);
+        }
+        let epoch = from_epoch + random.below(3) as u64;
+        let (data_count, parity_count) = (random.below(4) as u8, random.below(3) as u8);
+        Command::SetMap { from_epoch, map: Map { epoch, data_count, parity_count, nodes } }
     }
 
     fn run_of_chunk(&self, random: &mut Random) -> Run {

@@ -34,6 +34,8 @@ const FORMAT: i64 = 1;
 /// 3.7.0 to 3.51.2 can corrupt a database when the WAL is reset.
 const SQLITE_MIN: i32 = 3_051_003;
 const SCHEMA: &str = include_str!("../schema.sql");
+/// What a state made or received before may lack.
+const SCHEMA_ADDED: &str = include_str!("../schema_added.sql");
 const DATABASE: &str = "fsm.db";
 
 /// How to open a catalog.
@@ -206,6 +208,7 @@ fn open_writer(database: &Path, options: &Options) -> Result<Connection, Error> 
     limit_cache(&connection, options.connection_cache_bytes())?;
     connection.set_prepared_statement_cache_capacity(128);
     check_format(&connection)?;
+    connection.execute_batch(SCHEMA_ADDED)?;
     Ok(connection)
 }
 

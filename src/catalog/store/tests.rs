@@ -222,6 +222,28 @@ fn a_catalog_that_was_never_used_is_made_again_and_a_used_one_never_is() {
 }
 
 #[test]
+fn a_state_without_the_tables_that_came_later_gets_them() {
+    let world = small_world();
+    let drop_tables = "DROP TABLE map";
+    let database = |dir: &TempDir, number| current::state_dir(dir.path(), number).join(DATABASE);
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("snapshot");
+    world.catalog.store.connection().execute_batch(drop_tables).unwrap();
+    world.catalog.readers().snapshot(&file).unwrap();
+    assert_eq!(verify_snapshot(&file).unwrap(), *world.catalog.applied());
+
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(&dir));
+    Connection::open(database(&dir, 1)).unwrap().execute_batch(drop_tables).unwrap();
+    let mut catalog = open(&dir);
+    assert_eq!(catalog.view().map().unwrap(), None, "opened");
+    catalog.install(&file).unwrap();
+    assert_eq!(catalog.view().map().unwrap(), None, "installed");
+    assert_eq!(block_on(catalog.readers().read(|view| view.map())).unwrap(), None);
+    assert_eq!(catalog.view().contradictions(3), Vec::<String>::new());
+}
+
+#[test]
 fn a_later_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(&dir));

@@ -1,6 +1,8 @@
 //! Random histories: the same log gives the same state, however it is cut into batches; and the state stays sound.
 
 use super::*;
+use crate::catalog::NewChunk;
+use crate::ids::ShardId;
 
 struct Random(u64);
 
@@ -19,15 +21,30 @@ impl Random {
 
 const KEYS: [&str; 12] = ["a", "a/", "a//b", "/a", "a-b", "a0", "d/e/f", "d/e/g", "d/h", "d/e/", "x/y/z/w", "x/y"];
 
+/// Two shards with fresh names, of which one may be nowhere.
+fn striped(random: &mut Random, world: &mut World, len_bytes: u64) -> Place {
+    let missing = random.below(4);
+    let shard = |index: u64, id: Ino| (NodeId(index), ShardId(if missing == index { 0 } else { id.0 }));
+    let shards = vec![shard(0, world.id()), shard(1, world.id())];
+    let layout = Layout::Rs { data_count: 1, parity_count: 1, epoch: 1, shards, key_id: 1, wrapped_key: Vec::new() };
+    Place { layout, len_bytes, live_bytes: len_bytes }
+}
+
+/// One chunk, as long as all of them are.
+fn chunks(random: &mut Random, world: &mut World) -> Vec<NewChunk> {
+    vec![NewChunk { id: world.id(), place: striped(random, world, 2), short: random.below(3) == 0 }]
+}
+
 /// A random command; what it names may be there or not.
 fn command(random: &mut Random, world: &mut World, bucket: BucketId, uploads: &mut Vec<Upload>) -> Command {
     let key = KEYS[random.below(KEYS.len() as u64) as usize];
     let some_node = Ino(world.next_id.0.saturating_sub(1 + random.below(30)));
-    match random.below(24) {
+    match random.below(27) {
         0..8 => {
             // All bodies are as long, so that any may be shared.
             let size_bytes = 2;
-            let (body, size_bytes) = match random.below(5) {
+            let (body, size_bytes) = match random.below(7) {
+                5 | 6 => (Body::Chunks(chunks(random, world)), size_bytes),
                 0 => (Body::Empty, 0),
                 1 => (Body::Inline(Bytes::from(vec![7; size_bytes as usize])), size_bytes),
                 2 => (Body::Share(some_node), size_bytes),
@@ -55,7 +72,8 @@ fn command(random: &mut Random, world: &mut World, bucket: BucketId, uploads: &m
         14..17 if !uploads.is_empty() => {
             let upload = &uploads[random.below(uploads.len() as u64) as usize];
             let (number, id) = (1 + random.below(4) as u32, world.id());
-            let body = match random.below(3) {
+            let body = match random.below(4) {
+                3 => PartBody::Chunks(chunks(random, world)),
                 0 => PartBody::Share(vec![(some_node, 0, 1), (some_node, 0, 1)]),
                 _ => PartBody::Chunk { chunk: id, place: place(2) },
             };
@@ -79,6 +97,13 @@ fn command(random: &mut Random, world: &mut World, bucket: BucketId, uploads: &m
         19 => Command::Reclaimed { rows: vec![random.below(20), random.below(20)] },
         20 => Command::ForgetCompleted { before: Timestamp(i64::MAX), row_count: 2 },
         21 => Command::RenewSession { watermark: random.below(100), retired: vec![(Ino(0), some_node)] },
+        22..24 => {
+            let places = world.catalog.view().places(None, 1000).unwrap();
+            let Some((chunk, from)) = random.pick(&places) else { return Command::MarkRepair { chunks: vec![] } };
+            let to = striped(random, world, from.len_bytes);
+            Command::Swap { chunk, from, to, short: random.below(3) == 0 }
+        }
+        24 => Command::MarkRepair { chunks: vec![some_node] },
         _ => Command::Drain { row_count: 1 + random.below(6) as u32 },
     }
 }
@@ -153,7 +178,7 @@ fn everything_goes_in_the_end() {
     world.drain();
     check(&world, seed);
     assert_eq!(world.send(Command::DeleteBucket { bucket }), Outcome::Done);
-    for table in ["dentry", "version", "dir", "node", "extent", "inline", "part", "upload", "dead", "usage"] {
+    for table in ["dentry", "version", "dir", "node", "extent", "inline", "part", "upload", "dead", "usage", "repair"] {
         assert_eq!(world.rows(&format!("SELECT COUNT(*) FROM {table}")), ["0"], "{table}, seed {seed}");
     }
 }

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod buckets;
+mod chunks;
 mod deletes;
 mod histories;
+mod maps;
 mod puts;
 mod sessions;
 mod speed;

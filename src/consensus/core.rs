@@ -11,6 +11,7 @@ use openraft::async_runtime::WatchReceiver;
 
 use super::admission::Admission;
 use super::applier::Applier;
+use super::members::OnMember;
 use super::state_machine::StateMachine;
 use super::types::{Member, TypeConfig};
 use crate::ids::LogIndex;
@@ -32,6 +33,10 @@ pub(super) struct Core {
     pub(super) silence: Duration,
     /// Where snapshots are put.
     pub(super) scratch: PathBuf,
+    /// Hears where members are.
+    pub(super) on_member: OnMember,
+    /// One change of the members at a time.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     /// Whether no other node can have become a voter since this one started: see [`Core::applied_alone`].
     pub(super) alone: Arc<AtomicBool>,
 }
@@ -73,13 +78,15 @@ impl Core {
         self.raft.voter_ids().collect()
     }
 
-    /// Whether the cluster that this node is a part of knows it by another log. A sole voter is whatever it has.
-    pub(super) fn is_stranger(&self) -> bool {
+    /// Whether the cluster that this node is a part of knows it by another log. A sole voter is whatever it has, and one
+    /// that only `learns` is known by its new log once it has asked for that.
+    pub(super) fn is_stranger(&self, learns: bool) -> bool {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
         let known = membership.get_node(&self.node).map_or(0, |member| member.replica);
         let is_sole = membership.voter_ids().all(|voter| voter == self.node);
-        !is_sole && known != 0 && known != self.member.replica
+        let may_change = is_sole || learns && membership.voter_ids().all(|voter| voter != self.node);
+        !may_change && known != 0 && known != self.member.replica
     }
 
     /// A sole voter elects itself at once; others wait for a leader, or for their timeouts.

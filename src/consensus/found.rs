@@ -36,6 +36,9 @@ pub enum Founding {
     Together(BTreeMap<NodeId, String>),
     /// A node that waits to be added to a cluster.
     Join,
+    /// A node that follows a cluster and never votes: it asks these voters, at these addresses, for its place, as often as
+    /// it needs one. See [`super::learn`].
+    Learn(BTreeMap<NodeId, String>),
 }
 
 impl Founding {
@@ -43,8 +46,21 @@ impl Founding {
     pub(super) fn nodes(&self) -> Vec<u64> {
         match self {
             Founding::Together(nodes) => nodes.keys().map(|node| node.0).collect(),
-            Founding::Alone | Founding::Join => Vec::new(),
+            Founding::Alone | Founding::Join | Founding::Learn(_) => Vec::new(),
         }
+    }
+
+    /// The nodes that are told of, and where they are.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        let told = match self {
+            Founding::Together(nodes) | Founding::Learn(nodes) => Some(nodes),
+            Founding::Alone | Founding::Join => None,
+        };
+        told.into_iter().flatten().map(|(node, address)| (*node, address.as_str()))
+    }
+
+    pub(super) fn is_learner(&self) -> bool {
+        matches!(self, Founding::Learn(_))
     }
 }
 
@@ -65,7 +81,7 @@ pub(super) async fn found(core: &Core, founding: &Founding) -> Result<(), Box<dy
         Founding::Together(nodes) if nodes.keys().next() == Some(&NodeId(core.node)) => {
             tokio::spawn(together(core.clone(), nodes.clone()));
         }
-        Founding::Together(_) | Founding::Join => {}
+        Founding::Learn(_) | Founding::Together(_) | Founding::Join => {}
     }
     Ok(())
 }

@@ -58,12 +58,14 @@ pub(super) enum Method {
     AddDb = 19,
     /// The node, a `u64` -> nothing. Of db nodes only.
     RemoveDb = 20,
+    /// [`Addressed`] [`Learner`] -> nothing. Of db nodes only.
+    Learn = 21,
 }
 
 impl Method {
-    const ALL: [Method; 10] = {
+    const ALL: [Method; 11] = {
         use Method::*;
-        [Append, Vote, PreVote, Snapshot, Transfer, Propose, ReadIndex, Status, AddDb, RemoveDb]
+        [Append, Vote, PreVote, Snapshot, Transfer, Propose, ReadIndex, Status, AddDb, RemoveDb, Learn]
     };
 
     /// As a call names it.
@@ -119,7 +121,7 @@ pub(super) type WireLogId = (u64, u64, u64);
 /// Term, node, whether it is committed.
 pub(super) type WireVote = (u64, u64, bool);
 
-/// A message of Raft's own: from a node to a log.
+/// A message from a node to a log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Addressed<T> {
     pub(super) from: u64,
@@ -193,6 +195,13 @@ pub(super) struct Proposal {
 pub(super) struct NewMember {
     pub(super) node: u64,
     pub(super) address: String,
+}
+
+/// The sender, which asks to be taken in as a learner.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Learner {
+    pub(super) address: String,
+    pub(super) replica: u64,
 }
 
 /// How a db node stands, as it tells its peers.
@@ -415,6 +424,7 @@ mod tests {
         );
         assert_eq!(hex(&encode(&Proposal { command: Bytes::from_static(b"xy") })), "01027879");
         assert_eq!(hex(&encode(&NewMember { node: 4, address: "a:1".into() })), "010403613a31");
+        assert_eq!(hex(&encode(&Learner { address: "a:1".into(), replica: 300 })), "0103613a31ac02");
         assert_eq!(hex(&encode(&77_u64)), "014d");
         let status = PeerStatus { node: 1, replica: 2, founders: vec![1, 2], leader: Some(2), ..PeerStatus::default() };
         assert_eq!(hex(&encode(&status)), "010102000201020001020000 0000".replace(' ', ""));
@@ -423,7 +433,7 @@ mod tests {
     #[test]
     fn methods_keep_their_numbers() {
         let numbers: Vec<u16> = Method::ALL.iter().map(|method| method.number()).collect();
-        assert_eq!(numbers, [0x101, 0x102, 0x103, 0x104, 0x105, 0x110, 0x111, 0x112, 0x113, 0x114]);
+        assert_eq!(numbers, [0x101, 0x102, 0x103, 0x104, 0x105, 0x110, 0x111, 0x112, 0x113, 0x114, 0x115]);
         assert!(Method::ALL.iter().all(|method| Method::of_number(method.number()) == Some(*method)));
         assert_eq!(Method::of_number(0x106), None);
     }

@@ -5,7 +5,8 @@
 //! - `encoding`: the bytes in the log; `types`: what openraft is instantiated with.
 //! - `network` and `transfer`: how peers are reached; `service`: what they are answered; `message`: the bytes of both.
 //! - `core`: what a member has of Raft; `propose` and `read`: proposals and read indexes, wherever the leader is;
-//!   `barrier`: reads in rounds; `found` and `members`: how a cluster begins, grows and shrinks.
+//!   `barrier`: reads in rounds; `found` and `members`: how a cluster begins, grows and shrinks; `learn`: nodes that follow
+//!   without a vote.
 //! - `trim`: keeps the log short; `admission`: how much is queued at most.
 //!
 //! One box is a cluster of one voter: it elects itself at once, and does nothing while it is idle.
@@ -26,6 +27,7 @@ mod barrier;
 mod core;
 mod encoding;
 mod found;
+mod learn;
 mod log_store;
 mod members;
 mod message;
@@ -46,11 +48,11 @@ mod tests;
 pub use applier::{ApplyStats, Fatal};
 pub use encoding::Undecodable;
 pub use found::Founding;
-pub use members::MembersError;
+pub use members::{MembersError, OnMember};
 pub use message::{PeerStatus, SERVICE};
 pub use network::Alone;
 pub use open::Options;
-pub use raft::{Raft, Status};
+pub use raft::{Raft, State, Status};
 use types::TypeConfig;
 
 use crate::{catalog, log};

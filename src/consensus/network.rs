@@ -54,6 +54,9 @@ pub(super) enum AskError {
     Status(u16, String),
     #[error("an undecodable reply")]
     Undecodable,
+    /// Nobody was asked.
+    #[error("it knows of no leader")]
+    NoLeader,
 }
 
 /// Asks a db node something small.

@@ -20,14 +20,14 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::encoding::Undecodable;
 use super::members::MembersError;
-use super::message::{Addressed, Append, Appended, Ballot, Method, NewMember, Proposal, Transfer, Transferred, Voted};
-use super::message::{WireVote, decode, encode, status, vote, wire_vote};
+use super::message::{Addressed, Append, Appended, Ballot, Learner, Method, NewMember, Proposal};
+use super::message::{Transfer, Transferred, Voted, WireVote, decode, encode, status, vote, wire_vote};
 use super::propose::{COMMAND_MAX_LEN, Tried, is_remembered};
 use super::raft::{Active, Inner};
 use super::read::Unconfirmed;
 use super::state_machine::Snapshot;
 use super::transfer::Incoming;
-use super::types::{Command, TypeConfig};
+use super::types::{Command, Member, TypeConfig};
 use crate::catalog::{Envelope, LedgerError};
 use crate::ids::NodeId;
 use crate::transport::{Body, Call, Peer, Reply, Role, Service};
@@ -119,12 +119,17 @@ impl Desk {
 
 /// A message of Raft's, from whom it says it is from and to this very log.
 fn heard<T: DeserializeOwned>(core: &Core, from: &[Peer], header: &[u8]) -> Result<T, Denied> {
+    heard_from(core, from, header).map(|(_, message)| message)
+}
+
+/// Its sender too.
+fn heard_from<T: DeserializeOwned>(core: &Core, from: &[Peer], header: &[u8]) -> Result<(u64, T), Denied> {
     let Addressed { from: sender, to, to_replica, message } = decode(header)?;
     if !from.contains(&Peer { role: Role::Db, id: NodeId(sender) }) {
         return Err(Denied(status::REFUSED, format!("this is not db {sender}")));
     }
     match (to, to_replica) == (core.node, core.member.replica) {
-        true => Ok(message),
+        true => Ok((sender, message)),
         false => Err(Denied(status::STRANGER, format!("db {} has another log than the one that was meant", core.node))),
     }
 }
@@ -151,9 +156,13 @@ async fn for_db_nodes(active: &Active, method: Method, from: &[Peer], header: &[
         }
         Method::AddDb => {
             let NewMember { node, address } = decode(header)?;
-            members(active, active.add_db_here(node, &address).await)
+            members(core, core.add_db_here(node, &address).await)
         }
-        Method::RemoveDb => members(active, active.remove_db_here(decode(header)?).await),
+        Method::RemoveDb => members(core, core.remove_db_here(decode(header)?).await),
+        Method::Learn => {
+            let (node, Learner { address, replica }) = heard_from(core, from, header)?;
+            members(core, core.learn_here(node, Member { address, replica }).await)
+        }
         other => Err(Denied(status::REFUSED, format!("{other:?} is not answered here"))),
     }
 }
@@ -190,10 +199,10 @@ fn said<T: Serialize, E: ToString>(answer: Result<T, E>) -> Answer {
     answer.map(|answer| encode(&answer)).map_err(unavailable)
 }
 
-fn members(active: &Active, changed: Result<(), MembersError>) -> Answer {
+fn members(core: &Core, changed: Result<(), MembersError>) -> Answer {
     changed.map(|()| encode(&())).map_err(|error| match error {
         MembersError::Refused(why) => Denied(status::REFUSED, why),
-        MembersError::Unavailable(why) => Denied(status::UNAVAILABLE, format!("db {}: {why}", active.core.node)),
+        MembersError::Unavailable(why) => Denied(status::UNAVAILABLE, format!("db {}: {why}", core.node)),
         MembersError::Unknown(why) => Denied(status::UNKNOWN, why),
     })
 }

@@ -13,7 +13,7 @@ fn snapshots(cluster: &Cluster) -> u64 {
 }
 
 /// Puts until the leader's log no longer starts where it did.
-async fn put_until_trimmed(raft: &Raft, gateway: &mut Gateway, prefix: &str) -> Vec<String> {
+pub(super) async fn put_until_trimmed(raft: &Raft, gateway: &mut Gateway, prefix: &str) -> Vec<String> {
     let first_index = raft.status().first_index;
     let mut written = Vec::new();
     while raft.status().first_index < first_index.max(1) + 50 {

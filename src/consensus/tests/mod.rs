@@ -5,6 +5,7 @@ mod bench;
 mod catching_up;
 mod cluster;
 mod crash;
+mod learning;
 mod node;
 mod restart;
 mod service;

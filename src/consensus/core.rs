@@ -12,6 +12,7 @@ use openraft::async_runtime::WatchReceiver;
 use super::admission::Admission;
 use super::applier::Applier;
 use super::members::OnMember;
+use super::message::Addressed;
 use super::state_machine::StateMachine;
 use super::types::{Member, TypeConfig};
 use crate::ids::LogIndex;
@@ -72,6 +73,13 @@ impl Core {
                 return;
             }
         }
+    }
+
+    /// `message` to the log that `node` has as a member; None: it is none.
+    pub(super) fn addressed<T>(&self, node: u64, message: T) -> Option<Addressed<T>> {
+        let metrics = self.raft.server_metrics();
+        let to_replica = metrics.borrow_watched().membership_config.get_node(&node)?.replica;
+        Some(Addressed { from: self.node, to: node, to_replica, message })
     }
 
     pub(super) fn voters(&self) -> BTreeSet<u64> {

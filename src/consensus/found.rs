@@ -24,13 +24,15 @@ use std::time::Duration;
 use super::core::Core;
 use super::message::{Method, PeerStatus};
 use super::network::{AskError, ask};
+use super::open::Options;
 use super::types::Member;
 use crate::ids::NodeId;
 
 /// What becomes of an empty directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Founding {
-    /// A cluster of this node alone, at once.
+    /// A cluster of this node alone, at once. Refused where [`super::Options::peers`] names others: to found alone
+    /// nevertheless, say so by a list of one.
     Alone,
     /// A cluster of these nodes at these addresses, itself among them: once all of them run, the lowest one founds it.
     Together(BTreeMap<NodeId, String>),
@@ -69,21 +71,28 @@ const PAUSE: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Founds what is to be founded here. A list is worked on in the background, until there is a cluster.
-pub(super) async fn found(core: &Core, founding: &Founding) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+pub(super) async fn found(core: &Core, options: &Options) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if core.raft.is_initialized().await? {
         return Ok(());
     }
-    match founding {
-        Founding::Alone => {
-            core.alone.store(true, Ordering::SeqCst);
-            core.raft.initialize(BTreeMap::from([(core.node, core.member.clone())])).await?;
+    match &options.founding {
+        Founding::Alone if !options.peers.is_empty() => {
+            let peers: Vec<u64> = options.peers.iter().map(|peer| peer.0).collect();
+            return Err(format!("nothing is here, and there are peers to ask first: db {peers:?}").into());
         }
+        Founding::Alone => alone(core).await?,
+        Founding::Together(nodes) if nodes.keys().eq([&NodeId(core.node)]) => alone(core).await?,
         Founding::Together(nodes) if nodes.keys().next() == Some(&NodeId(core.node)) => {
             tokio::spawn(together(core.clone(), nodes.clone()));
         }
         Founding::Learn(_) | Founding::Together(_) | Founding::Join => {}
     }
     Ok(())
+}
+
+async fn alone(core: &Core) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    core.alone.store(true, Ordering::SeqCst);
+    Ok(core.raft.initialize(BTreeMap::from([(core.node, core.member.clone())])).await?)
 }
 
 async fn together(core: Core, nodes: BTreeMap<NodeId, String>) {

@@ -93,7 +93,7 @@ impl Core {
         let question = NewMember { node, address: address.to_owned() };
         match self.settled_leader().await? {
             leader if leader == self.node => self.add_db_here(node, address).await,
-            leader => self.ask_members(leader, (Method::AddDb, &question), CATCH_UP_TIMEOUT).await,
+            leader => self.ask_members(leader, (Method::AddDb, question), CATCH_UP_TIMEOUT).await,
         }
     }
 
@@ -101,7 +101,7 @@ impl Core {
     pub(super) async fn remove_db(&self, node: u64) -> Result<(), MembersError> {
         match self.settled_leader().await? {
             leader if leader == self.node => self.remove_db_here(node).await,
-            leader => self.ask_members(leader, (Method::RemoveDb, &node), self.timeout * 2).await,
+            leader => self.ask_members(leader, (Method::RemoveDb, node), self.timeout * 2).await,
         }
     }
 
@@ -119,10 +119,11 @@ impl Core {
     async fn ask_members(
         &self,
         leader: u64,
-        question: (Method, &impl serde::Serialize),
+        (method, message): (Method, impl serde::Serialize),
         deadline: Duration,
     ) -> Result<(), MembersError> {
-        let asked = ask(&*self.caller, leader, question, deadline).await;
+        let question = self.addressed(leader, message).ok_or_else(|| unavailable("the leader is no member"))?;
+        let asked = ask(&*self.caller, leader, (method, &question), deadline).await;
         asked.map_err(|error| match error {
             AskError::Status(status::REFUSED, why) => MembersError::Refused(why),
             AskError::Status(status::UNKNOWN, why) => MembersError::Unknown(why),

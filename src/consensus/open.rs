@@ -1,5 +1,6 @@
 //! Opening a node: the catalog, then the log, then the two against each other.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +32,9 @@ pub struct Options {
     pub address: String,
     /// What becomes of an empty directory.
     pub founding: Founding,
+    /// The other db nodes that the configuration names. A node that has any does not found `Alone`: it may have been part
+    /// of what they are.
+    pub peers: BTreeSet<NodeId>,
     /// Hears where every member is, of each membership that this node comes to know, the stored one included, and where
     /// the nodes are that `founding` tells of. It must not block. An address is as of when its node was added.
     pub on_member: OnMember,
@@ -67,6 +71,7 @@ impl Options {
             node,
             address: String::new(),
             founding: Founding::Alone,
+            peers: BTreeSet::new(),
             on_member: Arc::new(|_, _| {}),
             env: Env::system(),
             heartbeat: Duration::from_millis(250),

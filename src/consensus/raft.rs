@@ -317,7 +317,7 @@ async fn start(
     inner: &Inner,
 ) -> Result<Active, Box<dyn std::error::Error + Send + Sync>> {
     core.begin().await?;
-    found(&core, &options.founding).await?;
+    found(&core, options).await?;
     tokio::spawn(core.clone().tick());
     tokio::spawn(core.clone().tell_members());
     tokio::spawn(trim::run(core.clone(), inner.log.clone(), options.limits()));

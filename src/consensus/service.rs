@@ -2,7 +2,8 @@
 //! every node of the cluster.
 //!
 //! Invariants
-//! - A message of Raft's is heard only from the db node that it says it is from, and only by the log it is meant for.
+//! - A message of Raft's is heard only from the db node that it says it is from.
+//! - Whatever is asked is answered only by the log it is meant for, but for how a node stands.
 //! - Bytes that are no command are never proposed: every member would stop at them.
 //! - Who stops listening changes nothing that has begun: a proposal stays with Raft, an installation runs to its end.
 
@@ -124,12 +125,18 @@ fn heard<T: DeserializeOwned>(core: &Core, from: &[Peer], header: &[u8]) -> Resu
 
 /// Its sender too.
 fn heard_from<T: DeserializeOwned>(core: &Core, from: &[Peer], header: &[u8]) -> Result<(u64, T), Denied> {
-    let Addressed { from: sender, to, to_replica, message } = decode(header)?;
-    if !from.contains(&Peer { role: Role::Db, id: NodeId(sender) }) {
-        return Err(Denied(status::REFUSED, format!("this is not db {sender}")));
-    }
-    match (to, to_replica) == (core.node, core.member.replica) {
+    let (sender, message) = meant(core, header)?;
+    match from.contains(&Peer { role: Role::Db, id: NodeId(sender) }) {
         true => Ok((sender, message)),
+        false => Err(Denied(status::REFUSED, format!("this is not db {sender}"))),
+    }
+}
+
+/// A message to this very log, and whom it says it is from.
+fn meant<T: DeserializeOwned>(core: &Core, header: &[u8]) -> Result<(u64, T), Denied> {
+    let Addressed { from, to, to_replica, message } = decode(header)?;
+    match (to, to_replica) == (core.node, core.member.replica) {
+        true => Ok((from, message)),
         false => Err(Denied(status::STRANGER, format!("db {} has another log than the one that was meant", core.node))),
     }
 }
@@ -155,10 +162,10 @@ async fn for_db_nodes(active: &Active, method: Method, from: &[Peer], header: &[
             said(raft.handle_transfer_leader(transfer.into()).await.map(|done| Transferred::from(&done)))
         }
         Method::AddDb => {
-            let NewMember { node, address } = decode(header)?;
+            let NewMember { node, address } = heard(core, from, header)?;
             members(core, core.add_db_here(node, &address).await)
         }
-        Method::RemoveDb => members(core, core.remove_db_here(decode(header)?).await),
+        Method::RemoveDb => members(core, core.remove_db_here(heard(core, from, header)?).await),
         Method::Learn => {
             let (node, Learner { address, replica }) = heard_from(core, from, header)?;
             members(core, core.learn_here(node, Member { address, replica }).await)
@@ -170,7 +177,7 @@ async fn for_db_nodes(active: &Active, method: Method, from: &[Peer], header: &[
 async fn for_all(active: &Active, method: Method, header: &[u8]) -> Answer {
     match method {
         Method::Propose => propose(&active.core, header).await,
-        Method::ReadIndex => match active.leading.pass().await {
+        Method::ReadIndex => match meant(&active.core, header).map(|(_, ())| active.leading.pass())?.await {
             Ok(index) => Ok(encode(&index)),
             Err(Unconfirmed::Later(why)) => Err(Denied(status::NOT_LEADER, why)),
             Err(Unconfirmed::Stopped(why)) => Err(unavailable(why)),
@@ -180,7 +187,7 @@ async fn for_all(active: &Active, method: Method, header: &[u8]) -> Answer {
 }
 
 async fn propose(core: &Core, header: &[u8]) -> Answer {
-    let Proposal { command } = decode(header)?;
+    let (_, Proposal { command }) = meant(core, header)?;
     // What is longer could not be sent on to any follower.
     if command.len() > COMMAND_MAX_LEN {
         return Err(Denied(status::REFUSED, format!("a command of {} bytes is too long", command.len())));

@@ -163,6 +163,51 @@ async fn a_voter_that_lost_its_disk_neither_votes_nor_founds_under_its_old_id() 
     assert_eq!(counts(&cluster.raft(4), gateway.bucket).await, (7, 0));
 }
 
+/// The leader, wiped, founds a cluster of its own under its old id, while a follower still takes it for the leader.
+#[tokio::test]
+async fn a_node_that_founded_anew_does_not_answer_for_the_old_cluster() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let mut gateway = Gateway::new(&cluster.raft(leader), "bucket", 100).await;
+    put_all(&cluster.raft(leader), &mut gateway, &keys("k", 5)).await;
+    cluster.settled(&[1, 2, 3]).await;
+    let [follower, other] = cluster.others(leader)[..] else { panic!("there are three") };
+    cluster.kill_and_close(other).await;
+    cluster.kill_and_close(leader).await;
+    fs::remove_dir_all(cluster.dir(leader)).unwrap();
+    cluster.set_founding(leader, Founding::Alone);
+    cluster.start(leader).await;
+    cluster.raft(leader).barrier().await.unwrap();
+    let raft = cluster.raft(follower);
+    let opened = envelope(SessionId(0), 0, Command::OpenSession { gateway: "follower".into() });
+    let (proposed, read) = tokio::join!(
+        tokio::time::timeout(ELECTION * 3, raft.propose(opened)),
+        tokio::time::timeout(ELECTION * 3, raft.barrier())
+    );
+    assert!(!matches!(proposed, Ok(Ok(_))), "it was acknowledged by another cluster: {proposed:?}");
+    assert!(!matches!(read, Ok(Ok(_))), "it was confirmed by another cluster: {read:?}");
+    assert!(raft.add_db(NodeId(leader), &address(leader)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_with_peers_founds_alone_only_if_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { peers: [NodeId(2)].into(), ..options(dir.path()) };
+    let refused = Raft::open(options(), Arc::new(Alone)).await;
+    assert!(matches!(refused, Err(Error::Raft(why)) if why.contains("peers to ask")));
+    closed(dir.path()).await;
+    let list = Founding::Together([(NodeId(1), String::new())].into());
+    let raft = Raft::open(Options { founding: list, ..options() }, Arc::new(Alone)).await.unwrap();
+    raft.barrier().await.unwrap();
+    raft.shutdown().await;
+    drop(raft);
+    closed(dir.path()).await;
+    // What is there already is opened, whatever it says.
+    let raft = Raft::open(options(), Arc::new(Alone)).await.unwrap();
+    raft.barrier().await.unwrap();
+    raft.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_log_that_is_lost_below_its_catalog_makes_a_node_read_only() {
     let mut cluster = Cluster::started(3).await;

@@ -56,6 +56,7 @@ async fn a_learner_reads_and_writes_and_goes_on_after_a_restart() {
         until(|| (cluster.heard(node) == everybody).then_some(())).await;
     }
 
+    drop(learner);
     cluster.stop(LEARNER).await;
     put_all(&cluster.raft(leader), &mut gateway, &keys("meanwhile", 5)).await;
     written.extend(keys("meanwhile", 5));
@@ -85,7 +86,7 @@ async fn a_learner_counts_for_nothing_and_does_not_campaign() {
     for voter in 1..=3 {
         cluster.start(voter).await;
     }
-    assert!(current(&learner, gateway.bucket, "two of three").await.is_some());
+    assert!(current(&learner, gateway.bucket, "two of three-00000").await.is_some());
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ pub(super) async fn found(core: &Core, options: &Options) -> Result<(), Box<dyn 
         return Ok(());
     }
     match &options.founding {
+        _ if core.had_peers => return Err("the log is empty, but it has had peers".into()),
         Founding::Alone if !options.peers.is_empty() => {
             let peers: Vec<u64> = options.peers.iter().map(|peer| peer.0).collect();
             return Err(format!("nothing is here, and there are peers to ask first: db {peers:?}").into());

@@ -17,7 +17,9 @@
 //!   it, or behind it, and then follows; never with a gap between them.
 //! - A log that has lost what it once acknowledged is not written to, unless the catalog has it all, or the loss is
 //!   accepted ([`Options::accept_loss`]): until then the node only serves reads.
-//! - A member of several is a node and its log: one that lost the log is not heard, and does not speak, as what it was.
+//! - Only who has never had peers, or was left alone by them, is a sole voter; a log that lost its end knows that still.
+//! - A member of several is a node and its log: one that lost the log is not heard, and does not speak, as what it was. So
+//!   whatever is asked of a member is asked of its log.
 //! - A read that passed a barrier sees all that was acknowledged anywhere before; no clock has a part in that.
 //! - A node leads only in a term of its own election since it started: what it had sent before is never sent otherwise.
 

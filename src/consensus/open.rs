@@ -263,10 +263,9 @@ pub(super) async fn check(log: &Log, reader: &Reader, applied: Option<LogId>) ->
 
 /// A log that was lost with its vote must not lead again in a term that the catalog has seen.
 pub(super) async fn raise_vote(store: &mut LogStore, applied: Option<LogId>) -> Result<(), Error> {
-    use openraft::storage::RaftLogStorage;
     let Some(applied) = applied else { return Ok(()) };
     if store.reader().mark().vote.is_none_or(|vote| vote.leader_id < applied.leader_id) {
-        store.save_vote(&Vote { leader_id: applied.leader_id, committed: false }).await?;
+        store.raise_vote(Vote { leader_id: applied.leader_id, committed: false }).await?;
     }
     Ok(())
 }

@@ -45,6 +45,8 @@ pub(super) struct Inner {
     log: Log,
     applier: Applier,
     apply_thread: Mutex<Option<JoinHandle<()>>>,
+    /// As the log's mark said at the start.
+    had_peers: bool,
     /// Or why this node only serves reads, if these.
     active: Result<Active, &'static str>,
 }
@@ -153,6 +155,7 @@ impl Raft {
             log,
             applier,
             apply_thread: Mutex::new(Some(apply_thread)),
+            had_peers: encoding::decode_mark(&recovery.mark)?.has_peers,
             active: Err(LOST),
         };
         members::tell(&options.on_member, members::addresses(&inner.stored_membership()));
@@ -258,7 +261,8 @@ async fn activate(
     caller: Arc<dyn Caller>,
 ) -> Result<Result<Active, &'static str>, Error> {
     let refused = |error: &dyn std::fmt::Display| Error::Raft(error.to_string());
-    let mut store = LogStore::open(inner.log.clone(), &recovery.mark, Some(inner.applier.clone())).await?;
+    let mut store =
+        LogStore::open(options.node.0, inner.log.clone(), &recovery.mark, Some(inner.applier.clone())).await?;
     let applied = applied_id(&inner.applier.applied());
     check(&inner.log, store.reader(), applied).await?;
     raise_vote(&mut store, applied).await?;
@@ -275,6 +279,7 @@ async fn activate(
         caller,
         node,
         member,
+        had_peers: inner.had_peers,
         timeout: options.timeout,
         silence: timing.election.end,
         scratch,
@@ -353,6 +358,12 @@ impl Inner {
         self.log.close();
     }
 
+    /// Whether no other node votes, for all that is left of catalog and log. A catalog may be of before there were others,
+    /// but then the log knows.
+    fn is_alone(&self) -> bool {
+        self.stored_membership().voter_ids().eq([self.node.0]) && !self.had_peers
+    }
+
     fn stored_membership(&self) -> Membership {
         let stored = encoding::decode_membership(&self.applier.applied().membership).unwrap_or_default();
         stored.membership().clone()
@@ -394,7 +405,7 @@ impl Inner {
         let active = match self.active() {
             Ok(active) => active,
             // Nobody else can have acknowledged anything that a sole voter has not.
-            Err(_) if self.stored_membership().voter_ids().all(|voter| voter == self.node.0) => {
+            Err(_) if self.is_alone() => {
                 return Ok(LogIndex(self.applier.position().map_or(0, |position| position.index)));
             }
             Err(why) => return Err(LedgerError::Unavailable(why.into())),

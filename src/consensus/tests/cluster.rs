@@ -93,7 +93,7 @@ impl Cluster {
         self.dir.path().join(node.to_string())
     }
 
-    fn options(&self, node: u64) -> Options {
+    pub(super) fn options(&self, node: u64) -> Options {
         Options {
             node: NodeId(node),
             address: address(node),

@@ -102,14 +102,16 @@ impl Desk {
         let core = &active.core;
         let leader = vote(heard::<WireVote>(core, from, &call.header)?);
         let turn = self.receiving.clone().lock_owned().await;
-        let incoming = Incoming::receive(call.body, &core.scratch, &leader).await.map_err(|error| {
+        let incoming = Incoming::receive(call.body, &core.scratch, &core.applier, &leader).await.map_err(|error| {
             tracing::warn!(%error, "a snapshot was not received");
             unavailable(error)
         })?;
-        let raft = core.raft.clone();
+        let (raft, applier) = (core.raft.clone(), core.applier.clone());
         let installing = tokio::spawn(async move {
             let snapshot = RaftSnapshot { meta: incoming.meta, snapshot: Snapshot::File(incoming.file) };
             let installed = raft.install_full_snapshot(leader, snapshot).await;
+            // Raft may have had no use for it. It fails only for a catalog that has stopped.
+            let _ = applier.discard().await;
             drop(turn);
             installed
         });

@@ -11,6 +11,7 @@ use openraft::async_runtime::WatchReceiver;
 
 use super::admission::Admission;
 use super::applier::Applier;
+use super::hold::Holds;
 use super::members::OnMember;
 use super::message::Addressed;
 use super::state_machine::StateMachine;
@@ -36,6 +37,8 @@ pub(super) struct Core {
     pub(super) silence: Duration,
     /// Where snapshots are put.
     pub(super) scratch: PathBuf,
+    /// What the log is kept for.
+    pub(super) holds: Holds,
     /// Hears where members are.
     pub(super) on_member: OnMember,
     /// One change of the members at a time.

@@ -7,7 +7,7 @@
 //! - `core`: what a member has of Raft; `propose` and `read`: proposals and read indexes, wherever the leader is;
 //!   `barrier`: reads in rounds; `found` and `members`: how a cluster begins, grows and shrinks; `learn`: nodes that follow
 //!   without a vote.
-//! - `trim`: keeps the log short; `admission`: how much is queued at most.
+//! - `trim`: keeps the log short; `hold`: what it is kept for; `admission`: how much is queued at most.
 //!
 //! One box is a cluster of one voter: it elects itself at once, and does nothing while it is idle.
 //!
@@ -29,6 +29,7 @@ mod barrier;
 mod core;
 mod encoding;
 mod found;
+mod hold;
 mod learn;
 mod log_store;
 mod members;

@@ -52,6 +52,11 @@ pub struct Options {
     pub log_keep_count: u64,
     /// Files after which the log is trimmed to what the catalog has not synced.
     pub log_max_files: u64,
+    /// Entries, and files, beyond which a peer that is slow is no longer sent old entries: it gets a snapshot instead. So
+    /// much may the log hold because of peers.
+    pub log_hold_count: u64,
+    /// See `log_hold_count`. A peer that is getting a snapshot is bounded by this one alone.
+    pub log_hold_max_files: u64,
     /// Take a log that has lost acknowledged entries as it is: what `s3d recover` does, once.
     pub accept_loss: bool,
     /// Commands that may be on their way at once, bytes; what comes beyond is refused. Each is held in memory about
@@ -80,6 +85,8 @@ impl Options {
             log_cache_len_bytes: 8 << 20,
             log_keep_count: 10_000,
             log_max_files: 4,
+            log_hold_count: 100_000,
+            log_hold_max_files: 16,
             accept_loss: false,
             queue_len_bytes: 32 << 20,
             timeout: Duration::from_secs(10),
@@ -88,7 +95,12 @@ impl Options {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { keep_count: self.log_keep_count, max_files: self.log_max_files }
+        Limits {
+            keep_count: self.log_keep_count,
+            max_files: self.log_max_files,
+            hold_count: self.log_hold_count,
+            hold_max_files: self.log_hold_max_files.max(self.log_max_files),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::applier::{Applier, ApplyStats, Fatal};
 use super::barrier::Barrier;
 use super::core::Core;
 use super::found::{Founding, found};
+use super::hold::Holds;
 use super::log_store::LogStore;
 use super::members::{self, MembersError};
 use super::message::PeerStatus;
@@ -270,7 +271,8 @@ async fn activate(
     let machine = StateMachine::new(inner.applier.clone(), Some(store.durable()), scratch.clone());
     let config = Arc::new(raft_config(&timing).validate().map_err(|error| refused(&error))?);
     let node = options.node.0;
-    let wire = Wire { caller: caller.clone(), node, scratch: scratch.clone() };
+    let holds = Holds::default();
+    let wire = Wire { caller: caller.clone(), node, scratch: scratch.clone(), holds: holds.clone() };
     let opened = openraft::Raft::new(node, config, wire, store, machine).await;
     let core = Core {
         raft: opened.map_err(|error| refused(&error))?,
@@ -283,6 +285,7 @@ async fn activate(
         timeout: options.timeout,
         silence: timing.election.end,
         scratch,
+        holds,
         on_member: options.on_member.clone(),
         changing: Arc::default(),
         alone: Arc::new(AtomicBool::new(false)),

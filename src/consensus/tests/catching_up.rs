@@ -1,6 +1,7 @@
 //! Nodes that are behind: by entries, by a snapshot, by one that breaks off. And how clusters grow and shrink.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::super::message::Method;
@@ -69,6 +70,86 @@ async fn a_node_that_dies_while_it_gets_a_snapshot_gets_another() {
     }
     cluster.start(behind).await;
     assert_there(&cluster.raft(behind), gateway.bucket, &written).await;
+}
+
+/// Puts until it is told to stop. Returns how many.
+fn keep_putting(raft: &Raft, mut gateway: Gateway) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u64>) {
+    const AT_ONCE: usize = 20;
+    let (raft, stop) = (raft.clone(), Arc::new(AtomicBool::new(false)));
+    let is_stopped = stop.clone();
+    let putting = tokio::spawn(async move {
+        let mut count = 0;
+        while !is_stopped.load(Ordering::Relaxed) {
+            let puts: Vec<_> = (0..AT_ONCE).map(|nth| gateway.put(&format!("put-{}", count + nth as u64))).collect();
+            let outcomes = futures::future::join_all(puts.into_iter().map(|put| raft.propose(put))).await;
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            count += AT_ONCE as u64;
+        }
+        count
+    });
+    (stop, putting)
+}
+
+/// Each call with entries takes longer than it takes to write more of them than peers may hold back.
+#[tokio::test]
+async fn a_slow_follower_does_not_hold_back_the_log_but_gets_a_snapshot() {
+    let mut cluster = Cluster::of(3, 10);
+    cluster.set_log_hold_count(60);
+    cluster.start_all().await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    let gateway = Gateway::new(&raft, "bucket", 60_000).await;
+    let bucket = gateway.bucket;
+    let slow = cluster.others(leader)[0];
+    cluster.net.slow(slow, Method::Append.number(), Duration::from_millis(600));
+    let (stop, putting) = keep_putting(&raft, gateway);
+    until(|| (snapshots(&cluster) > 0).then_some(())).await;
+    stop.store(true, Ordering::Relaxed);
+    let count = putting.await.unwrap();
+    cluster.net.slow(slow, Method::Append.number(), Duration::ZERO);
+    assert_eq!(counts(&cluster.raft(slow), bucket).await, (count, 0));
+}
+
+/// While it is sent, more is written than the log keeps otherwise.
+#[tokio::test]
+async fn what_follows_a_snapshot_is_kept_until_it_is_installed() {
+    let mut cluster = Cluster::of(3, 10);
+    cluster.start_all().await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    let mut gateway = Gateway::new(&raft, "bucket", 60_000).await;
+    let behind = cluster.others(leader)[0];
+    cluster.kill_and_close(behind).await;
+    put_until_trimmed(&raft, &mut gateway, "before").await;
+    cluster.net.slow(behind, Method::Snapshot.number(), Duration::from_millis(1_500));
+    let (stop, putting) = keep_putting(&raft, gateway);
+    cluster.start(behind).await;
+    // It follows entry by entry, while everything goes on.
+    until(|| (cluster.raft(behind).status().apply.entries > 200).then_some(())).await;
+    stop.store(true, Ordering::Relaxed);
+    putting.await.unwrap();
+    cluster.settled(&[leader, behind]).await;
+}
+
+/// As on a full disk: the snapshot arrives, and there is no place for what is in it.
+#[tokio::test]
+async fn a_snapshot_that_finds_no_place_is_sent_again() {
+    let mut cluster = Cluster::of(3, 10);
+    cluster.start_all().await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    let mut gateway = Gateway::new(&raft, "bucket", 10_000).await;
+    let behind = cluster.others(leader)[0];
+    cluster.kill_and_close(behind).await;
+    let written = put_until_trimmed(&raft, &mut gateway, "a").await;
+    let obstacle = cluster.dir(behind).join("catalog").join("new-2");
+    fs::write(&obstacle, b"").unwrap();
+    cluster.start(behind).await;
+    let before = snapshots(&cluster);
+    until(|| (snapshots(&cluster) > before + 2).then_some(())).await;
+    fs::remove_file(&obstacle).unwrap();
+    assert_there(&cluster.raft(behind), gateway.bucket, &written).await;
+    assert!(!obstacle.exists());
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ pub(super) struct Cluster {
     dir: tempfile::TempDir,
     founding: BTreeMap<u64, Founding>,
     log_keep_count: u64,
+    log_hold_count: u64,
     running: BTreeMap<u64, Running>,
     /// Where each node has heard that the others are.
     heard: Heard,
@@ -64,6 +65,7 @@ impl Cluster {
             dir: tempdir(),
             founding,
             log_keep_count,
+            log_hold_count: u64::MAX,
             running: BTreeMap::new(),
             heard: Heard::default(),
             dying: BTreeMap::new(),
@@ -84,6 +86,11 @@ impl Cluster {
         }
     }
 
+    /// How many entries peers may hold back, of nodes that start from now on.
+    pub(super) fn set_log_hold_count(&mut self, count: u64) {
+        self.log_hold_count = count;
+    }
+
     /// What `node` is to do with an empty directory.
     pub(super) fn set_founding(&mut self, node: u64, founding: Founding) {
         self.founding.insert(node, founding);
@@ -102,6 +109,7 @@ impl Cluster {
             heartbeat: HEARTBEAT,
             timeout: Duration::from_secs(20),
             log_keep_count: self.log_keep_count,
+            log_hold_count: self.log_hold_count,
             ..options(&self.dir(node))
         }
     }

@@ -87,6 +87,12 @@ impl Core {
         Some(Addressed { from: self.node, to: node, to_replica, message })
     }
 
+    /// Returns when the core has stopped.
+    pub(super) async fn stops(&self) {
+        let mut metrics = self.raft.server_metrics();
+        while metrics.changed().await.is_ok() {}
+    }
+
     pub(super) fn voters(&self) -> BTreeSet<u64> {
         self.raft.voter_ids().collect()
     }

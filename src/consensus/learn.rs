@@ -13,7 +13,10 @@
 //! - A voter is never replaced so, and a voter that lost its log does not become a learner under its old id.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::time::Duration;
+
+use futures::future::select;
 
 use super::core::Core;
 use super::members::tell;
@@ -28,23 +31,25 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sees to this node's place until it stops. `told`: voters to begin with.
 pub(super) async fn keep_place(core: Core, told: BTreeSet<u64>) {
-    let mut last_told = String::new();
-    // An error: the node has stopped.
-    while core.raft.is_initialized().await.is_ok() {
-        let asked = core.ask_for_place(&told).await;
-        match asked {
-            Ok(()) => last_told.clear(),
-            Err(why) if why != last_told => {
-                tracing::warn!("this learner is not taken in yet: {why}");
-                last_told = why;
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(if last_told.is_empty() { LOOK_PAUSE } else { PAUSE }).await;
-    }
+    select(pin!(core.keep_asking(&told)), pin!(core.stops())).await;
 }
 
 impl Core {
+    async fn keep_asking(&self, told: &BTreeSet<u64>) {
+        let mut last_told = String::new();
+        loop {
+            match self.ask_for_place(told).await {
+                Ok(()) => last_told.clear(),
+                Err(why) if why != last_told => {
+                    tracing::warn!("this learner is not taken in yet: {why}");
+                    last_told = why;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(if last_told.is_empty() { LOOK_PAUSE } else { PAUSE }).await;
+        }
+    }
+
     /// Has whoever leads make sure that this node is a learner.
     async fn ask_for_place(&self, told: &BTreeSet<u64>) -> Result<(), String> {
         let known = self.voters();

@@ -53,7 +53,7 @@ pub struct Options {
     /// Files after which the log is trimmed to what the catalog has not synced.
     pub log_max_files: u64,
     /// Entries, and files, beyond which a peer that is slow is no longer sent old entries: it gets a snapshot instead. So
-    /// much may the log hold because of peers.
+    /// much may the log hold because of peers. No fewer entries than six times `log_keep_count`.
     pub log_hold_count: u64,
     /// See `log_hold_count`. A peer that is getting a snapshot is bounded by this one alone.
     pub log_hold_max_files: u64,
@@ -98,7 +98,8 @@ impl Options {
         Limits {
             keep_count: self.log_keep_count,
             max_files: self.log_max_files,
-            hold_count: self.log_hold_count,
+            // A purge is put off for a moment by any peer.
+            hold_count: self.log_hold_count.max(self.log_keep_count.saturating_mul(6)),
             hold_max_files: self.log_hold_max_files.max(self.log_max_files),
         }
     }

@@ -31,7 +31,7 @@ pub use command::{
 };
 pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};
 pub use query::{Lookup, Reclaimable, SessionState, Usage, View};
-pub use store::{Options, Readers, verify_snapshot};
+pub use store::{Options, Prepared, Readers, verify_snapshot};
 pub use types::{
     Attrs, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Encryption, Extent, Header, Layout, Linked,
     Manifest, Map, MapNode, MapState, Part, Place, Posix, Retention, RetentionMode, Setting, Upload, Version,

@@ -3,7 +3,8 @@
 //! Invariants
 //! - Jobs are done in the order they were sent; batches that wait together are one transaction, and their proposers are
 //!   answered after it. So the busier it is, the larger are the transactions.
-//! - Whoever hands over a batch does not wait for it: [`Applier::reaches`] tells how far the catalog really is.
+//! - Whoever hands over a batch does not wait for it, but for room: what waits here is bounded in batches and in bytes.
+//!   [`Applier::reaches`] tells how far the catalog really is.
 //! - An error is final: it goes to the [`Fatal`] hook, which ends the process, and nothing more is applied.
 
 use std::io;
@@ -12,12 +13,12 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use openraft::storage::EntryResponder;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::encoding::encode_membership;
 use super::transfer::Scratch;
 use super::types::{Entry, Payload, TypeConfig, position};
-use crate::catalog::{self, Applied, Catalog, Envelope, Position, Readers};
+use crate::catalog::{self, Applied, Catalog, Envelope, Position, Prepared, Readers};
 
 /// Ends the process. A test may note the message instead; then everything that was under way fails.
 pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
@@ -45,14 +46,18 @@ pub struct ApplyStats {
 /// A batch, hence a transaction, holds no more entries and no more bytes of commands, unless one entry alone does.
 const BATCH_MAX_ENTRIES: usize = 512;
 const BATCH_MAX_BYTES: usize = 1 << 20;
-/// Batches that may wait; whoever brings one more waits too.
+/// Batches that may wait, and the bytes of commands in them and in the one that is being applied; whoever brings more
+/// waits too.
 const QUEUE_LEN: usize = 256;
+const QUEUE_BYTES: usize = 16 << 20;
 
 /// Entries to be applied in one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
     proposals: Vec<Proposal>,
     bytes: usize,
+    /// Its share of [`QUEUE_BYTES`], once it is handed over.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Batch {
@@ -69,6 +74,10 @@ impl Batch {
     fn append(&mut self, more: Batch) {
         self.bytes += more.bytes;
         self.proposals.extend(more.proposals);
+        match (&mut self.room, more.room) {
+            (Some(room), Some(more)) => room.merge(more),
+            (room, more) => *room = room.take().or(more),
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -92,6 +101,8 @@ enum Job {
     Apply(Batch),
     Flush(oneshot::Sender<()>),
     Sync(oneshot::Sender<()>),
+    Prepare(Arc<Scratch>, oneshot::Sender<Result<(), catalog::Error>>),
+    Discard(oneshot::Sender<()>),
     Install(Arc<Scratch>, oneshot::Sender<()>),
     Close,
 }
@@ -108,22 +119,31 @@ struct State {
 #[derive(Clone)]
 pub(super) struct Applier {
     jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
     state: watch::Receiver<State>,
     readers: Readers,
 }
 
 impl Applier {
     pub(super) fn spawn(catalog: Catalog, fatal: Fatal) -> io::Result<(Applier, JoinHandle<()>)> {
-        let (jobs, queue) = mpsc::channel(QUEUE_LEN);
-        let (sender, state) = watch::channel(State { applied: catalog.applied().clone(), ..State::default() });
-        let applier = Applier { jobs, state, readers: catalog.readers() };
-        let worker = Worker { catalog, state: sender, queue, held: None };
+        let (applier, worker) = Applier::new(catalog);
         let thread = std::thread::Builder::new().name("catalog-apply".into()).spawn(move || worker.run(&fatal))?;
         Ok((applier, thread))
     }
 
+    fn new(catalog: Catalog) -> (Applier, Worker) {
+        let (jobs, queue) = mpsc::channel(QUEUE_LEN);
+        let (sender, state) = watch::channel(State { applied: catalog.applied().clone(), ..State::default() });
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+        let applier = Applier { jobs, room, state, readers: catalog.readers() };
+        (applier, Worker { catalog, state: sender, queue, held: None, prepared: None })
+    }
+
     /// Hands over `batch`. Its proposers are answered once it is applied.
-    pub(super) async fn apply(&self, batch: Batch) -> io::Result<()> {
+    pub(super) async fn apply(&self, mut batch: Batch) -> io::Result<()> {
+        // Alone, any batch may pass.
+        let bytes = u32::try_from(batch.bytes.min(QUEUE_BYTES)).unwrap_or(u32::MAX);
+        batch.room = Some(self.room.clone().acquire_many_owned(bytes).await.map_err(|_| stopped())?);
         self.jobs.send(Job::Apply(batch)).await.map_err(|_| stopped())
     }
 
@@ -157,6 +177,18 @@ impl Applier {
             return Ok(());
         }
         Err(io::Error::other(format!("the catalog has not applied entry {index}")))
+    }
+
+    /// Does what may fail of installing the snapshot in `file`: nothing has happened if it does, and nothing is lost.
+    pub(super) async fn prepare(&self, file: Arc<Scratch>) -> io::Result<()> {
+        let (done, wait) = oneshot::channel();
+        self.jobs.send(Job::Prepare(file, done)).await.map_err(|_| stopped())?;
+        wait.await.map_err(|_| stopped())?.map_err(io::Error::other)
+    }
+
+    /// Gives back the room of what was prepared and is not installed.
+    pub(super) async fn discard(&self) -> io::Result<()> {
+        self.call(Job::Discard).await
     }
 
     /// Replaces the catalog by the snapshot in `file`, which stays until that is done, whoever waits for it.
@@ -215,6 +247,8 @@ struct Worker {
     queue: mpsc::Receiver<Job>,
     /// Taken from the queue, but not done yet.
     held: Option<Job>,
+    /// The snapshot that was prepared and is not installed.
+    prepared: Option<(Arc<Scratch>, Prepared)>,
 }
 
 impl Worker {
@@ -228,7 +262,17 @@ impl Worker {
                     Ok(())
                 }
                 Job::Sync(done) => self.sync().map(|()| tell(done)),
-                Job::Install(file, done) => self.install(file.path()).map(|()| tell(done)),
+                Job::Prepare(file, done) => {
+                    // Whoever no longer waits misses nothing.
+                    let _ = done.send(self.prepare(file));
+                    Ok(())
+                }
+                Job::Discard(done) => {
+                    self.discard();
+                    tell(done);
+                    Ok(())
+                }
+                Job::Install(file, done) => self.install(&file).map(|()| tell(done)),
                 Job::Close => break,
             };
             if let Err(error) = result {
@@ -278,8 +322,26 @@ impl Worker {
         Ok(())
     }
 
-    fn install(&mut self, file: &std::path::Path) -> Result<(), catalog::Error> {
-        self.catalog.install(file)?;
+    fn prepare(&mut self, file: Arc<Scratch>) -> Result<(), catalog::Error> {
+        self.discard();
+        let prepared = self.catalog.prepare(file.path())?;
+        self.prepared = Some((file, prepared));
+        Ok(())
+    }
+
+    fn discard(&mut self) {
+        if let Some((_, prepared)) = self.prepared.take()
+            && let Err(error) = self.catalog.discard(prepared)
+        {
+            tracing::warn!(%error, "a state that is not needed stays until the next start");
+        }
+    }
+
+    fn install(&mut self, file: &Arc<Scratch>) -> Result<(), catalog::Error> {
+        match self.prepared.take() {
+            Some((prepared_file, prepared)) if Arc::ptr_eq(&prepared_file, file) => self.catalog.switch(prepared)?,
+            _ => self.catalog.install(file.path())?,
+        }
         self.sync()
     }
 
@@ -323,5 +385,41 @@ impl Drop for FatalOnPanic {
         if std::thread::panicking() {
             (self.0)("applying panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::FutureExt;
+
+    use super::super::types::{LeaderId, LogId};
+    use super::*;
+
+    /// One entry, which passes for a long one.
+    fn batch(index: u64, bytes: usize) -> Batch {
+        let log_id = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index };
+        Batch { proposals: vec![(Entry { log_id, payload: Payload::Blank }, None)], bytes, room: None }
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_be_applied_is_bounded_in_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&dir.path().join("catalog"), catalog::Options::default()).unwrap();
+        let (applier, worker) = Applier::new(catalog);
+        let handed_over = |index| applier.apply(batch(index, BATCH_MAX_BYTES)).now_or_never().is_some();
+        let fitting = (QUEUE_BYTES / BATCH_MAX_BYTES) as u64;
+        assert!((0..fitting).all(handed_over) && !handed_over(fitting));
+        let fatal: Fatal = Arc::new(|message| panic!("{message}"));
+        let thread = std::thread::spawn(move || worker.run(&fatal));
+        // As long as the whole queue, and longer.
+        for index in fitting..fitting + 3 {
+            applier.apply(batch(index, 2 * QUEUE_BYTES)).await.unwrap();
+        }
+        applier.flush().await.unwrap();
+        assert_eq!(applier.position().map(|position| position.index), Some(fitting + 2));
+        assert_eq!(applier.room.available_permits(), QUEUE_BYTES);
+        applier.close().await;
+        thread.join().unwrap();
     }
 }

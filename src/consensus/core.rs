@@ -11,8 +11,11 @@ use openraft::async_runtime::WatchReceiver;
 
 use super::admission::Admission;
 use super::applier::Applier;
+use super::hold::Holds;
+use super::members::OnMember;
+use super::message::Addressed;
 use super::state_machine::StateMachine;
-use super::types::{Member, TypeConfig};
+use super::types::{Member, TypeConfig, has_peers};
 use crate::ids::LogIndex;
 use crate::transport::Caller;
 
@@ -26,12 +29,20 @@ pub(super) struct Core {
     /// This node, and what its peers shall know of it.
     pub(super) node: u64,
     pub(super) member: Member,
+    /// Whether the log has ever named other voters and not said since that this node is alone, as of the start.
+    pub(super) had_peers: bool,
     /// How long a proposal or a barrier may take.
     pub(super) timeout: Duration,
     /// The longest silence of a node that is taken to live.
     pub(super) silence: Duration,
     /// Where snapshots are put.
     pub(super) scratch: PathBuf,
+    /// What the log is kept for.
+    pub(super) holds: Holds,
+    /// Hears where members are.
+    pub(super) on_member: OnMember,
+    /// One change of the members at a time.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     /// Whether no other node can have become a voter since this one started: see [`Core::applied_alone`].
     pub(super) alone: Arc<AtomicBool>,
 }
@@ -69,17 +80,37 @@ impl Core {
         }
     }
 
+    /// `message` to the log that `node` has as a member; None: it is none.
+    pub(super) fn addressed<T>(&self, node: u64, message: T) -> Option<Addressed<T>> {
+        let metrics = self.raft.server_metrics();
+        let to_replica = metrics.borrow_watched().membership_config.get_node(&node)?.replica;
+        Some(Addressed { from: self.node, to: node, to_replica, message })
+    }
+
+    /// Returns when the core has stopped.
+    pub(super) async fn stops(&self) {
+        let mut metrics = self.raft.server_metrics();
+        while metrics.changed().await.is_ok() {}
+    }
+
     pub(super) fn voters(&self) -> BTreeSet<u64> {
         self.raft.voter_ids().collect()
     }
 
-    /// Whether the cluster that this node is a part of knows it by another log. A sole voter is whatever it has.
-    pub(super) fn is_stranger(&self) -> bool {
+    /// Whether the cluster that this node is a part of knows it by another log. A sole voter is whatever it has, and one
+    /// that only `learns` is known by its new log once it has asked for that.
+    /// A log that had peers may have lost that with its end, and only seems to be a sole voter's: it must be the known one.
+    pub(super) fn is_stranger(&self, learns: bool) -> bool {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
-        let known = membership.get_node(&self.node).map_or(0, |member| member.replica);
-        let is_sole = membership.voter_ids().all(|voter| voter == self.node);
-        !is_sole && known != 0 && known != self.member.replica
+        let Some(known) = membership.get_node(&self.node).map(|member| member.replica) else { return false };
+        let is_another = known != self.member.replica;
+        let is_voter = membership.voter_ids().any(|voter| voter == self.node);
+        match has_peers(membership, self.node) {
+            _ if learns && !is_voter => false,
+            true => known != 0 && is_another,
+            false => self.had_peers && is_another,
+        }
     }
 
     /// A sole voter elects itself at once; others wait for a leader, or for their timeouts.

@@ -21,6 +21,7 @@
 //!             flags 1  there is a vote        absent fields are zero
 //!                   2  the vote is committed
 //!                   4  something was purged: up to this entry, included
+//!                   8  others vote too, as far as the log says
 //!             version 1 ends before the replica
 //!
 //! membership  0         1     2      10       18      26
@@ -50,6 +51,7 @@ const RECORD_HEADER_LEN: usize = 18;
 const HAS_VOTE: u8 = 1;
 const VOTE_COMMITTED: u8 = 2;
 const HAS_PURGED: u8 = 4;
+const HAS_PEERS: u8 = 8;
 
 /// The bytes are not what consensus writes, or of a later version.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +66,9 @@ pub(super) struct Mark {
     pub(super) purged: Option<LogId>,
     /// Which log this is; 0: it was not said yet.
     pub(super) replica: u64,
+    /// Whether the log, or who led it, has said that others vote too. It is set before that is in the log, and cleared once
+    /// the log has durably said that its node is alone: so a log that lost its end still knows.
+    pub(super) has_peers: bool,
 }
 
 pub(super) fn encode_entry(entry: &Entry) -> Bytes {
@@ -117,7 +122,8 @@ pub(super) fn encode_mark(mark: &Mark) -> Vec<u8> {
     let has = |is: bool, flag: u8| if is { flag } else { 0 };
     let flags = has(mark.vote.is_some(), HAS_VOTE)
         | has(mark.vote.is_some_and(|vote| vote.committed), VOTE_COMMITTED)
-        | has(mark.purged.is_some(), HAS_PURGED);
+        | has(mark.purged.is_some(), HAS_PURGED)
+        | has(mark.has_peers, HAS_PEERS);
     let mut bytes = vec![MARK_VERSION, flags];
     bytes.extend(vote.iter().chain(&purged).chain(&[mark.replica]).flat_map(|field| field.to_le_bytes()));
     bytes
@@ -142,7 +148,8 @@ pub(super) fn decode_mark(bytes: &[u8]) -> Result<Mark, Undecodable> {
     let vote = Vote { leader_id: LeaderId { term, node_id }, committed: flags & VOTE_COMMITTED != 0 };
     let purged = LogId { leader_id: LeaderId { term: purged_term, node_id: purged_leader }, index };
     let vote = (flags & HAS_VOTE != 0).then_some(vote);
-    Ok(Mark { vote, purged: (flags & HAS_PURGED != 0).then_some(purged), replica })
+    let has_peers = flags & HAS_PEERS != 0;
+    Ok(Mark { vote, purged: (flags & HAS_PURGED != 0).then_some(purged), replica, has_peers })
 }
 
 pub(super) fn encode_membership(log_id: Option<LogId>, membership: &Membership) -> Vec<u8> {
@@ -237,10 +244,15 @@ mod tests {
             hex(&encode_membership(Some(id(3, 2, 9)), &one)),
             "020103000000000000000200000000000000090000000000000001010701070178b424"
         );
-        let mark = Mark { vote: Some(Vote::new_committed(5, 1)), purged: Some(id(4, 2, 0x0100)), replica: 0x1234 };
+        let vote = Some(Vote::new_committed(5, 1));
+        let mark = Mark { vote, purged: Some(id(4, 2, 0x0100)), replica: 0x1234, has_peers: false };
         assert_eq!(
             hex(&encode_mark(&mark)),
             "0207050000000000000001000000000000000400000000000000020000000000000000010000000000003412000000000000"
+        );
+        assert_eq!(
+            hex(&encode_mark(&Mark { has_peers: true, ..mark })),
+            "020f050000000000000001000000000000000400000000000000020000000000000000010000000000003412000000000000"
         );
     }
 
@@ -261,7 +273,8 @@ mod tests {
         let expected = StoredMembership::new(Some(id(3, 2, 9)), one_member(0));
         assert_eq!(decode_membership(&stored).unwrap(), expected);
         let mark = unhex("010705000000000000000100000000000000040000000000000002000000000000000001000000000000");
-        let expected = Mark { vote: Some(Vote::new_committed(5, 1)), purged: Some(id(4, 2, 0x0100)), replica: 0 };
+        let vote = Some(Vote::new_committed(5, 1));
+        let expected = Mark { vote, purged: Some(id(4, 2, 0x0100)), ..Mark::default() };
         assert_eq!(decode_mark(&mark).unwrap(), expected);
     }
 
@@ -288,10 +301,11 @@ mod tests {
             vote in proptest::option::of((any::<u64>(), any::<u64>(), any::<bool>())),
             purged in proptest::option::of((any::<u64>(), any::<u64>(), any::<u64>())),
             replica in any::<u64>(),
+            has_peers in any::<bool>(),
         ) {
             let vote = vote.map(|(term, node_id, committed)| Vote { leader_id: LeaderId { term, node_id }, committed });
             let purged = purged.map(|(term, node, index)| id(term, node, index));
-            let mark = Mark { vote, purged, replica };
+            let mark = Mark { vote, purged, replica, has_peers };
             prop_assert!(encode_mark(&mark).len() <= 64);
             prop_assert_eq!(decode_mark(&encode_mark(&mark)).unwrap(), mark);
         }

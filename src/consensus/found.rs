@@ -24,18 +24,23 @@ use std::time::Duration;
 use super::core::Core;
 use super::message::{Method, PeerStatus};
 use super::network::{AskError, ask};
+use super::open::Options;
 use super::types::Member;
 use crate::ids::NodeId;
 
 /// What becomes of an empty directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Founding {
-    /// A cluster of this node alone, at once.
+    /// A cluster of this node alone, at once. Refused where [`super::Options::peers`] names others: to found alone
+    /// nevertheless, say so by a list of one.
     Alone,
     /// A cluster of these nodes at these addresses, itself among them: once all of them run, the lowest one founds it.
     Together(BTreeMap<NodeId, String>),
     /// A node that waits to be added to a cluster.
     Join,
+    /// A node that follows a cluster and never votes: it asks these voters, at these addresses, for its place, as often as
+    /// it needs one. See [`super::learn`].
+    Learn(BTreeMap<NodeId, String>),
 }
 
 impl Founding {
@@ -43,8 +48,21 @@ impl Founding {
     pub(super) fn nodes(&self) -> Vec<u64> {
         match self {
             Founding::Together(nodes) => nodes.keys().map(|node| node.0).collect(),
-            Founding::Alone | Founding::Join => Vec::new(),
+            Founding::Alone | Founding::Join | Founding::Learn(_) => Vec::new(),
         }
+    }
+
+    /// The nodes that are told of, and where they are.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        let told = match self {
+            Founding::Together(nodes) | Founding::Learn(nodes) => Some(nodes),
+            Founding::Alone | Founding::Join => None,
+        };
+        told.into_iter().flatten().map(|(node, address)| (*node, address.as_str()))
+    }
+
+    pub(super) fn is_learner(&self) -> bool {
+        matches!(self, Founding::Learn(_))
     }
 }
 
@@ -53,21 +71,29 @@ const PAUSE: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Founds what is to be founded here. A list is worked on in the background, until there is a cluster.
-pub(super) async fn found(core: &Core, founding: &Founding) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+pub(super) async fn found(core: &Core, options: &Options) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if core.raft.is_initialized().await? {
         return Ok(());
     }
-    match founding {
-        Founding::Alone => {
-            core.alone.store(true, Ordering::SeqCst);
-            core.raft.initialize(BTreeMap::from([(core.node, core.member.clone())])).await?;
+    match &options.founding {
+        _ if core.had_peers => return Err("the log is empty, but it has had peers".into()),
+        Founding::Alone if !options.peers.is_empty() => {
+            let peers: Vec<u64> = options.peers.iter().map(|peer| peer.0).collect();
+            return Err(format!("nothing is here, and there are peers to ask first: db {peers:?}").into());
         }
+        Founding::Alone => alone(core).await?,
+        Founding::Together(nodes) if nodes.keys().eq([&NodeId(core.node)]) => alone(core).await?,
         Founding::Together(nodes) if nodes.keys().next() == Some(&NodeId(core.node)) => {
             tokio::spawn(together(core.clone(), nodes.clone()));
         }
-        Founding::Together(_) | Founding::Join => {}
+        Founding::Learn(_) | Founding::Together(_) | Founding::Join => {}
     }
     Ok(())
+}
+
+async fn alone(core: &Core) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    core.alone.store(true, Ordering::SeqCst);
+    Ok(core.raft.initialize(BTreeMap::from([(core.node, core.member.clone())])).await?)
 }
 
 async fn together(core: Core, nodes: BTreeMap<NodeId, String>) {

@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use super::Error;
 use super::applier::Applier;
 use super::encoding::{Mark, decode_entry, decode_log_id, decode_mark, encode_entry, encode_mark};
-use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::types::{self, Entry, LogId, Payload, TypeConfig, Vote};
 use crate::log::{self, Log};
 
 /// How much of the log is read at a time, payload bytes.
@@ -28,6 +28,8 @@ const READ_LIMIT_BYTES: usize = 1 << 20;
 
 /// Writes the log. There is one.
 pub(super) struct LogStore {
+    /// Whose log it is.
+    node: u64,
     reader: Reader,
     /// Changes when more is durable.
     advanced: Arc<watch::Sender<()>>,
@@ -50,11 +52,11 @@ pub(super) struct Durable {
 }
 
 impl LogStore {
-    /// Takes over an open log, and finishes a purge that a crash has interrupted.
+    /// Takes over the open log of `node`, and finishes a purge that a crash has interrupted.
     ///
     /// # Errors
     /// `Undecodable`: the mark. `Inconsistent`: records are missing that the mark does not know as purged.
-    pub(super) async fn open(log: Log, mark: &[u8], catalog: Option<Applier>) -> Result<LogStore, Error> {
+    pub(super) async fn open(node: u64, log: Log, mark: &[u8], catalog: Option<Applier>) -> Result<LogStore, Error> {
         let mark = decode_mark(mark)?;
         let first_index = log.first_index();
         let purged_to = mark.purged.map_or(0, |purged| purged.index + 1);
@@ -65,7 +67,7 @@ impl LogStore {
             forget_before(&log, purged_to).await?;
         }
         let reader = Reader { log, mark: Arc::new(Mutex::new(mark)) };
-        Ok(LogStore { reader, advanced: Arc::new(watch::channel(()).0), catalog })
+        Ok(LogStore { node, reader, advanced: Arc::new(watch::channel(()).0), catalog })
     }
 
     pub(super) fn durable(&self) -> Durable {
@@ -87,6 +89,18 @@ impl LogStore {
     /// Says which log this is, durably.
     pub(super) async fn set_replica(&mut self, replica: u64) -> io::Result<()> {
         self.set_mark(|mark| mark.replica = replica).await
+    }
+
+    /// Raises the vote to one that a catalog has seen.
+    pub(super) async fn raise_vote(&mut self, vote: Vote) -> io::Result<()> {
+        self.set_mark(|mark| mark.vote = Some(vote)).await
+    }
+
+    async fn set_has_peers(&mut self, has_peers: bool) -> io::Result<()> {
+        match self.reader.mark().has_peers == has_peers {
+            true => Ok(()),
+            false => self.set_mark(|mark| mark.has_peers = has_peers).await,
+        }
     }
 
     /// An empty log that was never purged starts wherever its first entry stands. That is 0, but for openraft's suite.
@@ -212,7 +226,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.set_mark(|mark| mark.vote = Some(*vote)).await
+        let is_others = vote.leader_id.node_id != self.node;
+        self.set_mark(|mark| {
+            mark.vote = Some(*vote);
+            // A snapshot brings members that the log never names; whoever sends one leads.
+            mark.has_peers |= is_others;
+        })
+        .await
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -220,20 +240,32 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut first_index = None;
+        let (mut first_index, mut named_peers, mut has_peers) = (None, false, None);
+        let node = self.node;
         let records = entries
             .into_iter()
-            .inspect(|entry| first_index = first_index.or(Some(entry.log_id.index)))
+            .inspect(|entry| {
+                first_index = first_index.or(Some(entry.log_id.index));
+                if let Payload::Membership(members) = &entry.payload {
+                    has_peers = Some(types::has_peers(members, node));
+                    named_peers |= has_peers == Some(true);
+                }
+            })
             .map(|entry| encode_entry(&entry))
             .collect();
         let first_index = first_index.unwrap_or(self.reader.log.next_index());
         self.start_at(first_index).await?;
+        if named_peers {
+            self.set_has_peers(true).await?;
+        }
         let advanced = self.advanced.clone();
         let done = move |result: Result<(), log::Error>| {
             advanced.send_replace(());
             callback.io_completed(result.map_err(io::Error::other));
         };
-        self.reader.log.append(first_index, records, done).map_err(io::Error::other)
+        self.reader.log.append(first_index, records, done).map_err(io::Error::other)?;
+        // The log keeps the order.
+        if has_peers == Some(false) { self.set_has_peers(false).await } else { Ok(()) }
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {

@@ -1,17 +1,21 @@
-//! Who belongs to the cluster: adding and removing db nodes, one change at a time.
+//! Who belongs to the cluster: adding and removing db nodes, one change at a time. A node that is being added catches up
+//! between two changes, and holds up no other.
 //!
 //! Invariants
 //! - A node votes only after it has caught up as a learner.
 //! - Both operations may be repeated: they go on from whatever stands, a half-done joint membership included.
 //! - A change is refused if the voters that would remain, and are heard from, are no majority of those that would remain.
-//! - A member is a (node, replica). A node that lost its log is another one: it is not let back under its old id.
+//! - A member is a (node, replica). A node that lost its log is another one: it is not let back under its old id, unless
+//!   as a learner: see [`super::learn`].
 //! - Before this node makes another node a member, it stops taking itself for the only one that can acknowledge.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, RaftMetrics};
 use tokio::time::{Instant, timeout_at};
@@ -19,9 +23,12 @@ use tokio::time::{Instant, timeout_at};
 use super::core::Core;
 use super::message::{Method, NewMember, PeerStatus, status};
 use super::network::{AskError, ask};
-use super::raft::Active;
-use super::types::{Member, TypeConfig};
+use super::types::{Member, Membership, TypeConfig};
+use crate::ids::NodeId;
 use crate::transport::CallError;
+
+/// Hears where a member is.
+pub type OnMember = Arc<dyn Fn(NodeId, &str) + Send + Sync>;
 
 /// Why the members are not as they were asked to be.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -47,25 +54,54 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Changes = ChangeMembers<u64, Member>;
 
+/// Says where nodes are. A sole voter may have no address.
+pub(super) fn tell<'a>(on_member: &OnMember, addresses: impl IntoIterator<Item = (u64, &'a str)>) {
+    for (node, address) in addresses {
+        if !address.is_empty() {
+            on_member(NodeId(node), address);
+        }
+    }
+}
+
+pub(super) fn addresses(membership: &Membership) -> impl Iterator<Item = (u64, &str)> {
+    membership.nodes().map(|(node, member)| (*node, member.address.as_str()))
+}
+
 fn unavailable(why: impl ToString) -> MembersError {
     MembersError::Unavailable(why.to_string())
 }
 
 impl Core {
+    /// Says where the members are, of each membership that this node comes to know. Runs until the core stops.
+    pub(super) async fn tell_members(self) {
+        let mut metrics = self.raft.server_metrics();
+        let mut told = None;
+        loop {
+            let known = metrics.borrow_watched().membership_config.clone();
+            if told.as_ref() != Some(&known) {
+                tell(&self.on_member, addresses(known.membership()));
+                told = Some(known);
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Adds a voter, wherever the leader is.
-    pub(super) async fn add_db(&self, active: &Active, node: u64, address: &str) -> Result<(), MembersError> {
+    pub(super) async fn add_db(&self, node: u64, address: &str) -> Result<(), MembersError> {
         let question = NewMember { node, address: address.to_owned() };
         match self.settled_leader().await? {
-            leader if leader == self.node => active.add_db_here(node, address).await,
-            leader => self.ask_members(leader, (Method::AddDb, &question), CATCH_UP_TIMEOUT).await,
+            leader if leader == self.node => self.add_db_here(node, address).await,
+            leader => self.ask_members(leader, (Method::AddDb, question), CATCH_UP_TIMEOUT).await,
         }
     }
 
     /// Removes a member, wherever the leader is.
-    pub(super) async fn remove_db(&self, active: &Active, node: u64) -> Result<(), MembersError> {
+    pub(super) async fn remove_db(&self, node: u64) -> Result<(), MembersError> {
         match self.settled_leader().await? {
-            leader if leader == self.node => active.remove_db_here(node).await,
-            leader => self.ask_members(leader, (Method::RemoveDb, &node), self.timeout * 2).await,
+            leader if leader == self.node => self.remove_db_here(node).await,
+            leader => self.ask_members(leader, (Method::RemoveDb, node), self.timeout * 2).await,
         }
     }
 
@@ -83,10 +119,11 @@ impl Core {
     async fn ask_members(
         &self,
         leader: u64,
-        question: (Method, &impl serde::Serialize),
+        (method, message): (Method, impl serde::Serialize),
         deadline: Duration,
     ) -> Result<(), MembersError> {
-        let asked = ask(&*self.caller, leader, question, deadline).await;
+        let question = self.addressed(leader, message).ok_or_else(|| unavailable("the leader is no member"))?;
+        let asked = ask(&*self.caller, leader, (method, &question), deadline).await;
         asked.map_err(|error| match error {
             AskError::Status(status::REFUSED, why) => MembersError::Refused(why),
             AskError::Status(status::UNKNOWN, why) => MembersError::Unknown(why),
@@ -98,27 +135,87 @@ impl Core {
 
     /// Adds a voter to the cluster that this node leads.
     pub(super) async fn add_db_here(&self, node: u64, address: &str) -> Result<(), MembersError> {
+        let Some(member) = self.begin_to_add(node, address).await? else { return Ok(()) };
+        self.caught_up(node, &member).await?;
+        let _turn = self.changing.lock().await;
         self.settle_joint().await?;
+        if self.member(node).as_ref() != Some(&member) {
+            return Err(unavailable(format!("db {node} was removed meanwhile")));
+        }
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([node])), true).await
+    }
+
+    /// Makes the node a learner that is to vote; None: it votes already.
+    async fn begin_to_add(&self, node: u64, address: &str) -> Result<Option<Member>, MembersError> {
+        let _turn = self.changing.lock().await;
+        self.settle_joint().await?;
+        self.is_member(node, address, false)?;
+        // It is to be asked how it stands.
+        tell(&self.on_member, [(node, address)]);
         let newcomer = self.newcomer(node, address).await;
         if self.is_member(node, address, true)? {
             // A voter that is not reached is a voter; one that has lost its log is none.
-            return newcomer.map(drop).or_else(|error| match error {
+            return newcomer.map(|_| None).or_else(|error| match error {
                 MembersError::Refused(_) => Err(error),
-                MembersError::Unavailable(_) | MembersError::Unknown(_) => Ok(()),
+                MembersError::Unavailable(_) | MembersError::Unknown(_) => Ok(None),
             });
         }
         let member = newcomer?;
         self.alone.store(false, Ordering::SeqCst);
         self.tell_who_this_is().await?;
         if !self.is_member(node, address, false)? {
-            self.change(ChangeMembers::AddNodes(BTreeMap::from([(node, member)])), true).await?;
+            self.change(ChangeMembers::AddNodes(BTreeMap::from([(node, member.clone())])), true).await?;
         }
-        self.caught_up(node).await?;
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([node])), true).await
+        Ok(Some(member))
+    }
+
+    /// Makes `node`, which asks for it, a learner of the cluster that this node leads, with whatever log it has.
+    pub(super) async fn learn_here(&self, node: u64, member: Member) -> Result<(), MembersError> {
+        if self.is_learner(node, &member)? {
+            return Ok(());
+        }
+        let _turn = self.changing.lock().await;
+        self.settle_joint().await?;
+        if self.is_learner(node, &member)? {
+            return Ok(());
+        }
+        self.tell_who_this_is().await?;
+        let known = self.member(node);
+        let members = BTreeMap::from([(node, member.clone())]);
+        if known.as_ref().is_some_and(|known| known.replica == member.replica) {
+            return self.change(ChangeMembers::SetNodes(members), true).await;
+        }
+        if known.is_some() {
+            self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node])), false).await?;
+        }
+        self.change(ChangeMembers::AddNodes(members), true).await
+    }
+
+    /// Whether `node` is a member just so, as nothing is to be changed for a voter with its own log either.
+    ///
+    /// # Errors
+    /// `Refused`: it is a voter of another log or at another address. `Unavailable`: this node does not lead.
+    fn is_learner(&self, node: u64, member: &Member) -> Result<bool, MembersError> {
+        let metrics = self.metrics();
+        if !metrics.state.is_leader() {
+            return Err(unavailable("this node does not lead"));
+        }
+        let membership = metrics.membership_config.membership();
+        let is_known = membership.get_node(&node) == Some(member);
+        match membership.voter_ids().any(|voter| voter == node) {
+            true if !is_known => Err(MembersError::Refused(format!("db {node} is a voter, and not a learner"))),
+            _ => Ok(is_known),
+        }
+    }
+
+    /// What is known of `node`, if it is a member.
+    fn member(&self, node: u64) -> Option<Member> {
+        self.metrics().membership_config.membership().get_node(&node).cloned()
     }
 
     /// Removes a member from the cluster that this node leads.
     pub(super) async fn remove_db_here(&self, node: u64) -> Result<(), MembersError> {
+        let _turn = self.changing.lock().await;
         self.settle_joint().await?;
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
@@ -221,16 +318,20 @@ impl Core {
         }
     }
 
-    /// Returns when the learner `node` is nearly where this node is.
-    async fn caught_up(&self, node: u64) -> Result<(), MembersError> {
+    /// Returns when the learner `node`, known as `member`, is nearly where this node is.
+    async fn caught_up(&self, node: u64, member: &Member) -> Result<(), MembersError> {
         let near = |metrics: &RaftMetrics<TypeConfig>| {
             let matched = metrics.replication.as_ref().and_then(|matched| matched.get(&node).copied().flatten());
             let next_index = metrics.last_log_index.map_or(0, |last| last + 1);
             matched.is_some_and(|matched| matched.index + LAG_MAX >= next_index)
         };
-        let settled = |metrics: &RaftMetrics<TypeConfig>| !metrics.state.is_leader() || near(metrics);
+        let is_member =
+            |metrics: &RaftMetrics<TypeConfig>| metrics.membership_config.membership().get_node(&node) == Some(member);
+        let settled =
+            |metrics: &RaftMetrics<TypeConfig>| !metrics.state.is_leader() || !is_member(metrics) || near(metrics);
         let waited = self.raft.wait(Some(CATCH_UP_TIMEOUT)).metrics(settled, "the new node has caught up").await;
         match waited.map_err(unavailable)? {
+            metrics if !is_member(&metrics) => Err(unavailable(format!("db {node} was removed meanwhile"))),
             metrics if near(&metrics) => Ok(()),
             _ => Err(unavailable("the leader changed")),
         }

@@ -34,7 +34,7 @@ const VERSION: u8 = 1;
 /// The number of this service among a node's.
 pub const SERVICE: u8 = 1;
 
-/// What can be asked.
+/// What can be asked. 16, 17, 19 and 20 asked a node, whatever log it had; no release did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Method {
@@ -48,22 +48,24 @@ pub(super) enum Method {
     Snapshot = 4,
     /// [`Addressed`] [`Transfer`] -> [`Transferred`].
     Transfer = 5,
-    /// [`Proposal`] -> an encoded outcome of the catalog. Of any peer, as are the next two.
-    Propose = 16,
-    /// Nothing -> the index, a `u64`.
-    ReadIndex = 17,
-    /// Nothing -> [`PeerStatus`].
+    /// Nothing -> [`PeerStatus`]. Of any peer.
     Status = 18,
-    /// [`NewMember`] -> nothing. Of db nodes only.
-    AddDb = 19,
-    /// The node, a `u64` -> nothing. Of db nodes only.
-    RemoveDb = 20,
+    /// [`Addressed`] [`Learner`] -> nothing. Of db nodes only.
+    Learn = 21,
+    /// [`Addressed`] [`Proposal`] -> an encoded outcome of the catalog. Of any peer but shard nodes, as is the next one.
+    Propose = 22,
+    /// [`Addressed`] nothing -> the index, a `u64`.
+    ReadIndex = 23,
+    /// [`Addressed`] [`NewMember`] -> nothing. Of db nodes only.
+    AddDb = 24,
+    /// [`Addressed`] node, a `u64` -> nothing. Of db nodes only.
+    RemoveDb = 25,
 }
 
 impl Method {
-    const ALL: [Method; 10] = {
+    const ALL: [Method; 11] = {
         use Method::*;
-        [Append, Vote, PreVote, Snapshot, Transfer, Propose, ReadIndex, Status, AddDb, RemoveDb]
+        [Append, Vote, PreVote, Snapshot, Transfer, Status, Learn, Propose, ReadIndex, AddDb, RemoveDb]
     };
 
     /// As a call names it.
@@ -119,7 +121,7 @@ pub(super) type WireLogId = (u64, u64, u64);
 /// Term, node, whether it is committed.
 pub(super) type WireVote = (u64, u64, bool);
 
-/// A message of Raft's own: from a node to a log.
+/// A message from a node to a log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Addressed<T> {
     pub(super) from: u64,
@@ -193,6 +195,13 @@ pub(super) struct Proposal {
 pub(super) struct NewMember {
     pub(super) node: u64,
     pub(super) address: String,
+}
+
+/// The sender, which asks to be taken in as a learner.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Learner {
+    pub(super) address: String,
+    pub(super) replica: u64,
 }
 
 /// How a db node stands, as it tells its peers.
@@ -415,6 +424,7 @@ mod tests {
         );
         assert_eq!(hex(&encode(&Proposal { command: Bytes::from_static(b"xy") })), "01027879");
         assert_eq!(hex(&encode(&NewMember { node: 4, address: "a:1".into() })), "010403613a31");
+        assert_eq!(hex(&encode(&Learner { address: "a:1".into(), replica: 300 })), "0103613a31ac02");
         assert_eq!(hex(&encode(&77_u64)), "014d");
         let status = PeerStatus { node: 1, replica: 2, founders: vec![1, 2], leader: Some(2), ..PeerStatus::default() };
         assert_eq!(hex(&encode(&status)), "010102000201020001020000 0000".replace(' ', ""));
@@ -423,9 +433,11 @@ mod tests {
     #[test]
     fn methods_keep_their_numbers() {
         let numbers: Vec<u16> = Method::ALL.iter().map(|method| method.number()).collect();
-        assert_eq!(numbers, [0x101, 0x102, 0x103, 0x104, 0x105, 0x110, 0x111, 0x112, 0x113, 0x114]);
+        assert_eq!(numbers, [0x101, 0x102, 0x103, 0x104, 0x105, 0x112, 0x115, 0x116, 0x117, 0x118, 0x119]);
         assert!(Method::ALL.iter().all(|method| Method::of_number(method.number()) == Some(*method)));
-        assert_eq!(Method::of_number(0x106), None);
+        for unused in [0x106, 0x110, 0x111, 0x113, 0x114] {
+            assert_eq!(Method::of_number(unused), None);
+        }
     }
 
     #[test]

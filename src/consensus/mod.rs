@@ -5,8 +5,9 @@
 //! - `encoding`: the bytes in the log; `types`: what openraft is instantiated with.
 //! - `network` and `transfer`: how peers are reached; `service`: what they are answered; `message`: the bytes of both.
 //! - `core`: what a member has of Raft; `propose` and `read`: proposals and read indexes, wherever the leader is;
-//!   `barrier`: reads in rounds; `found` and `members`: how a cluster begins, grows and shrinks.
-//! - `trim`: keeps the log short; `admission`: how much is queued at most.
+//!   `barrier`: reads in rounds; `found` and `members`: how a cluster begins, grows and shrinks; `learn`: nodes that follow
+//!   without a vote.
+//! - `trim`: keeps the log short; `hold`: what it is kept for; `admission`: how much is queued at most.
 //!
 //! One box is a cluster of one voter: it elects itself at once, and does nothing while it is idle.
 //!
@@ -16,7 +17,9 @@
 //!   it, or behind it, and then follows; never with a gap between them.
 //! - A log that has lost what it once acknowledged is not written to, unless the catalog has it all, or the loss is
 //!   accepted ([`Options::accept_loss`]): until then the node only serves reads.
-//! - A member of several is a node and its log: one that lost the log is not heard, and does not speak, as what it was.
+//! - Only who has never had peers, or was left alone by them, is a sole voter; a log that lost its end knows that still.
+//! - A member of several is a node and its log: one that lost the log is not heard, and does not speak, as what it was. So
+//!   whatever is asked of a member is asked of its log.
 //! - A read that passed a barrier sees all that was acknowledged anywhere before; no clock has a part in that.
 //! - A node leads only in a term of its own election since it started: what it had sent before is never sent otherwise.
 
@@ -26,6 +29,8 @@ mod barrier;
 mod core;
 mod encoding;
 mod found;
+mod hold;
+mod learn;
 mod log_store;
 mod members;
 mod message;
@@ -46,11 +51,11 @@ mod tests;
 pub use applier::{ApplyStats, Fatal};
 pub use encoding::Undecodable;
 pub use found::Founding;
-pub use members::MembersError;
+pub use members::{MembersError, OnMember};
 pub use message::{PeerStatus, SERVICE};
 pub use network::Alone;
 pub use open::Options;
-pub use raft::{Raft, Status};
+pub use raft::{Raft, State, Status};
 use types::TypeConfig;
 
 use crate::{catalog, log};

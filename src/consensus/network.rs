@@ -3,6 +3,7 @@
 //! Invariants
 //! - A peer is addressed as (node, replica): whoever has lost its log and came back under its old id refuses.
 //! - A heartbeat is a call of its own, and never waits behind entries; a snapshot goes over the other connection.
+//! - While a snapshot is sent, the entries after it are held.
 //! - A pre-vote is asked of the peer itself: whoever is not reached grants nothing.
 
 use std::future::Future;
@@ -21,6 +22,7 @@ use openraft::{OptionalSend, Snapshot as RaftSnapshot};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::hold::{Hold, Holds};
 use super::message::{Addressed, Append, Appended, Ballot, Method, Transfer, Transferred, Voted, WireVote};
 use super::message::{decode, encode, status, vote, wire_vote};
 use super::state_machine::Snapshot;
@@ -54,6 +56,9 @@ pub(super) enum AskError {
     Status(u16, String),
     #[error("an undecodable reply")]
     Undecodable,
+    /// Nobody was asked.
+    #[error("it knows of no leader")]
+    NoLeader,
 }
 
 /// Asks a db node something small.
@@ -94,6 +99,7 @@ pub(super) struct Wire {
     pub(super) node: u64,
     /// Where snapshots are written before they are sent.
     pub(super) scratch: PathBuf,
+    pub(super) holds: Holds,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Wire {
@@ -103,6 +109,7 @@ impl RaftNetworkFactory<TypeConfig> for Wire {
         Link {
             caller: self.caller.clone(),
             scratch: self.scratch.clone(),
+            holds: self.holds.clone(),
             from: self.node,
             to: target,
             to_replica: member.replica,
@@ -114,6 +121,7 @@ impl RaftNetworkFactory<TypeConfig> for Wire {
 pub(super) struct Link {
     caller: Arc<dyn Caller>,
     scratch: PathBuf,
+    holds: Holds,
     from: u64,
     to: u64,
     to_replica: u64,
@@ -160,6 +168,7 @@ impl Link {
         &self,
         leader: Vote,
         snapshot: Snapshot,
+        hold: &Hold,
         patience: Duration,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let unsent = |error: std::io::Error| StreamingError::from(Unreachable::from_string(error));
@@ -168,6 +177,7 @@ impl Link {
             return Err(ReplicationClosed::new("the catalog is already of a later leader").into());
         }
         let (len_bytes, deadline) = (outgoing.len_bytes(), (patience + passage(outgoing.len_bytes())));
+        hold.set_until(Instant::now() + deadline);
         let body = Body { len_bytes, stream: outgoing.stream().await.map_err(unsent)? };
         let header = encode(&self.addressed(wire_vote(&leader)));
         let call = Call { method: Method::Snapshot.number(), header, body };
@@ -198,6 +208,9 @@ impl RaftNetworkV2<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        if rpc.entries.first().is_some_and(|entry| self.holds.is_cut(entry.log_id.index)) {
+            return Err(Unreachable::from_string("it lags too far behind: it gets a snapshot").into());
+        }
         let append = Append::from(&rpc);
         let extra = if rpc.entries.is_empty() { Duration::ZERO } else { APPEND_EXTRA + passage(append.len_bytes()) };
         let appended: Appended = self.ask(Method::Append, &self.addressed(append), option.soft_ttl() + extra).await?;
@@ -231,11 +244,17 @@ impl RaftNetworkV2<TypeConfig> for Link {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let sending = pin!(self.send_snapshot(leader, snapshot.snapshot, option.soft_ttl()));
-        match select(pin!(cancel), sending).await {
-            Either::Left((closed, _)) => Err(closed.into()),
-            Either::Right((sent, _)) => sent,
-        }
+        let covered = snapshot.meta.last_log_id.map_or(0, |last| last.index);
+        let hold = self.holds.after(covered, Instant::now() + option.soft_ttl());
+        let sent = {
+            let sending = pin!(self.send_snapshot(leader, snapshot.snapshot, &hold, option.soft_ttl()));
+            match select(pin!(cancel), sending).await {
+                Either::Left((closed, _)) => return Err(closed.into()),
+                Either::Right((sent, _)) => sent?,
+            }
+        };
+        hold.installed(Instant::now());
+        Ok(sent)
     }
 
     async fn transfer_leader(

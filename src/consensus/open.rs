@@ -1,5 +1,6 @@
 //! Opening a node: the catalog, then the log, then the two against each other.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use openraft::SnapshotPolicy;
 
 use super::Error;
 use super::applier::Fatal;
+use super::encoding::decode_membership;
 use super::found::Founding;
 use super::log_store::{LogStore, Reader};
+use super::members::OnMember;
 use super::trim::Limits;
 use super::types::{LogId, Vote, log_id};
 use crate::catalog::{self, Catalog};
@@ -29,6 +32,12 @@ pub struct Options {
     pub address: String,
     /// What becomes of an empty directory.
     pub founding: Founding,
+    /// The other db nodes that the configuration names. A node that has any does not found `Alone`: it may have been part
+    /// of what they are.
+    pub peers: BTreeSet<NodeId>,
+    /// Hears where every member is, of each membership that this node comes to know, the stored one included, and where
+    /// the nodes are that `founding` tells of. It must not block. An address is as of when its node was added.
+    pub on_member: OnMember,
     /// The source of what is random about it.
     pub env: Env,
     /// How often a leader is heard of by nodes that have nothing else to hear from it.
@@ -43,6 +52,11 @@ pub struct Options {
     pub log_keep_count: u64,
     /// Files after which the log is trimmed to what the catalog has not synced.
     pub log_max_files: u64,
+    /// Entries, and files, beyond which a peer that is slow is no longer sent old entries: it gets a snapshot instead. So
+    /// much may the log hold because of peers. No fewer entries than six times `log_keep_count`.
+    pub log_hold_count: u64,
+    /// See `log_hold_count`. A peer that is getting a snapshot is bounded by this one alone.
+    pub log_hold_max_files: u64,
     /// Take a log that has lost acknowledged entries as it is: what `s3d recover` does, once.
     pub accept_loss: bool,
     /// Commands that may be on their way at once, bytes; what comes beyond is refused. Each is held in memory about
@@ -62,6 +76,8 @@ impl Options {
             node,
             address: String::new(),
             founding: Founding::Alone,
+            peers: BTreeSet::new(),
+            on_member: Arc::new(|_, _| {}),
             env: Env::system(),
             heartbeat: Duration::from_millis(250),
             catalog: catalog::Options::default(),
@@ -69,6 +85,8 @@ impl Options {
             log_cache_len_bytes: 8 << 20,
             log_keep_count: 10_000,
             log_max_files: 4,
+            log_hold_count: 100_000,
+            log_hold_max_files: 16,
             accept_loss: false,
             queue_len_bytes: 32 << 20,
             timeout: Duration::from_secs(10),
@@ -77,7 +95,13 @@ impl Options {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { keep_count: self.log_keep_count, max_files: self.log_max_files }
+        Limits {
+            keep_count: self.log_keep_count,
+            max_files: self.log_max_files,
+            // A purge is put off for a moment by any peer.
+            hold_count: self.log_hold_count.max(self.log_keep_count.saturating_mul(6)),
+            hold_max_files: self.log_hold_max_files.max(self.log_max_files),
+        }
     }
 }
 
@@ -153,11 +177,22 @@ pub(super) struct Opened {
     pub(super) catalog: Catalog,
     pub(super) log: Log,
     pub(super) recovery: Recovery,
-    /// Whether the log may be written: it lost nothing, or nothing that counts.
-    pub(super) writable: bool,
+    /// Whether the log may be written.
+    pub(super) soundness: Soundness,
     /// Where snapshots are put while they are on their way.
     pub(super) scratch: PathBuf,
     pub(super) timing: Timing,
+}
+
+/// What a log is good for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Soundness {
+    /// It lost nothing, or nothing that counts.
+    Sound,
+    /// It lost something, and goes on regardless, as another one.
+    Renewed,
+    /// It lost something, and is not written to.
+    Lost,
 }
 
 /// Opens catalog and log. Blocking.
@@ -165,9 +200,9 @@ pub(super) fn open_files(options: &Options) -> Result<Opened, Error> {
     let scratch = options.dir.join("snapshots");
     empty_dir(&scratch)?;
     let mut catalog = Catalog::open(&options.dir.join("catalog"), options.catalog.clone())?;
-    let (log, recovery, writable) = open_log(options, &mut catalog)?;
+    let (log, recovery, soundness) = open_log(options, &mut catalog)?;
     let timing = Timing::new(options.heartbeat, slowest_sync(&scratch)?);
-    Ok(Opened { catalog, log, recovery, writable, scratch, timing })
+    Ok(Opened { catalog, log, recovery, soundness, scratch, timing })
 }
 
 fn empty_dir(dir: &Path) -> std::io::Result<()> {
@@ -177,26 +212,41 @@ fn empty_dir(dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)
 }
 
-/// Opens the log, and says whether it may be written. A loss is accepted where the catalog has applied all that is missing.
-fn open_log(options: &Options, catalog: &mut Catalog) -> Result<(Log, Recovery, bool), Error> {
+/// Opens the log, and says what it is good for. A loss is accepted where the catalog has applied all that is missing, and
+/// where others have everything: nothing was ever promised on the word of a learner.
+fn open_log(options: &Options, catalog: &mut Catalog) -> Result<(Log, Recovery, Soundness), Error> {
     let mut log_options = log::Options::new(options.dir.join("log"));
     log_options.file_len_bytes = options.log_file_len_bytes;
     log_options.cache_len_bytes = options.log_cache_len_bytes;
     log_options.accept_loss = options.accept_loss;
     let (log, recovery) = Log::open(log_options.clone())?;
-    if recovery.state == Health::Whole || options.accept_loss {
-        return Ok((log, recovery, true));
-    }
-    if !covers(catalog, &recovery.state) {
-        tracing::error!("the log has lost acknowledged entries ({:?}): serving reads only", recovery.state);
-        return Ok((log, recovery, false));
-    }
-    tracing::warn!("the log has lost its end, but the catalog has applied all of it: going on from there");
+    let soundness = match &recovery.state {
+        Health::Whole => return Ok((log, recovery, Soundness::Sound)),
+        _ if options.accept_loss => return Ok((log, recovery, Soundness::Renewed)),
+        state if covers(catalog, state) => {
+            tracing::warn!("the log has lost its end, but the catalog has applied all of it: going on from there");
+            Soundness::Sound
+        }
+        state if is_learner(options, catalog)? => {
+            tracing::warn!("the log of this learner has lost entries ({state:?}): taking them from the others");
+            Soundness::Renewed
+        }
+        state => {
+            tracing::error!("the log has lost acknowledged entries ({state:?}): serving reads only");
+            return Ok((log, recovery, Soundness::Lost));
+        }
+    };
     catalog.sync()?;
     log.close();
     log_options.accept_loss = true;
     let (log, recovery) = Log::open(log_options)?;
-    Ok((log, recovery, true))
+    Ok((log, recovery, soundness))
+}
+
+/// Whether this node is to be a learner, and its catalog does not know it as a voter.
+fn is_learner(options: &Options, catalog: &Catalog) -> Result<bool, Error> {
+    let stored = decode_membership(&catalog.applied().membership)?;
+    Ok(options.founding.is_learner() && stored.voter_ids().all(|voter| voter != options.node.0))
 }
 
 /// Whether the catalog has applied everything that the log once held.
@@ -226,21 +276,19 @@ pub(super) async fn check(log: &Log, reader: &Reader, applied: Option<LogId>) ->
 
 /// A log that was lost with its vote must not lead again in a term that the catalog has seen.
 pub(super) async fn raise_vote(store: &mut LogStore, applied: Option<LogId>) -> Result<(), Error> {
-    use openraft::storage::RaftLogStorage;
     let Some(applied) = applied else { return Ok(()) };
     if store.reader().mark().vote.is_none_or(|vote| vote.leader_id < applied.leader_id) {
-        store.save_vote(&Vote { leader_id: applied.leader_id, committed: false }).await?;
+        store.raise_vote(Vote { leader_id: applied.leader_id, committed: false }).await?;
     }
     Ok(())
 }
 
 /// Which log this is: it says so from its first opening on. One that lost something and goes on regardless is another
 /// one from then on: its peers do not take it for what it was.
-pub(super) async fn replica(store: &mut LogStore, options: &Options, recovery: &Recovery) -> Result<u64, Error> {
-    let is_damaged = options.accept_loss && recovery.state != Health::Whole;
+pub(super) async fn replica(store: &mut LogStore, options: &Options, soundness: Soundness) -> Result<u64, Error> {
     match store.reader().mark().replica {
         0 => {}
-        known if !is_damaged => return Ok(known),
+        known if soundness != Soundness::Renewed => return Ok(known),
         _ => {}
     }
     let fresh = options.env.random_u64().max(1);

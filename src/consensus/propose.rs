@@ -5,7 +5,8 @@
 //! - Once a try's fate is unknown, only a command whose outcome `apply` remembers is tried again, so that it is applied
 //!   at most once and answered with its first outcome. Any other is answered with `Unknown`.
 //! - After an unknown try nothing but an outcome is definite: that the session has ended since says nothing about it.
-//! - A forwarded command is proposed where it arrives or not at all: it is never forwarded twice.
+//! - A forwarded command is proposed where it arrives or not at all: it is never forwarded twice. It is meant for the log
+//!   of the leader, and not for what may have taken the place of that.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -128,7 +129,10 @@ impl Core {
         };
         let left = deadline.saturating_duration_since(Instant::now());
         let patience = if is_remembered { left.min(PATIENCE) } else { left };
-        let header = encode(&Proposal { command: command.0.clone() });
+        let Some(question) = self.addressed(leader, Proposal { command: command.0.clone() }) else {
+            return Tried::NotLed;
+        };
+        let header = encode(&question);
         let asking = pin!(ask_raw(&*self.caller, leader, Method::Propose, header, patience));
         if !is_remembered {
             return tried(asking.await);
@@ -148,7 +152,7 @@ fn tried(answer: Result<Bytes, AskError>) -> Tried {
         Err(AskError::Status(status::OVERLOADED, _)) => Tried::Never(LedgerError::Overloaded),
         Err(AskError::Status(status::UNKNOWN, why)) => Tried::Unknown(why),
         Err(AskError::Status(status::REFUSED, why)) => Tried::Never(LedgerError::Unavailable(why)),
-        // Stopped or stopping: it says that it did nothing, and another may lead soon.
+        // Stopped or stopping, or another log than the leader's: it says that it did nothing, and another may lead soon.
         Err(AskError::Status(..)) => Tried::NotLed,
         Err(error) => Tried::Unknown(error.to_string()),
     }

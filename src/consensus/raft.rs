@@ -15,18 +15,19 @@ use super::admission::Admission;
 use super::applier::{Applier, ApplyStats, Fatal};
 use super::barrier::Barrier;
 use super::core::Core;
-use super::found::found;
+use super::found::{Founding, found};
+use super::hold::Holds;
 use super::log_store::LogStore;
-use super::members::MembersError;
+use super::members::{self, MembersError};
 use super::message::PeerStatus;
 use super::network::Wire;
-use super::open::{Options, applied_id, check, open_files, raft_config, raise_vote, replica};
+use super::open::{Opened, Options, Soundness, applied_id, check, open_files, raft_config, raise_vote, replica};
 use super::propose::is_remembered;
 use super::read::Unconfirmed;
 use super::service::Desk;
 use super::state_machine::StateMachine;
 use super::types::{Command, Member, Membership};
-use super::{encoding, trim};
+use super::{encoding, learn, trim};
 use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
 use crate::ids::{LogIndex, NodeId};
 use crate::log::{self, Log};
@@ -45,6 +46,8 @@ pub(super) struct Inner {
     log: Log,
     applier: Applier,
     apply_thread: Mutex<Option<JoinHandle<()>>>,
+    /// As the log's mark said at the start.
+    had_peers: bool,
     /// Or why this node only serves reads, if these.
     active: Result<Active, &'static str>,
 }
@@ -56,12 +59,49 @@ pub(super) struct Active {
     barrier: Barrier,
     /// Rounds of this node as the leader, for others.
     pub(super) leading: Barrier,
-    /// One change of the members at a time.
-    changing: tokio::sync::Mutex<()>,
 }
 
 const LOST: &str = "the log has lost acknowledged entries; run `s3d recover` to accept the loss";
 const STRANGER: &str = "the cluster knows this node by a log that it has lost; it can only come back under a new id";
+
+/// What part a node has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// It orders what is proposed.
+    Leader,
+    /// It votes, and follows a leader or waits for one.
+    Follower,
+    /// It votes, and asks to lead.
+    Candidate,
+    /// It follows without a vote; so does a node that waits to be added.
+    Learner,
+    /// It takes no part: it only serves reads, or has stopped.
+    Apart,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Leader => "leader",
+            State::Follower => "follower",
+            State::Candidate => "candidate",
+            State::Learner => "learner",
+            State::Apart => "apart",
+        })
+    }
+}
+
+impl From<openraft::ServerState> for State {
+    fn from(state: openraft::ServerState) -> State {
+        match state {
+            openraft::ServerState::Leader => State::Leader,
+            openraft::ServerState::Follower => State::Follower,
+            openraft::ServerState::Candidate => State::Candidate,
+            openraft::ServerState::Learner => State::Learner,
+            openraft::ServerState::Shutdown => State::Apart,
+        }
+    }
+}
 
 /// How a node stands.
 #[derive(Clone, Debug)]
@@ -70,6 +110,8 @@ pub struct Status {
     pub node: NodeId,
     /// Whether it only serves reads, because its log has lost acknowledged entries.
     pub read_only: bool,
+    /// What part it has.
+    pub state: State,
     /// Raft's term.
     pub term: u64,
     /// Who leads, as far as this node knows.
@@ -105,18 +147,22 @@ impl Raft {
         let for_files = options.clone();
         let opened = tokio::task::spawn_blocking(move || open_files(&for_files));
         let opened = opened.await.map_err(std::io::Error::other)??;
-        let (applier, apply_thread) = Applier::spawn(opened.catalog, options.fatal.clone())?;
+        members::tell(&options.on_member, options.founding.addresses().map(|(node, address)| (node.0, address)));
+        let Opened { catalog, log, recovery, soundness, scratch, timing } = opened;
+        let (applier, apply_thread) = Applier::spawn(catalog, options.fatal.clone())?;
         let mut inner = Inner {
             node: options.node,
             founders: options.founding.nodes(),
-            log: opened.log.clone(),
+            log,
             applier,
             apply_thread: Mutex::new(Some(apply_thread)),
+            had_peers: encoding::decode_mark(&recovery.mark)?.has_peers,
             active: Err(LOST),
         };
-        if opened.writable {
-            let (recovery, scratch, timing) = (opened.recovery, opened.scratch, opened.timing);
-            inner.active = activate(&options, &inner, Ground { recovery, scratch, timing }, caller).await?;
+        members::tell(&options.on_member, members::addresses(&inner.stored_membership()));
+        if soundness != Soundness::Lost {
+            let ground = Ground { recovery, soundness, scratch, timing };
+            inner.active = activate(&options, &inner, ground, caller).await?;
         }
         Ok(Raft { inner: Arc::new(inner) })
     }
@@ -133,7 +179,7 @@ impl Raft {
     /// See [`MembersError`]; it may be repeated after any of them.
     pub async fn add_db(&self, node: NodeId, address: &str) -> Result<(), MembersError> {
         let active = self.inner.active().map_err(|why| MembersError::Refused(why.into()))?;
-        active.core.add_db(active, node.0, address).await
+        active.core.add_db(node.0, address).await
     }
 
     /// Takes `node` out of the cluster. Done before: nothing happens.
@@ -142,7 +188,7 @@ impl Raft {
     /// See [`MembersError`]; it may be repeated after any of them. `Refused`: the voters that remain could not go on.
     pub async fn remove_db(&self, node: NodeId) -> Result<(), MembersError> {
         let active = self.inner.active().map_err(|why| MembersError::Refused(why.into()))?;
-        active.core.remove_db(active, node.0).await
+        active.core.remove_db(node.0).await
     }
 
     /// How the node stands now.
@@ -152,6 +198,7 @@ impl Raft {
         let mut status = Status {
             node: inner.node,
             read_only: inner.active.is_err(),
+            state: State::Apart,
             term: applied.position.map_or(0, |position| position.term),
             leader: None,
             last_index: inner.log.next_index().checked_sub(1),
@@ -203,6 +250,7 @@ impl Raft {
 /// What opening has found beside the files.
 struct Ground {
     recovery: log::Recovery,
+    soundness: Soundness,
     scratch: std::path::PathBuf,
     timing: super::open::Timing,
 }
@@ -210,19 +258,21 @@ struct Ground {
 async fn activate(
     options: &Options,
     inner: &Inner,
-    Ground { recovery, scratch, timing }: Ground,
+    Ground { recovery, soundness, scratch, timing }: Ground,
     caller: Arc<dyn Caller>,
 ) -> Result<Result<Active, &'static str>, Error> {
     let refused = |error: &dyn std::fmt::Display| Error::Raft(error.to_string());
-    let mut store = LogStore::open(inner.log.clone(), &recovery.mark, Some(inner.applier.clone())).await?;
+    let mut store =
+        LogStore::open(options.node.0, inner.log.clone(), &recovery.mark, Some(inner.applier.clone())).await?;
     let applied = applied_id(&inner.applier.applied());
     check(&inner.log, store.reader(), applied).await?;
     raise_vote(&mut store, applied).await?;
-    let member = Member { address: options.address.clone(), replica: replica(&mut store, options, &recovery).await? };
+    let member = Member { address: options.address.clone(), replica: replica(&mut store, options, soundness).await? };
     let machine = StateMachine::new(inner.applier.clone(), Some(store.durable()), scratch.clone());
     let config = Arc::new(raft_config(&timing).validate().map_err(|error| refused(&error))?);
     let node = options.node.0;
-    let wire = Wire { caller: caller.clone(), node, scratch: scratch.clone() };
+    let holds = Holds::default();
+    let wire = Wire { caller: caller.clone(), node, scratch: scratch.clone(), holds: holds.clone() };
     let opened = openraft::Raft::new(node, config, wire, store, machine).await;
     let core = Core {
         raft: opened.map_err(|error| refused(&error))?,
@@ -231,14 +281,18 @@ async fn activate(
         caller,
         node,
         member,
+        had_peers: inner.had_peers,
         timeout: options.timeout,
         silence: timing.election.end,
         scratch,
+        holds,
+        on_member: options.on_member.clone(),
+        changing: Arc::default(),
         alone: Arc::new(AtomicBool::new(false)),
     };
     // Once the core answers anything, its metrics say what it has read.
     core.raft.is_initialized().await.map_err(|error| refused(&error))?;
-    if core.is_stranger() {
+    if core.is_stranger(options.founding.is_learner()) {
         // It fails only for a core that has stopped already.
         let _ = core.raft.shutdown().await;
         return Ok(Err(STRANGER));
@@ -271,10 +325,14 @@ async fn start(
     inner: &Inner,
 ) -> Result<Active, Box<dyn std::error::Error + Send + Sync>> {
     core.begin().await?;
-    found(&core, &options.founding).await?;
+    found(&core, options).await?;
     tokio::spawn(core.clone().tick());
+    tokio::spawn(core.clone().tell_members());
     tokio::spawn(trim::run(core.clone(), inner.log.clone(), options.limits()));
     watch(&core, options.fatal.clone());
+    if let Founding::Learn(told) = &options.founding {
+        tokio::spawn(learn::keep_place(core.clone(), told.keys().map(|voter| voter.0).collect()));
+    }
     let (anywhere, here) = (core.clone(), core.clone());
     let barrier = Barrier::spawn(move || {
         let core = anywhere.clone();
@@ -287,19 +345,7 @@ async fn start(
             confirmed.unwrap_or_else(|_| Err(Unconfirmed::Later("no quorum in time".into())))
         }
     });
-    Ok(Active { core, barrier, leading, changing: tokio::sync::Mutex::default() })
-}
-
-impl Active {
-    pub(super) async fn add_db_here(&self, node: u64, address: &str) -> Result<(), MembersError> {
-        let _turn = self.changing.lock().await;
-        self.core.add_db_here(node, address).await
-    }
-
-    pub(super) async fn remove_db_here(&self, node: u64) -> Result<(), MembersError> {
-        let _turn = self.changing.lock().await;
-        self.core.remove_db_here(node).await
-    }
+    Ok(Active { core, barrier, leading })
 }
 
 impl Inner {
@@ -313,6 +359,12 @@ impl Inner {
         // A thread that panicked has called the fatal hook.
         let _ = thread.map(JoinHandle::join);
         self.log.close();
+    }
+
+    /// Whether no other node votes, for all that is left of catalog and log. A catalog may be of before there were others,
+    /// but then the log knows.
+    fn is_alone(&self) -> bool {
+        self.stored_membership().voter_ids().eq([self.node.0]) && !self.had_peers
     }
 
     fn stored_membership(&self) -> Membership {
@@ -356,7 +408,7 @@ impl Inner {
         let active = match self.active() {
             Ok(active) => active,
             // Nobody else can have acknowledged anything that a sole voter has not.
-            Err(_) if self.stored_membership().voter_ids().all(|voter| voter == self.node.0) => {
+            Err(_) if self.is_alone() => {
                 return Ok(LogIndex(self.applier.position().map_or(0, |position| position.index)));
             }
             Err(why) => return Err(LedgerError::Unavailable(why.into())),
@@ -390,10 +442,19 @@ impl Ledger for Raft {
 }
 
 impl Status {
+    /// Where the leader is; None: there is none, or it has no address.
+    pub fn leader_address(&self) -> Option<&str> {
+        self.leader
+            .and_then(|leader| self.members.get(&leader))
+            .map(String::as_str)
+            .filter(|address| !address.is_empty())
+    }
+
     fn add_metrics(&mut self, core: &Core) {
         self.queued_bytes = core.admission.taken_bytes();
         let metrics = core.raft.metrics();
         let metrics = metrics.borrow_watched();
+        self.state = metrics.state.into();
         self.term = metrics.current_term;
         self.leader = metrics.current_leader.map(NodeId);
         self.committed_index = metrics.local_committed.map(|id| id.index);

@@ -3,7 +3,8 @@
 //!
 //! Invariants
 //! - The index is the leader's, taken before a quorum confirms that it still leads: no clock decides.
-//! - A leader confirms for others only as itself: a question is never forwarded twice.
+//! - A leader confirms for others only as itself, and with the log that they know it by: a question is never forwarded
+//!   twice.
 
 use std::pin::pin;
 
@@ -73,7 +74,8 @@ impl Core {
 
     async fn confirm_there(&self, leader: u64, deadline: Instant) -> Result<u64, Unconfirmed> {
         let patience = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);
-        let asking = pin!(ask(&*self.caller, leader, (Method::ReadIndex, &()), patience));
+        let question = self.addressed(leader, ()).ok_or(Unconfirmed::Later(format!("node {leader} is no member")))?;
+        let asking = pin!(ask(&*self.caller, leader, (Method::ReadIndex, &question), patience));
         match select(asking, pin!(self.leader_changes(leader))).await {
             Either::Left((Ok(index), _)) => Ok(index),
             Either::Left((Err(error), _)) => Err(Unconfirmed::Later(error.to_string())),

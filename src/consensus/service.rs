@@ -2,7 +2,8 @@
 //! every node of the cluster.
 //!
 //! Invariants
-//! - A message of Raft's is heard only from the db node that it says it is from, and only by the log it is meant for.
+//! - A message of Raft's is heard only from the db node that it says it is from.
+//! - Whatever is asked is answered only by the log it is meant for, but for how a node stands.
 //! - Bytes that are no command are never proposed: every member would stop at them.
 //! - Who stops listening changes nothing that has begun: a proposal stays with Raft, an installation runs to its end.
 
@@ -20,14 +21,14 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::encoding::Undecodable;
 use super::members::MembersError;
-use super::message::{Addressed, Append, Appended, Ballot, Method, NewMember, Proposal, Transfer, Transferred, Voted};
-use super::message::{WireVote, decode, encode, status, vote, wire_vote};
+use super::message::{Addressed, Append, Appended, Ballot, Learner, Method, NewMember, Proposal};
+use super::message::{Transfer, Transferred, Voted, WireVote, decode, encode, status, vote, wire_vote};
 use super::propose::{COMMAND_MAX_LEN, Tried, is_remembered};
 use super::raft::{Active, Inner};
 use super::read::Unconfirmed;
 use super::state_machine::Snapshot;
 use super::transfer::Incoming;
-use super::types::{Command, TypeConfig};
+use super::types::{Command, Member, TypeConfig};
 use crate::catalog::{Envelope, LedgerError};
 use crate::ids::NodeId;
 use crate::transport::{Body, Call, Peer, Reply, Role, Service};
@@ -101,14 +102,16 @@ impl Desk {
         let core = &active.core;
         let leader = vote(heard::<WireVote>(core, from, &call.header)?);
         let turn = self.receiving.clone().lock_owned().await;
-        let incoming = Incoming::receive(call.body, &core.scratch, &leader).await.map_err(|error| {
+        let incoming = Incoming::receive(call.body, &core.scratch, &core.applier, &leader).await.map_err(|error| {
             tracing::warn!(%error, "a snapshot was not received");
             unavailable(error)
         })?;
-        let raft = core.raft.clone();
+        let (raft, applier) = (core.raft.clone(), core.applier.clone());
         let installing = tokio::spawn(async move {
             let snapshot = RaftSnapshot { meta: incoming.meta, snapshot: Snapshot::File(incoming.file) };
             let installed = raft.install_full_snapshot(leader, snapshot).await;
+            // Raft may have had no use for it. It fails only for a catalog that has stopped.
+            let _ = applier.discard().await;
             drop(turn);
             installed
         });
@@ -119,12 +122,23 @@ impl Desk {
 
 /// A message of Raft's, from whom it says it is from and to this very log.
 fn heard<T: DeserializeOwned>(core: &Core, from: &[Peer], header: &[u8]) -> Result<T, Denied> {
-    let Addressed { from: sender, to, to_replica, message } = decode(header)?;
-    if !from.contains(&Peer { role: Role::Db, id: NodeId(sender) }) {
-        return Err(Denied(status::REFUSED, format!("this is not db {sender}")));
+    heard_from(core, from, header).map(|(_, message)| message)
+}
+
+/// Its sender too.
+fn heard_from<T: DeserializeOwned>(core: &Core, from: &[Peer], header: &[u8]) -> Result<(u64, T), Denied> {
+    let (sender, message) = meant(core, header)?;
+    match from.contains(&Peer { role: Role::Db, id: NodeId(sender) }) {
+        true => Ok((sender, message)),
+        false => Err(Denied(status::REFUSED, format!("this is not db {sender}"))),
     }
+}
+
+/// A message to this very log, and whom it says it is from.
+fn meant<T: DeserializeOwned>(core: &Core, header: &[u8]) -> Result<(u64, T), Denied> {
+    let Addressed { from, to, to_replica, message } = decode(header)?;
     match (to, to_replica) == (core.node, core.member.replica) {
-        true => Ok(message),
+        true => Ok((from, message)),
         false => Err(Denied(status::STRANGER, format!("db {} has another log than the one that was meant", core.node))),
     }
 }
@@ -150,10 +164,14 @@ async fn for_db_nodes(active: &Active, method: Method, from: &[Peer], header: &[
             said(raft.handle_transfer_leader(transfer.into()).await.map(|done| Transferred::from(&done)))
         }
         Method::AddDb => {
-            let NewMember { node, address } = decode(header)?;
-            members(active, active.add_db_here(node, &address).await)
+            let NewMember { node, address } = heard(core, from, header)?;
+            members(core, core.add_db_here(node, &address).await)
         }
-        Method::RemoveDb => members(active, active.remove_db_here(decode(header)?).await),
+        Method::RemoveDb => members(core, core.remove_db_here(heard(core, from, header)?).await),
+        Method::Learn => {
+            let (node, Learner { address, replica }) = heard_from(core, from, header)?;
+            members(core, core.learn_here(node, Member { address, replica }).await)
+        }
         other => Err(Denied(status::REFUSED, format!("{other:?} is not answered here"))),
     }
 }
@@ -161,7 +179,7 @@ async fn for_db_nodes(active: &Active, method: Method, from: &[Peer], header: &[
 async fn for_all(active: &Active, method: Method, header: &[u8]) -> Answer {
     match method {
         Method::Propose => propose(&active.core, header).await,
-        Method::ReadIndex => match active.leading.pass().await {
+        Method::ReadIndex => match meant(&active.core, header).map(|(_, ())| active.leading.pass())?.await {
             Ok(index) => Ok(encode(&index)),
             Err(Unconfirmed::Later(why)) => Err(Denied(status::NOT_LEADER, why)),
             Err(Unconfirmed::Stopped(why)) => Err(unavailable(why)),
@@ -171,7 +189,7 @@ async fn for_all(active: &Active, method: Method, header: &[u8]) -> Answer {
 }
 
 async fn propose(core: &Core, header: &[u8]) -> Answer {
-    let Proposal { command } = decode(header)?;
+    let (_, Proposal { command }) = meant(core, header)?;
     // What is longer could not be sent on to any follower.
     if command.len() > COMMAND_MAX_LEN {
         return Err(Denied(status::REFUSED, format!("a command of {} bytes is too long", command.len())));
@@ -190,10 +208,10 @@ fn said<T: Serialize, E: ToString>(answer: Result<T, E>) -> Answer {
     answer.map(|answer| encode(&answer)).map_err(unavailable)
 }
 
-fn members(active: &Active, changed: Result<(), MembersError>) -> Answer {
+fn members(core: &Core, changed: Result<(), MembersError>) -> Answer {
     changed.map(|()| encode(&())).map_err(|error| match error {
         MembersError::Refused(why) => Denied(status::REFUSED, why),
-        MembersError::Unavailable(why) => Denied(status::UNAVAILABLE, format!("db {}: {why}", active.core.node)),
+        MembersError::Unavailable(why) => Denied(status::UNAVAILABLE, format!("db {}: {why}", core.node)),
         MembersError::Unknown(why) => Denied(status::UNKNOWN, why),
     })
 }

@@ -2,8 +2,8 @@
 //! them.
 //!
 //! Invariants
-//! - What is received is installed only if it came whole, its digest is right, and this program knows its format: a
-//!   catalog that cannot be installed would end the process.
+//! - What is received is installed only if it came whole, its digest is right, this program knows its format, and it was
+//!   copied into its place: a catalog that cannot be installed would end the process. Until then its sender is told.
 //! - What a snapshot covers is read from the snapshot itself.
 //! - A few pieces are in memory at a time, on either side. A file in scratch goes with the value that stands for it.
 
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::applier::Applier;
 use super::state_machine::{Snapshot, meta_of};
 use super::types::{SnapshotMeta, Vote};
 use crate::catalog;
@@ -100,11 +101,11 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Receives what `leader` sends.
+    /// Receives what `leader` sends, and prepares it.
     ///
     /// # Errors
-    /// It broke off, is damaged, of an unknown format, or not `leader`'s to send; or the disk.
-    pub(super) async fn receive(body: Body, scratch: &Path, leader: &Vote) -> io::Result<Incoming> {
+    /// It broke off, is damaged, of an unknown format, or not `leader`'s to send; or the disk, which may be full.
+    pub(super) async fn receive(body: Body, scratch: &Path, applier: &Applier, leader: &Vote) -> io::Result<Incoming> {
         let file = Scratch::new(scratch, "received");
         write_body(body, file.path()).await?;
         let verify = move || {
@@ -112,10 +113,11 @@ impl Incoming {
             Ok::<_, io::Error>(Incoming { meta: meta_of(&applied)?, file: Arc::new(file) })
         };
         let incoming = tokio::task::spawn_blocking(verify).await.map_err(io::Error::other)??;
-        match incoming.meta.last_log_id.is_some() && covers_no_later(&incoming.meta, leader) {
-            true => Ok(incoming),
-            false => Err(io::Error::other("the snapshot is not of its sender's term")),
+        if incoming.meta.last_log_id.is_none() || !covers_no_later(&incoming.meta, leader) {
+            return Err(io::Error::other("the snapshot is not of its sender's term"));
         }
+        applier.prepare(incoming.file.clone()).await?;
+        Ok(incoming)
     }
 }
 

@@ -79,6 +79,11 @@ pub(super) struct Member {
     pub(super) replica: u64,
 }
 
+/// Whether others than `node` vote.
+pub(super) fn has_peers(membership: &Membership, node: u64) -> bool {
+    membership.voter_ids().any(|voter| voter != node)
+}
+
 pub(super) fn log_id(position: Position) -> LogId {
     LogId { leader_id: LeaderId { term: position.term, node_id: position.leader }, index: position.index }
 }

@@ -25,7 +25,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, TransactionBehavior};
 use crate::env::Timestamp;
 use crate::ids::{Ino, LogIndex, Seq, SessionId};
 
-use super::store::{Options, Readers, Store};
+use super::store::{Options, Prepared, Readers, Store};
 use super::{Applied, Command, Entry, Envelope, Error, Outcome, Position, Refusal};
 use state::{Cache, State};
 
@@ -137,8 +137,34 @@ impl Catalog {
     /// `Inconsistent`, `Format`: not a whole snapshot, or of a later format; the old state stays in force.
     /// `Sqlite`, `Io`: the disk; final.
     pub fn install(&mut self, file: &Path) -> Result<(), Error> {
+        let prepared = self.prepare(file)?;
+        self.switch(prepared)
+    }
+
+    /// Copies the snapshot in `file` beside the current state, and verifies it; `file` stays. What was prepared before is
+    /// gone. It needs as much room as the snapshot.
+    ///
+    /// # Errors
+    /// As of [`Catalog::install`]; after any of them the old state goes on, and nothing is left of the new one.
+    pub fn prepare(&self, file: &Path) -> Result<Prepared, Error> {
         self.check_usable()?;
-        let prepared = self.store.prepare(file)?;
+        self.store.prepare(file)
+    }
+
+    /// Gives back the room of what is not to be installed after all.
+    ///
+    /// # Errors
+    /// `Io`: the disk.
+    pub fn discard(&self, _prepared: Prepared) -> Result<(), Error> {
+        self.store.remove_leftovers()
+    }
+
+    /// Replaces the whole state by the one that was prepared last.
+    ///
+    /// # Errors
+    /// `Sqlite`, `Io`: the disk; final.
+    pub fn switch(&mut self, prepared: Prepared) -> Result<(), Error> {
+        self.check_usable()?;
         self.failed = true;
         self.store.switch(prepared)?;
         (self.state, self.applied) = State::load(self.store.connection())?;

@@ -74,7 +74,8 @@ pub(super) struct Store {
 }
 
 /// A state that was received whole and is not current yet.
-pub(super) struct Prepared {
+#[derive(Debug)]
+pub struct Prepared {
     number: u64,
 }
 
@@ -139,11 +140,21 @@ impl Store {
     /// Receives and verifies a snapshot, beside the current state.
     pub(super) fn prepare(&self, file: &Path) -> Result<Prepared, Error> {
         let number = self.number + 1;
-        make_state(&self.dir, number, |database| {
+        let made = make_state(&self.dir, number, |database| {
             snapshot::receive(file, database)?;
             check_format(&Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
-        })?;
+        });
+        if let Err(error) = made {
+            // On a full disk every byte counts; what cannot be removed now is tried again.
+            let _ = self.remove_leftovers();
+            return Err(error);
+        }
         Ok(Prepared { number })
+    }
+
+    /// Removes every state but the current one.
+    pub(super) fn remove_leftovers(&self) -> Result<(), Error> {
+        current::remove_leftovers(&self.dir, self.number)
     }
 
     /// Makes a prepared state the current one.

@@ -1,6 +1,7 @@
 //! Nodes that are behind: by entries, by a snapshot, by one that breaks off. And how clusters grow and shrink.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::super::message::Method;
@@ -13,7 +14,7 @@ fn snapshots(cluster: &Cluster) -> u64 {
 }
 
 /// Puts until the leader's log no longer starts where it did.
-async fn put_until_trimmed(raft: &Raft, gateway: &mut Gateway, prefix: &str) -> Vec<String> {
+pub(super) async fn put_until_trimmed(raft: &Raft, gateway: &mut Gateway, prefix: &str) -> Vec<String> {
     let first_index = raft.status().first_index;
     let mut written = Vec::new();
     while raft.status().first_index < first_index.max(1) + 50 {
@@ -69,6 +70,86 @@ async fn a_node_that_dies_while_it_gets_a_snapshot_gets_another() {
     }
     cluster.start(behind).await;
     assert_there(&cluster.raft(behind), gateway.bucket, &written).await;
+}
+
+/// Puts until it is told to stop. Returns how many.
+fn keep_putting(raft: &Raft, mut gateway: Gateway) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u64>) {
+    const AT_ONCE: usize = 20;
+    let (raft, stop) = (raft.clone(), Arc::new(AtomicBool::new(false)));
+    let is_stopped = stop.clone();
+    let putting = tokio::spawn(async move {
+        let mut count = 0;
+        while !is_stopped.load(Ordering::Relaxed) {
+            let puts: Vec<_> = (0..AT_ONCE).map(|nth| gateway.put(&format!("put-{}", count + nth as u64))).collect();
+            let outcomes = futures::future::join_all(puts.into_iter().map(|put| raft.propose(put))).await;
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            count += AT_ONCE as u64;
+        }
+        count
+    });
+    (stop, putting)
+}
+
+/// Each call with entries takes longer than it takes to write more of them than peers may hold back.
+#[tokio::test]
+async fn a_slow_follower_does_not_hold_back_the_log_but_gets_a_snapshot() {
+    let mut cluster = Cluster::of(3, 10);
+    cluster.set_log_hold_count(60);
+    cluster.start_all().await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    let gateway = Gateway::new(&raft, "bucket", 60_000).await;
+    let bucket = gateway.bucket;
+    let slow = cluster.others(leader)[0];
+    cluster.net.slow(slow, Method::Append.number(), Duration::from_millis(600));
+    let (stop, putting) = keep_putting(&raft, gateway);
+    until(|| (snapshots(&cluster) > 0).then_some(())).await;
+    stop.store(true, Ordering::Relaxed);
+    let count = putting.await.unwrap();
+    cluster.net.slow(slow, Method::Append.number(), Duration::ZERO);
+    assert_eq!(counts(&cluster.raft(slow), bucket).await, (count, 0));
+}
+
+/// While it is sent, more is written than the log keeps otherwise.
+#[tokio::test]
+async fn what_follows_a_snapshot_is_kept_until_it_is_installed() {
+    let mut cluster = Cluster::of(3, 10);
+    cluster.start_all().await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    let mut gateway = Gateway::new(&raft, "bucket", 60_000).await;
+    let behind = cluster.others(leader)[0];
+    cluster.kill_and_close(behind).await;
+    put_until_trimmed(&raft, &mut gateway, "before").await;
+    cluster.net.slow(behind, Method::Snapshot.number(), Duration::from_millis(1_500));
+    let (stop, putting) = keep_putting(&raft, gateway);
+    cluster.start(behind).await;
+    // It follows entry by entry, while everything goes on.
+    until(|| (cluster.raft(behind).status().apply.entries > 200).then_some(())).await;
+    stop.store(true, Ordering::Relaxed);
+    putting.await.unwrap();
+    cluster.settled(&[leader, behind]).await;
+}
+
+/// As on a full disk: the snapshot arrives, and there is no place for what is in it.
+#[tokio::test]
+async fn a_snapshot_that_finds_no_place_is_sent_again() {
+    let mut cluster = Cluster::of(3, 10);
+    cluster.start_all().await;
+    let leader = cluster.leader().await;
+    let raft = cluster.raft(leader);
+    let mut gateway = Gateway::new(&raft, "bucket", 10_000).await;
+    let behind = cluster.others(leader)[0];
+    cluster.kill_and_close(behind).await;
+    let written = put_until_trimmed(&raft, &mut gateway, "a").await;
+    let obstacle = cluster.dir(behind).join("catalog").join("new-2");
+    fs::write(&obstacle, b"").unwrap();
+    cluster.start(behind).await;
+    let before = snapshots(&cluster);
+    until(|| (snapshots(&cluster) > before + 2).then_some(())).await;
+    fs::remove_file(&obstacle).unwrap();
+    assert_there(&cluster.raft(behind), gateway.bucket, &written).await;
+    assert!(!obstacle.exists());
 }
 
 #[tokio::test]
@@ -161,6 +242,51 @@ async fn a_voter_that_lost_its_disk_neither_votes_nor_founds_under_its_old_id() 
     cluster.kill(3);
     assert!(matches!(insist(&[cluster.raft(4)], &gateway.put("with four")).await, Outcome::Written(_)));
     assert_eq!(counts(&cluster.raft(4), gateway.bucket).await, (7, 0));
+}
+
+/// The leader, wiped, founds a cluster of its own under its old id, while a follower still takes it for the leader.
+#[tokio::test]
+async fn a_node_that_founded_anew_does_not_answer_for_the_old_cluster() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let mut gateway = Gateway::new(&cluster.raft(leader), "bucket", 100).await;
+    put_all(&cluster.raft(leader), &mut gateway, &keys("k", 5)).await;
+    cluster.settled(&[1, 2, 3]).await;
+    let [follower, other] = cluster.others(leader)[..] else { panic!("there are three") };
+    cluster.kill_and_close(other).await;
+    cluster.kill_and_close(leader).await;
+    fs::remove_dir_all(cluster.dir(leader)).unwrap();
+    cluster.set_founding(leader, Founding::Alone);
+    cluster.start(leader).await;
+    cluster.raft(leader).barrier().await.unwrap();
+    let raft = cluster.raft(follower);
+    let opened = envelope(SessionId(0), 0, Command::OpenSession { gateway: "follower".into() });
+    let (proposed, read) = tokio::join!(
+        tokio::time::timeout(ELECTION * 3, raft.propose(opened)),
+        tokio::time::timeout(ELECTION * 3, raft.barrier())
+    );
+    assert!(!matches!(proposed, Ok(Ok(_))), "it was acknowledged by another cluster: {proposed:?}");
+    assert!(!matches!(read, Ok(Ok(_))), "it was confirmed by another cluster: {read:?}");
+    assert!(raft.add_db(NodeId(leader), &address(leader)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_with_peers_founds_alone_only_if_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { peers: [NodeId(2)].into(), ..options(dir.path()) };
+    let refused = Raft::open(options(), Arc::new(Alone)).await;
+    assert!(matches!(refused, Err(Error::Raft(why)) if why.contains("peers to ask")));
+    closed(dir.path()).await;
+    let list = Founding::Together([(NodeId(1), String::new())].into());
+    let raft = Raft::open(Options { founding: list, ..options() }, Arc::new(Alone)).await.unwrap();
+    raft.barrier().await.unwrap();
+    raft.shutdown().await;
+    drop(raft);
+    closed(dir.path()).await;
+    // What is there already is opened, whatever it says.
+    let raft = Raft::open(options(), Arc::new(Alone)).await.unwrap();
+    raft.barrier().await.unwrap();
+    raft.shutdown().await;
 }
 
 #[tokio::test]

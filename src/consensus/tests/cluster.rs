@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(super) const ELECTION: Duration = Duration::from_millis(12 * 80);
 /// How long anything may take on a busy machine.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
+type Heard = Arc<Mutex<BTreeMap<u64, BTreeMap<u64, String>>>>;
+
 struct Running {
     raft: Raft,
     runtime: Runtime,
@@ -31,7 +34,10 @@ pub(super) struct Cluster {
     dir: tempfile::TempDir,
     founding: BTreeMap<u64, Founding>,
     log_keep_count: u64,
+    log_hold_count: u64,
     running: BTreeMap<u64, Running>,
+    /// Where each node has heard that the others are.
+    heard: Heard,
     /// What killed nodes may still be doing to their catalogs.
     dying: BTreeMap<u64, JoinHandle<()>>,
 }
@@ -59,7 +65,9 @@ impl Cluster {
             dir: tempdir(),
             founding,
             log_keep_count,
+            log_hold_count: u64::MAX,
             running: BTreeMap::new(),
+            heard: Heard::default(),
             dying: BTreeMap::new(),
         }
     }
@@ -78,6 +86,11 @@ impl Cluster {
         }
     }
 
+    /// How many entries peers may hold back, of nodes that start from now on.
+    pub(super) fn set_log_hold_count(&mut self, count: u64) {
+        self.log_hold_count = count;
+    }
+
     /// What `node` is to do with an empty directory.
     pub(super) fn set_founding(&mut self, node: u64, founding: Founding) {
         self.founding.insert(node, founding);
@@ -87,16 +100,31 @@ impl Cluster {
         self.dir.path().join(node.to_string())
     }
 
-    fn options(&self, node: u64) -> Options {
+    pub(super) fn options(&self, node: u64) -> Options {
         Options {
             node: NodeId(node),
             address: address(node),
             founding: self.founding.get(&node).cloned().unwrap_or(Founding::Join),
+            on_member: self.listener(node),
             heartbeat: HEARTBEAT,
             timeout: Duration::from_secs(20),
             log_keep_count: self.log_keep_count,
+            log_hold_count: self.log_hold_count,
             ..options(&self.dir(node))
         }
+    }
+
+    fn listener(&self, node: u64) -> super::super::OnMember {
+        let heard = self.heard.clone();
+        Arc::new(move |member, address| {
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.entry(node).or_default().insert(member.0, address.to_owned());
+        })
+    }
+
+    /// Where `node` has heard that the others are.
+    pub(super) fn heard(&self, node: u64) -> BTreeMap<u64, String> {
+        self.heard.lock().unwrap().get(&node).cloned().unwrap_or_default()
     }
 
     pub(super) async fn start(&mut self, node: u64) {

@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 //! Tests of a node on real directories, and what they share.
 
+mod alone;
 mod bench;
 mod catching_up;
 mod cluster;
 mod crash;
+mod learning;
 mod node;
 mod restart;
 mod service;

@@ -175,7 +175,7 @@ async fn a_foreign_log_is_refused() {
 }
 
 /// Overwrites what was written last in the newest log file, as a lost sector would. The witness stays.
-fn cut_log(dir: &Path) {
+pub(super) fn cut_log(dir: &Path) {
     let mut files: Vec<_> = fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "log"));
     let newest = files.iter().max().unwrap();

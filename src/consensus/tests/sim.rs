@@ -13,6 +13,9 @@ use tokio::task::JoinHandle;
 use crate::ids::NodeId;
 use crate::transport::{Body, Call, CallError, Caller, Class, Peer, Reply, Role, Service};
 
+/// Heartbeats are shorter, and entries longer.
+const SMALL_BYTES: usize = 64;
+
 pub(super) fn db(node: u64) -> Peer {
     Peer { role: Role::Db, id: NodeId(node) }
 }
@@ -28,6 +31,8 @@ struct State {
     cuts: BTreeSet<(u64, u64)>,
     delay_us: Range<u64>,
     drop_percent: u64,
+    /// How long calls of a method to a node take in addition.
+    slow: BTreeMap<(u64, u16), Duration>,
     /// Bodies that break off after their first piece, still.
     break_bodies: u64,
     calls: BTreeMap<u16, u64>,
@@ -70,6 +75,7 @@ impl Net {
             cuts: BTreeSet::new(),
             delay_us: 50..500,
             drop_percent: 0,
+            slow: BTreeMap::new(),
             break_bodies: 0,
             calls: BTreeMap::new(),
         };
@@ -114,6 +120,11 @@ impl Net {
         (state.delay_us, state.drop_percent) = (delay_us, drop_percent);
     }
 
+    /// Calls of `method` to `node` take so much longer; heartbeats do not.
+    pub(super) fn slow(&self, node: u64, method: u16, delay: Duration) {
+        self.state().slow.insert((node, method), delay);
+    }
+
     /// The next `count` bodies break off.
     pub(super) fn break_bodies(&self, count: u64) {
         self.state().break_bodies = count;
@@ -132,7 +143,9 @@ impl Net {
                 state.break_bodies -= 1;
                 call.body = broken(call.body);
             }
-            state.passage(from, to.id.0)
+            let is_small = call.header.len() < SMALL_BYTES && call.body.len_bytes == 0;
+            let extra = state.slow.get(&(to.id.0, call.method)).filter(|_| !is_small).copied().unwrap_or_default();
+            state.passage(from, to.id.0).map(|passage| passage + extra)
         };
         pass(there).await;
         let seat = self.state().seats.get(&to.id.0).cloned();

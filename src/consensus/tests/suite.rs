@@ -22,7 +22,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
         let (applier, _thread) = Applier::spawn(catalog, options.fatal).unwrap();
         let log_options = log::Options { file_len_bytes: 1 << 16, ..log::Options::new(dir.path().join("log")) };
         let (log, recovery) = Log::open(log_options).unwrap();
-        let store = LogStore::open(log, &recovery.mark, None).await.unwrap();
+        let store = LogStore::open(0, log, &recovery.mark, None).await.unwrap();
         let scratch = dir.path().to_owned();
         Ok((dir, store, StateMachine::new(applier, None, scratch)))
     }

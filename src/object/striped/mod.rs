@@ -50,6 +50,8 @@ use timing::Timing;
 
 /// Shards that are deleted at once because nothing will name them; more are left to the sweep.
 const CLEAN_UPS_MAX: usize = 64;
+/// Ids of a chunk beyond twice its shards: even the narrowest layout may find some nodes dead.
+const SPARE_ID_COUNT: usize = 4;
 /// Codecs that are kept: layouts are few.
 const CODECS_MAX: usize = 64;
 
@@ -217,10 +219,10 @@ impl Striper {
         self.map.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many fresh ids [`Striper::begin`] can make use of: for a chunk's shards, and as many again for alternates, and
-    /// for beginning again on fewer nodes.
+    /// How many fresh ids [`Striper::begin`] can make use of: for a chunk's shards, for alternates, and for beginning again
+    /// on fewer nodes.
     pub(crate) fn id_count(&self) -> usize {
-        2 * self.map().scheme.shard_count()
+        2 * self.map().scheme.shard_count() + SPARE_ID_COUNT
     }
 
     /// Begins a chunk of up to [`crate::units::CHUNK_BYTES`] of plaintext. `ids`: fresh ids, [`Striper::id_count`] of

@@ -149,10 +149,11 @@ impl Grid {
         }
     }
 
-    /// Nodes that gave no answer may be asked again.
-    pub(super) fn forgive(&mut self) {
-        let cells = self.rows.iter_mut().flat_map(|row| &mut row.cells);
-        cells.filter(|cell| **cell == Cell::Unreached).for_each(|cell| *cell = Cell::Unasked);
+    /// Shards whose nodes gave no answer may be asked for again. `may`: by shard index.
+    pub(super) fn forgive(&mut self, may: &[bool]) {
+        let cells = self.rows.iter_mut().flat_map(|row| row.cells.iter_mut().zip(may));
+        let forgiven = cells.filter(|(cell, may)| **may && **cell == Cell::Unreached);
+        forgiven.for_each(|(cell, _)| *cell = Cell::Unasked);
     }
 }
 
@@ -253,7 +254,9 @@ mod tests {
         assert_eq!(grid.plan().unwrap(), [], "the late one may come");
         grid.fail(0, &Cell::Lost);
         assert_eq!(grid.plan(), Err(Shortfall { stripe: 0, is_unreached: true }));
-        grid.forgive();
+        grid.forgive(&[true, true, true, false, true]);
+        assert_eq!(grid.plan(), Err(Shortfall { stripe: 0, is_unreached: true }));
+        grid.forgive(&[true; 5]);
         assert_eq!(grid.plan().unwrap(), [ask(3, 0..1)]);
         grid.fail(3, &Cell::Lost);
         assert_eq!(grid.plan(), Err(Shortfall { stripe: 0, is_unreached: false }));

@@ -158,7 +158,8 @@ impl Reading<'_> {
                 Err(_) if Instant::now() >= give_up_at => return Err(Error::Unavailable(self.why.clone())),
                 Err(_) => {
                     self.striper.health.changed(self.striper.timing.hold_min).await;
-                    self.grid.forgive();
+                    let is_up = |(node, _): &(NodeId, ShardId)| self.striper.health.is_up(*node);
+                    self.grid.forgive(&self.shards.iter().map(is_up).collect::<Vec<bool>>());
                     continue;
                 }
             }
@@ -253,13 +254,12 @@ impl Drop for Reading<'_> {
 impl Striper {
     /// Frames of a shard; cut short if its node goes down meanwhile.
     async fn frames(&self, node: NodeId, shard: ShardId, stripes: Range<u32>) -> Answer {
-        let read = self.client.read(node, shard, stripes, self.timing.call);
-        // A node that is down already is asked only where nobody else is left.
+        // A node that is down already is asked only where nobody else is left; it has not much time.
         if !self.health.is_up(node) {
-            return read.await;
+            return self.client.read(node, shard, stripes, self.timing.probe_deadline).await;
         }
         tokio::select! {
-            answer = read => answer,
+            answer = self.client.read(node, shard, stripes, self.timing.call) => answer,
             () = self.health.downed(node) => Err(ClientError::Call(went_down(node))),
         }
     }

@@ -95,7 +95,7 @@ struct Round<'a> {
     attempts: FuturesUnordered<Attempt>,
     running: Vec<Running>,
     done_count: usize,
-    /// When those that are not done are too slow.
+    /// When those that are not done are slow.
     late_at: Option<Instant>,
     /// They are, and nothing can be done about it.
     is_over: bool,
@@ -167,6 +167,7 @@ impl<'a> Round<'a> {
                 round.start(index, lane);
             }
         }
+        round.late_at = Some(Instant::now() + round.longest_patience());
         round
     }
 
@@ -252,7 +253,7 @@ impl<'a> Round<'a> {
 
     /// Once as many are done as a reader needs, the others have some time left.
     fn time(&mut self) {
-        if self.late_at.is_none() && !self.is_over && self.done_count >= self.lanes.scheme.data_count() {
+        if self.done_count == self.lanes.scheme.data_count() {
             self.late_at = Some(Instant::now() + self.patience());
         }
     }
@@ -262,19 +263,25 @@ impl<'a> Round<'a> {
         self.running.iter().map(|running| health.hedge_delay(running.node, kind)).max().unwrap_or_default()
     }
 
-    /// The rest is slow: tries it elsewhere, or else does without.
+    /// The rest is slow. If others were not, it is tried elsewhere, or else done without.
     fn slow(&mut self) {
         let pending = |running: &&Running| self.lanes.lanes[running.index].is_none();
         let slow: Vec<(usize, NodeId)> =
             self.running.iter().filter(pending).map(|running| (running.index, running.node)).collect();
-        let mut is_hedged = false;
-        for (index, node) in &slow {
-            self.lanes.striper.health.suspect(*node);
-            let is_alone = slow.iter().filter(|(other, _)| other == index).count() == 1;
-            is_hedged |= is_alone && self.start_elsewhere(*index);
+        slow.iter().for_each(|(_, node)| self.lanes.striper.health.suspect(*node));
+        if self.done_count < self.lanes.scheme.data_count() {
+            self.late_at = Some(Instant::now() + self.longest_patience());
+            return;
         }
-        self.is_over = !is_hedged;
-        self.late_at = is_hedged.then(|| Instant::now() + self.patience());
+        let is_alone = |index| slow.iter().filter(|(other, _)| *other == index).count() == 1;
+        let alone = slow.iter().map(|(index, _)| *index).filter(|index| is_alone(*index));
+        let hedged_count = alone.filter(|index| self.start_elsewhere(*index)).count();
+        self.is_over = hedged_count == 0;
+        self.late_at = (hedged_count > 0).then(|| Instant::now() + self.patience());
+    }
+
+    fn longest_patience(&self) -> Duration {
+        self.lanes.striper.timing.hedge(self.step.kind()).max
     }
 
     /// Leaves what is still under way.

@@ -206,6 +206,7 @@ impl Pump {
     /// Stores the first batch under whatever layout can be had.
     async fn start(&self, first: Batch, mut ids: Vec<ShardId>) -> Result<Started, Error> {
         let give_up_at = Instant::now() + self.striper.timing.patience;
+        let mut why = "there are fewer ids than shards".to_owned();
         loop {
             let (scheme, picks) = match self.layout() {
                 Ok(layout) => layout,
@@ -216,12 +217,11 @@ impl Pump {
                 }
             };
             if ids.len() < scheme.shard_count() {
-                return Err(Error::Unavailable("shard after shard could not be written".to_owned()));
+                return Err(Error::Unavailable(why));
             }
             match self.try_start(scheme, picks, &first, &mut ids).await? {
                 Ok(started) => return Ok(started),
-                Err(why) if ids.len() < self.map.scheme.data_count() + 1 => return Err(Error::Unavailable(why)),
-                Err(why) => tracing::debug!(chunk = %self.chunk, why, "begun again on other nodes"),
+                Err(shortage) => why = shortage,
             }
         }
     }

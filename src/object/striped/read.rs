@@ -41,8 +41,7 @@ const DOWN_COST: u64 = 1000;
 /// What reading so much of a chunk at once holds in memory at most, bytes: all frames of its stripes, and the plaintext.
 pub(crate) fn read_cost_bytes(scheme: Scheme, len_bytes: u64) -> u64 {
     let stripe_count = len_bytes.div_ceil(stripe_bytes(scheme)) + 1;
-    let frame_bytes = (FRAME_MAX_BYTES as u64).max(SEGMENT_BYTES);
-    len_bytes + SEGMENT_BYTES + stripe_count * scheme.shard_count() as u64 * frame_bytes
+    len_bytes + SEGMENT_BYTES + stripe_count * (scheme.shard_count() * FRAME_MAX_BYTES) as u64
 }
 
 /// What was read.

@@ -333,7 +333,7 @@ async fn send(
         Step::Begin => lane.sending = Some(client.send(lane.node, lane.shard, origin)),
         Step::Push | Step::Finish => {}
     }
-    let Some(sending) = &mut lane.sending else { return Ok(()) };
+    let Some(sending) = &mut lane.sending else { return Err(ClientError::Failed("it was not begun".to_owned())) };
     // No frames where the last stripe is narrow.
     if !frames.is_empty() {
         sending.push(frames, deadline).await?;

@@ -58,7 +58,6 @@ struct Node {
     _dir: TempDir,
 }
 
-#[derive(Default)]
 struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     /// Every shard that was ever begun.
@@ -122,7 +121,9 @@ impl Cluster {
             let service = ShardService::new(shards.clone(), dir.path(), 0);
             (NodeId(id), Node { shards, service, fault: Mutex::new(Fault::None), _dir: dir })
         };
-        Arc::new(Cluster { nodes: (0..node_count).map(node).collect(), ..Cluster::default() })
+        let nodes = (0..node_count).map(node).collect();
+        let (begun, asked, is_id_reused) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Arc::new(Cluster { nodes, begun, asked, is_id_reused })
     }
 
     fn set(&self, nodes: &[u64], fault: Fault) {
@@ -246,11 +247,11 @@ fn quick() -> Timing {
     let ms = Duration::from_millis;
     let soon = Hedge { min: ms(150), unknown: ms(150), max: ms(150) };
     Timing {
-        probe_deadline: ms(300),
+        probe_deadline: ms(2000),
         probe_pause: ms(50),
         full_pause: ms(50),
         hold_min: ms(50),
-        patience: ms(600),
+        patience: ms(20_000),
         read: soon,
         push: soon,
         store: soon,
@@ -315,8 +316,8 @@ fn lengths(k: u64, random: &mut Random) -> Vec<u64> {
 async fn every_length_reads_back_with_any_m_nodes_dead() {
     let (cluster, mut random) = (Cluster::new(6), Random::seeded());
     for (k, m) in [(1, 0), (1, 1), (2, 1), (1, 2), (3, 2), (4, 2)] {
-        let striper = cluster.striper(k, m, patient());
         for len in lengths(u64::from(k), &mut random) {
+            let striper = cluster.striper(k, m, patient());
             let (chunk, bytes) = (Ino(random.next() >> 1), random.bytes(len));
             let Striped { place, short } = write(&striper, chunk, &bytes).await.unwrap();
             assert!(!short && place.len_bytes == len && place.live_bytes == len);
@@ -341,8 +342,6 @@ async fn every_length_reads_back_with_any_m_nodes_dead() {
                 }
             }
             cluster.heal();
-            let all_up = || striper.health().iter().all(|node| node.is_up);
-            until("all nodes are back", all_up).await;
         }
     }
 }
@@ -376,7 +375,7 @@ async fn a_read_asks_for_the_segments_it_needs_and_prefers_nodes_at_hand() {
         cluster.asked.lock().unwrap().clear();
         let range = random.range(MIB);
         striper.read(CHUNK, &place, range.clone()).await.unwrap();
-        let mut covered = BTreeMap::new();
+        let mut covered: BTreeMap<NodeId, u32> = BTreeMap::new();
         geometry.cover(range).for_each(|cover| *covered.entry(shards[cover.segment.shard_index].0).or_default() += 1);
         assert_eq!(*cluster.asked.lock().unwrap(), covered);
     }
@@ -393,7 +392,7 @@ async fn any_two_of_five_nodes_may_hang_at_a_read() {
     let bytes = random.bytes(MIB / 2);
     let place = write(&cluster.striper(3, 2, patient()), CHUNK, &bytes).await.unwrap().place;
     for (a, b) in (0..5).flat_map(|a| (0..a).map(move |b| (a, b))) {
-        let striper = cluster.striper(3, 2, Timing { call: Duration::from_secs(60), ..quick() });
+        let striper = cluster.striper(3, 2, quick());
         cluster.set(&[a, b], Fault::Hang);
         assert!(read(&striper, CHUNK, &place).await.unwrap() == (bytes.clone(), false), "nodes {a} and {b} hang");
         cluster.heal();
@@ -446,10 +445,10 @@ async fn a_node_may_die_at_any_call_of_a_write() {
     for (node_count, k, m) in [(6, 3, 2), (5, 3, 2), (3, 2, 1)] {
         let cluster = Cluster::new(node_count);
         let mut failed = 0;
-        for (len, calls) in [(BATCH_BYTES, 1), (4 * BATCH_BYTES - 5, 5)] {
+        for (len, calls) in [(BATCH_BYTES, 1), (2 * BATCH_BYTES + 70_000, 4)] {
             let bytes = random.bytes(len);
             for call in 0..=calls {
-                for node in 0..node_count {
+                for node in 0..3 {
                     let striper = cluster.striper(k, m, patient());
                     cluster.set(&[node], Fault::RefuseAfter(call));
                     let written = write(&striper, CHUNK, &bytes).await;
@@ -503,8 +502,7 @@ async fn what_is_slow_is_written_elsewhere_or_done_without() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_no_shard_may_be_missing_a_node_that_hangs_is_found_out_and_left_out() {
     let (cluster, mut random) = (Cluster::new(3), Random::seeded());
-    let timing = Timing { probe_deadline: Duration::from_secs(2), patience: Duration::from_secs(5), ..quick() };
-    let (striper, bytes) = (cluster.striper(2, 1, timing), random.bytes(400_000));
+    let (striper, bytes) = (cluster.striper(2, 1, quick()), random.bytes(400_000));
     cluster.set(&[1], Fault::Hang);
     let Striped { place, short } = write(&striper, CHUNK, &bytes).await.unwrap();
     assert!(short && matches!(layout(&place), (1, 1, _)));
@@ -576,7 +574,8 @@ async fn damage_is_reported() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beyond_m_it_is_not_available_and_soon_after_it_is() {
     let (cluster, mut random) = (Cluster::new(3), Random::seeded());
-    let (striper, bytes) = (cluster.striper(2, 1, quick()), random.bytes(300_000));
+    let timing = Timing { patience: Duration::from_millis(500), ..quick() };
+    let (striper, bytes) = (cluster.striper(2, 1, timing), random.bytes(300_000));
     let place = write(&cluster.striper(2, 1, patient()), CHUNK, &bytes).await.unwrap().place;
     for fault in [Fault::Refuse, Fault::Hang] {
         cluster.set(&[0, 1], fault);
@@ -604,9 +603,8 @@ async fn full_nodes_get_nothing() {
     }
     assert_eq!(used, BTreeSet::from([0, 1, 2, 3, 5]));
     assert!(striper.health().iter().all(|node| node.is_up && node.is_full == (node.node == NodeId(4))));
-    cluster.set(&[0, 1, 2, 3, 5], Fault::Full);
+    cluster.set(&[0, 1, 2, 3, 4, 5], Fault::Full);
     let impatient = cluster.striper(3, 2, Timing { patience: Duration::ZERO, ..patient() });
-    cluster.set(&[4], Fault::Full);
     let refused = write(&impatient, CHUNK, &bytes).await;
     assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
 }
@@ -696,18 +694,18 @@ async fn what_the_catalog_says_is_not_trusted() {
 fn costs_are_what_is_held() {
     let mut random = Random::seeded();
     let env = Env::system();
-    for (k, m) in [(1, 0), (2, 1), (3, 2), (8, 3), (30, 2)] {
+    for (k, m) in [(1, 0), (2, 1), (3, 2), (8, 3)] {
         let target = Scheme::new(k, m).unwrap();
         for len in lengths(u64::from(k), &mut random) {
-            for scheme in (1..40).filter_map(|live| width(target, live).ok()) {
+            let longest = len.min(BATCH_BYTES);
+            for scheme in (1..=target.shard_count()).filter_map(|live| width(target, live).ok()) {
                 let (mut encoder, _) = encode::Encoder::new(CHUNK, Codec::new(scheme), &*env.rng);
                 let mut plain = encode::Runs::default();
-                plain.push(vec![random.next() as u8; len as usize].into());
+                plain.push(random.bytes(longest));
                 let frames = encoder.encode(&mut crate::segment::Workspace::new(), &mut plain, true);
                 let frames_bytes: usize = frames.iter().flatten().map(Bytes::len).sum();
-                // Long chunks are sealed by and by.
-                let most = if len <= BATCH_BYTES { len + frames_bytes as u64 } else { 0 };
-                assert!(most <= write_cost_bytes(target, Some(len)), "{target} as {scheme}, {len} bytes");
+                let held = longest + frames_bytes as u64;
+                assert!(held <= write_cost_bytes(target, Some(len)), "{target} as {scheme}, {len} bytes");
                 assert!(write_cost_bytes(target, Some(len)) <= write_cost_bytes(target, None));
             }
             let range = random.range(len);

@@ -57,7 +57,8 @@ pub(crate) struct ChunkWriter {
     taken_bytes: u64,
     /// None once the chunk was given up.
     batches: Option<mpsc::Sender<Batch>>,
-    outcome: oneshot::Receiver<Result<Striped, Error>>,
+    /// None once it came.
+    outcome: Option<oneshot::Receiver<Result<Striped, Error>>>,
 }
 
 struct Batch {
@@ -76,7 +77,7 @@ impl ChunkWriter {
                 unwanted.clean_up(&striper);
             }
         });
-        ChunkWriter { striper, held: Runs::default(), taken_bytes: 0, batches: Some(batches), outcome }
+        ChunkWriter { striper, held: Runs::default(), taken_bytes: 0, batches: Some(batches), outcome: Some(outcome) }
     }
 
     /// Adds plaintext; waits while what came before is still being sent.
@@ -127,15 +128,18 @@ impl ChunkWriter {
     }
 
     async fn outcome(&mut self) -> Result<Striped, Error> {
+        let Some(outcome) = &mut self.outcome else { return Err(Error::Abandoned) };
         let ended_early = |_| Err(Error::Unavailable("the chunk's task ended early".to_owned()));
-        (&mut self.outcome).await.unwrap_or_else(ended_early)
+        let outcome = outcome.await.unwrap_or_else(ended_early);
+        self.outcome = None;
+        outcome
     }
 }
 
 impl Drop for ChunkWriter {
     fn drop(&mut self) {
         // Whoever waited for it has gone, just when it came.
-        if let Ok(Ok(unwanted)) = self.outcome.try_recv() {
+        if let Some(Ok(Ok(unwanted))) = self.outcome.take().map(|mut outcome| outcome.try_recv()) {
             unwanted.clean_up(&self.striper);
         }
     }

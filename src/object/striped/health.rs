@@ -165,10 +165,6 @@ impl Health {
         self.with(node, |node| node.is_up())
     }
 
-    pub(super) fn is_full(&self, node: NodeId) -> bool {
-        self.with(node, |node| node.is_full)
-    }
-
     /// Whether new shards may go there.
     pub(super) fn takes_shards(&self, node: NodeId) -> bool {
         self.with(node, |node| node.takes_shards())

@@ -391,10 +391,11 @@ async fn any_two_of_five_nodes_may_hang_at_a_read() {
     let (cluster, mut random) = (Cluster::new(5), Random::seeded());
     let bytes = random.bytes(MIB / 2);
     let place = write(&cluster.striper(3, 2, patient()), CHUNK, &bytes).await.unwrap().place;
-    for (a, b) in (0..5).flat_map(|a| (0..a).map(move |b| (a, b))) {
+    let pairs = (0..5).flat_map(|a| (0..a).map(move |b| (a, b, Fault::Hang)));
+    for (a, b, fault) in pairs.chain([(0, 1, Fault::Delay(Duration::from_secs(5)))]) {
         let striper = cluster.striper(3, 2, quick());
-        cluster.set(&[a, b], Fault::Hang);
-        assert!(read(&striper, CHUNK, &place).await.unwrap() == (bytes.clone(), false), "nodes {a} and {b} hang");
+        cluster.set(&[a, b], fault);
+        assert!(read(&striper, CHUNK, &place).await.unwrap() == (bytes.clone(), false), "nodes {a} and {b}: {fault:?}");
         cluster.heal();
     }
 }
@@ -640,6 +641,28 @@ async fn what_is_given_up_leaves_nothing() {
     let mut all = shards.to_vec();
     all.sort();
     assert_eq!(gone, all);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_map_may_change_at_any_time() {
+    let (cluster, mut random) = (Cluster::new(6), Random::seeded());
+    let map = |k, m, nodes: Range<usize>| {
+        let Map { scheme, ring } = cluster.map(k, m);
+        Map { scheme, ring: Ring::new(nodes.len() as u64, ring.members()[nodes].to_vec()).unwrap() }
+    };
+    let striper = Striper::new(cluster.clone(), HashSet::new(), map(3, 2, 0..6), keys(), Env::system());
+    let bytes = random.bytes(2 * MIB);
+    let mut begun = striper.begin(CHUNK, ids(&striper));
+    begun.push(&[bytes.clone()]).await.unwrap();
+    striper.set_map(map(2, 1, 0..3));
+    let old = begun.finish().await.unwrap().place;
+    assert!(matches!(&old.layout, Layout::Rs { data_count: 3, parity_count: 2, epoch: 6, .. }));
+    let new = write(&striper, Ino(5), &bytes).await.unwrap().place;
+    assert!(matches!(&new.layout, Layout::Rs { data_count: 2 | 1, parity_count: 1, epoch: 3, .. }));
+    assert!(layout(&new).2.iter().all(|(node, _)| node.0 < 3));
+    assert!(read(&striper, CHUNK, &old).await.unwrap().0 == bytes);
+    assert!(read(&striper, Ino(5), &new).await.unwrap().0 == bytes);
+    assert!(striper.health().len() >= 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -621,11 +621,15 @@ async fn what_is_given_up_leaves_nothing() {
     };
     begin(3 << 20).await.abandon().await;
     drop(begin(3 << 20).await);
+    until("nothing goes on any more", || Arc::strong_count(&striper.0) == 1).await;
     // Dropped while it ends: it may end all the same, for nobody.
     for wait_ms in [0, 1, 2, 5, 10, 20, 40] {
         for len in [100_000, 3 << 20] {
             let writer = begin(len).await;
             let _ = tokio::time::timeout(Duration::from_millis(wait_ms), writer.finish()).await;
+            // Whoever writes or cleans up in the background holds the striper.
+            until("nothing goes on any more", || Arc::strong_count(&striper.0) == 1).await;
+            assert_eq!(cluster.shards(), 0, "after {wait_ms} ms of {len} bytes");
         }
     }
     // One that could not be written.

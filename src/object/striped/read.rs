@@ -31,9 +31,8 @@ pub(crate) const READ_MAX_BYTES: u64 = MIB;
 
 /// What asking a node in this process for a frame costs.
 const LOCAL_COST: u64 = 1;
-/// What asking any other costs, and each so many milliseconds of its p95, up to a bound.
+/// What asking any other costs; a slow one up to so much more.
 const REMOTE_COST: u64 = 4;
-const SLOW_COST_MS: u64 = 8;
 const SLOW_COST_MAX: u64 = 50;
 /// What asking a node costs that is down: it is the last that is asked.
 const DOWN_COST: u64 = 1000;
@@ -139,8 +138,8 @@ impl Striper {
             return DOWN_COST;
         }
         let near = if self.local.contains(&node) { LOCAL_COST } else { REMOTE_COST };
-        let p95_ms = self.health.read_p95(node).unwrap_or_default().as_millis() as u64;
-        near + (p95_ms / SLOW_COST_MS).min(SLOW_COST_MAX)
+        let p95 = self.health.read_p95(node).unwrap_or_default();
+        near + (p95.div_duration_f64(self.timing.slow_cost_per) as u64).min(SLOW_COST_MAX)
     }
 }
 

@@ -239,7 +239,8 @@ fn patient() -> Timing {
     let hour = Duration::from_secs(3600);
     let never = Hedge { min: hour, unknown: hour, max: hour };
     let minute = Duration::from_secs(60);
-    Timing { call: minute, probe_deadline: minute, read: never, push: never, store: never, ..Timing::default() }
+    let timing = Timing { read: never, push: never, store: never, ..Timing::default() };
+    Timing { call: minute, probe_deadline: minute, slow_cost_per: hour, ..timing }
 }
 
 /// For tests that wait for what does not come.
@@ -626,7 +627,9 @@ async fn what_is_given_up_leaves_nothing() {
     for wait_ms in [0, 1, 2, 5, 10, 20, 40] {
         for len in [100_000, 3 << 20] {
             let writer = begin(len).await;
-            let _ = tokio::time::timeout(Duration::from_millis(wait_ms), writer.finish()).await;
+            if let Ok(ended) = tokio::time::timeout(Duration::from_millis(wait_ms), writer.finish()).await {
+                striper.remove(layout(&ended.unwrap().place).2).await;
+            }
             // Whoever writes or cleans up in the background holds the striper.
             until("nothing goes on any more", || Arc::strong_count(&striper.0) == 1).await;
             assert_eq!(cluster.shards(), 0, "after {wait_ms} ms of {len} bytes");
@@ -657,7 +660,7 @@ async fn the_map_may_change_at_any_time() {
     let striper = Striper::new(cluster.clone(), HashSet::new(), map(3, 2, 0..6), keys(), Env::system());
     let bytes = random.bytes(2 * MIB);
     let mut begun = striper.begin(CHUNK, ids(&striper));
-    begun.push(&[bytes.clone()]).await.unwrap();
+    begun.push(std::slice::from_ref(&bytes)).await.unwrap();
     striper.set_map(map(2, 1, 0..3));
     let old = begun.finish().await.unwrap().place;
     assert!(matches!(&old.layout, Layout::Rs { data_count: 3, parity_count: 2, epoch: 6, .. }));
@@ -684,13 +687,16 @@ async fn only_what_was_answered_is_gone() {
     assert_eq!(cluster.shards(), 1);
 }
 
+/// Changes k, shards, key id, wrapped key.
+type Change = dyn Fn(&mut u8, &mut Vec<(NodeId, ShardId)>, &mut u32, &mut Vec<u8>);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_catalog_says_is_not_trusted() {
     let (cluster, mut random) = (Cluster::new(3), Random::seeded());
     let (striper, bytes) = (cluster.striper(2, 1, patient()), random.bytes(50_000));
     let place = write(&striper, CHUNK, &bytes).await.unwrap().place;
     let read = async |place: &Place, chunk| striper.read(chunk, place, 0..100).await;
-    let changed = |change: &dyn Fn(&mut u8, &mut Vec<(NodeId, ShardId)>, &mut u32, &mut Vec<u8>)| {
+    let changed = |change: &Change| {
         let mut place = place.clone();
         if let Layout::Rs { data_count, shards, key_id, wrapped_key, .. } = &mut place.layout {
             change(data_count, shards, key_id, wrapped_key);

@@ -30,6 +30,8 @@ pub(super) struct Timing {
     pub(super) hold_max: Duration,
     /// How long too few nodes are put up with before that is an error.
     pub(super) patience: Duration,
+    /// So much of a node's p95 makes it as much dearer to read from as it costs to read a frame at hand.
+    pub(super) slow_cost_per: Duration,
     pub(super) read: Hedge,
     pub(super) push: Hedge,
     pub(super) store: Hedge,
@@ -59,6 +61,7 @@ impl Default for Timing {
             hold_min: ms(250),
             hold_max: ms(30_000),
             patience: ms(3000),
+            slow_cost_per: ms(8),
             read: Hedge { min: ms(20), unknown: ms(200), max: ms(1000) },
             // A shard given up in the middle costs a repair: not for a hiccup.
             push: Hedge { min: ms(500), unknown: ms(1000), max: ms(2000) },

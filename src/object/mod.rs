@@ -24,6 +24,8 @@ mod read;
 mod reclaim;
 mod room;
 mod session;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "put, read and reclaim are about to use it"))]
+mod striped;
 mod sweep;
 mod upload;
 mod worker;

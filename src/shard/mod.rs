@@ -12,6 +12,8 @@
 //!   the record of that is gone too; these are orphans, for the sweep.
 //! - Bytes are punched, and files removed, only once the index no longer names them, synced.
 //! - The index names only what is durable in the log.
+//! - What the index would read again at the next start is not punched: so what cannot be read there is damaged.
+//! - On a full disk a write fails, for its caller only; reading and deleting go on, and so does giving back what is dead.
 
 mod clean;
 mod client;
@@ -58,7 +60,7 @@ pub enum Error {
     Full,
     /// The log.
     #[error("the log: {0}")]
-    Log(#[from] log::Error),
+    Log(#[source] log::Error),
     /// The index.
     #[error("the index: {0}")]
     Index(String),
@@ -70,10 +72,20 @@ pub enum Error {
     Closed,
 }
 
+impl From<log::Error> for Error {
+    fn from(error: log::Error) -> Error {
+        match error {
+            log::Error::Full => Error::Full,
+            error => Error::Log(error),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
         match error.sqlite_error_code() {
+            Some(DiskFull) => Error::Full,
             Some(DatabaseCorrupt | NotADatabase) => Error::IndexDamaged(error.to_string()),
             _ => Error::Index(error.to_string()),
         }

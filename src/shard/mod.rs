@@ -2,8 +2,10 @@
 //!
 //! - [`Shards`] is the handle: write, read, delete, list; and [`Shards::clean`], which gives space back.
 //! - `record`: what stands in the log; `index`: SQLite, behind the log, and what it does not know yet, in memory;
-//!   `writing`: a shard on its way in; `open`: how index and log are brought together; `clean`: punching and compaction.
-//! - [`ShardService`] answers the calls of others for one node's shards; [`ShardClient`] makes them; [`wire`]: their headers.
+//!   `writing`: a shard on its way in; `open`: how index and log are brought together; `clean`: punching and compaction;
+//!   `scrub`: finding silent damage.
+//! - [`ShardService`] answers the calls of others for one node's shards, and `keeper` keeps them in order; [`ShardClient`]
+//!   makes the calls; [`wire`]: their headers.
 //!
 //! Invariants
 //! - A shard is there once its commit is durable, and its bytes were durable before or with that; it is gone once its
@@ -18,8 +20,10 @@
 mod clean;
 mod client;
 mod index;
+mod keeper;
 mod open;
 mod record;
+mod scrub;
 mod service;
 mod store;
 #[cfg(test)]
@@ -31,7 +35,8 @@ pub use clean::Cleaned;
 pub use client::{ClientError, Sending, ShardClient};
 pub use open::{Opened, Options};
 pub use record::Origin;
-pub use service::ShardService;
+pub use scrub::Scrubbed;
+pub use service::{ServiceLimits, ShardService};
 pub use store::{Listed, ShardInfo, Shards, Usage};
 pub use writing::Writing;
 
@@ -67,6 +72,9 @@ pub enum Error {
     /// The index is not what was written; it can be made anew from the log.
     #[error("the index is damaged: {0}")]
     IndexDamaged(String),
+    /// Too much of it is under way: later.
+    #[error("the shard node is busy: {0}")]
+    Busy(&'static str),
     /// The node stops.
     #[error("the shard node is closed")]
     Closed,

@@ -184,6 +184,11 @@ impl Shards {
         Usage { shard_count, live_bytes }
     }
 
+    /// The index of the next record in the log: it grows with every change.
+    pub(super) fn log_end(&self) -> u64 {
+        self.inner.log.next_index()
+    }
+
     /// The log's counters.
     pub fn log_stats(&self) -> log::Stats {
         self.inner.log.stats()

@@ -13,8 +13,10 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
+use crate::env::Env;
 use crate::ids::Ino;
 use crate::log::SimDisk;
+use crate::segment::{Sealer, Workspace};
 
 /// SplitMix64.
 struct Random(u64);
@@ -419,7 +421,7 @@ fn what_cannot_be_read_holds_nobody_up() {
     let at = shards.inner.index.get(ShardId(100)).unwrap().unwrap().runs[0].at;
     let name = format!("{:010}.log", at.file);
     disk.make_unreadable(&name, at.start_bytes as usize + 5000..at.start_bytes as usize + 5001);
-    model.remove(&ShardId(100)).unwrap();
+    let bad = model.remove(&ShardId(100)).unwrap();
     let logs = || disk.names().into_iter().filter(|name| name.ends_with(".log")).count();
     let before = logs();
     let cleaned = shards.clean().unwrap();
@@ -429,6 +431,7 @@ fn what_cannot_be_read_holds_nobody_up() {
     assert!(disk.names().contains(&name));
     assert!(matches!(read_all(&shards, ShardId(100)), Err(Error::Log(_))));
     assert!(model.iter().all(|(shard, (_, frames))| &read_all(&shards, *shard).unwrap() == frames));
+    assert_eq!(shards.scrub(None, 1).unwrap().damaged, [Listed { shard: ShardId(100), origin: bad.0 }]);
     runtime().block_on(shards.delete(&[ShardId(100)])).unwrap();
     shards.clean().unwrap();
     assert!(!disk.names().contains(&name));
@@ -481,4 +484,79 @@ fn a_shard_half_way_in_is_no_damage_at_the_next_start() {
     let (shards, opened) = Shards::open(&options(dir.path())).unwrap();
     assert!(!opened.damaged);
     check(&shards, &model);
+}
+
+/// Frames as a gateway makes them, of a chunk that is named as the shard is.
+fn sealed_frames(shard: ShardId, random: &mut Random) -> Vec<Bytes> {
+    let (mut sealer, _) = Sealer::fresh(origin(shard).chunk, Env::system().rng.as_ref());
+    let mut workspace = Workspace::new();
+    let slot = origin(shard).slot as u8;
+    let mut seal = |stripe| sealer.seal(&mut workspace, stripe, slot, &random.bytes(9_000)).into();
+    (0..3).map(&mut seal).collect()
+}
+
+#[test]
+fn a_scrub_finds_every_flipped_bit() {
+    let (dir, disk, mut random) = (TempDir::new().unwrap(), SimDisk::default(), Random(26));
+    let runtime = runtime();
+    let (shards, _) = open_sim(dir.path(), &disk);
+    let ids: Vec<ShardId> = (10..30).map(ShardId).collect();
+    for shard in &ids {
+        runtime.block_on(write(&shards, *shard, &sealed_frames(*shard, &mut random))).unwrap();
+    }
+    shards.clean().unwrap();
+    let live: u64 = ids.iter().flat_map(|shard| shards.info(*shard).unwrap().frames).map(u64::from).sum();
+    let whole = Scrubbed { next: None, checked_bytes: live, damaged: Vec::new() };
+    assert_eq!(shards.scrub(None, u64::MAX).unwrap(), whole);
+    for _ in 0..60 {
+        let shard = ids[random.below(20) as usize];
+        let entry = shards.inner.index.get(shard).unwrap().unwrap();
+        let at = entry.runs[random.below(entry.runs.len() as u64) as usize].at;
+        let name = format!("{:010}.log", at.file);
+        let offset = at.start_bytes as usize + random.below(u64::from(at.len_bytes)) as usize;
+        let mask = 1 << random.below(8);
+        disk.flip(&name, offset, mask);
+        // In small steps: each goes on where the one before ended.
+        let (mut next, mut damaged, mut checked_bytes) = (None, Vec::new(), 0);
+        loop {
+            let scrubbed = shards.scrub(next, 60_000).unwrap();
+            damaged.extend(scrubbed.damaged);
+            (next, checked_bytes) = (scrubbed.next, checked_bytes + scrubbed.checked_bytes);
+            assert!(scrubbed.checked_bytes < 90_000);
+            if next.is_none() {
+                break;
+            }
+        }
+        assert_eq!((damaged, checked_bytes), (vec![Listed { shard, origin: origin(shard) }], live));
+        disk.flip(&name, offset, mask);
+    }
+    // Whole frames, in the wrong place.
+    let frames = sealed_frames(ShardId(12), &mut random);
+    runtime.block_on(write(&shards, ShardId(40), &frames)).unwrap();
+    runtime.block_on(write(&shards, ShardId(52), &[frames[1].clone()])).unwrap();
+    shards.clean().unwrap();
+    let damaged = shards.scrub(Some(ShardId(29)), u64::MAX).unwrap().damaged;
+    assert_eq!(damaged.iter().map(|row| row.shard).collect::<Vec<_>>(), [ShardId(40), ShardId(52)]);
+}
+
+#[test]
+fn the_keeper_gives_up_and_gives_back_until_it_is_stopped() {
+    let (dir, mut random) = (TempDir::new().unwrap(), Random(27));
+    let runtime = runtime();
+    let (shards, _) = Shards::open(&options(dir.path())).unwrap();
+    let limits = ServiceLimits { patience: Duration::ZERO, ..ServiceLimits::default() };
+    let service = ShardService::with_limits(shards.clone(), dir.path(), 0, limits);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let tick = Duration::from_millis(1);
+    let keeper = runtime.spawn(service.clone().run_every(tick, tick, async { drop(stopped.await) }));
+    for index in 0..20 {
+        let frames = [random.bytes(20_000)];
+        runtime.block_on(write(&shards, ShardId(index), &frames)).unwrap();
+    }
+    runtime.block_on(shards.delete(&(0..10).map(ShardId).collect::<Vec<_>>())).unwrap();
+    wait_until("all is clean", || shards.backlog() == (0, 0));
+    stop.send(()).unwrap();
+    runtime.block_on(keeper).unwrap();
+    runtime.block_on(shards.delete(&[ShardId(15)])).unwrap();
+    assert_eq!(shards.backlog().0, 1, "nobody keeps it any more");
 }

@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -559,4 +561,126 @@ fn the_keeper_gives_up_and_gives_back_until_it_is_stopped() {
     runtime.block_on(keeper).unwrap();
     runtime.block_on(shards.delete(&[ShardId(15)])).unwrap();
     assert_eq!(shards.backlog().0, 1, "nobody keeps it any more");
+}
+
+/// What a shard of that id holds, in the test with kills.
+fn frames_of(shard: ShardId) -> Vec<Bytes> {
+    let mut random = Random(shard.0);
+    (0..1 + random.below(4))
+        .map(|_| 1 + random.below(60_000) as usize)
+        .map(|len| Random(shard.0 ^ 1).bytes(len))
+        .collect()
+}
+
+fn small_files(dir: &Path) -> Options {
+    Options { file_len_bytes: 1 << 20, ..Options::new(dir) }
+}
+
+const NODE_DIR: &str = "PREDASTORE_TEST_SHARD_NODE";
+const NODE_SEED: &str = "PREDASTORE_TEST_SHARD_SEED";
+
+/// The node of the test below: writes, overwrites under new ids, deletes, and cleans all the time, until it is killed.
+#[test]
+#[ignore = "the process that another test kills"]
+fn a_node_to_be_killed() {
+    let Some(dir) = std::env::var_os(NODE_DIR) else { return };
+    let mut random = Random(std::env::var(NODE_SEED).unwrap().parse().unwrap());
+    let (shards, opened) = Shards::open(&small_files(Path::new(&dir))).unwrap();
+    assert!(!opened.damaged);
+    let mut live: Vec<ShardId> = shards.list(None, usize::MAX >> 1).unwrap().iter().map(|row| row.shard).collect();
+    let runtime = runtime();
+    let cleaned = shards.clone();
+    std::thread::spawn(move || {
+        loop {
+            cleaned.clean().unwrap();
+        }
+    });
+    loop {
+        let shard = ShardId(random.next() >> 1);
+        println!("\nput {shard}");
+        runtime.block_on(write(&shards, shard, &frames_of(shard))).unwrap();
+        println!("\nput-done {shard}");
+        live.push(shard);
+        let delete_count = if live.len() > 120 { 1 + random.below(3) } else { random.below(2) };
+        let gone: Vec<ShardId> =
+            (0..delete_count).map(|_| live.swap_remove(random.below(live.len() as u64) as usize)).collect();
+        gone.iter().for_each(|shard| println!("\ndelete {shard}"));
+        runtime.block_on(shards.delete(&gone)).unwrap();
+        gone.iter().for_each(|shard| println!("\ndelete-done {shard}"));
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Maybe,
+    There,
+    Gone,
+}
+
+/// Starts the node, and kills it when it has said so many lines.
+fn one_killed_life(dir: &Path, seed: u64, line_count: u64, fates: &mut BTreeMap<ShardId, Fate>) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["shard::tests::a_node_to_be_killed", "--exact", "--ignored", "--nocapture"]);
+    command.env(NODE_DIR, dir).env(NODE_SEED, seed.to_string());
+    let mut node = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut said = 0;
+    for line in BufReader::new(node.stdout.take().unwrap()).lines() {
+        let line = line.unwrap_or_default();
+        let Some((what, shard)) = line.split_once(' ') else { continue };
+        let fate = match what {
+            "put" | "delete" => Fate::Maybe,
+            "put-done" => Fate::There,
+            "delete-done" => Fate::Gone,
+            _ => continue,
+        };
+        fates.insert(ShardId(shard.parse().unwrap()), fate);
+        said += 1;
+        if said == line_count {
+            node.kill().unwrap();
+        }
+    }
+    assert!(said >= line_count, "the node died by itself");
+    node.wait().unwrap();
+}
+
+#[test]
+fn nothing_live_is_gone_and_no_space_either_when_the_node_is_killed() {
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    let (dir, mut random, mut fates) = (TempDir::new().unwrap(), Random(seed), BTreeMap::new());
+    let runtime = runtime();
+    for life in 0..10 {
+        let line_count = if life == 0 { 600 } else { 20 + random.below(300) };
+        one_killed_life(dir.path(), random.next(), line_count, &mut fates);
+        let (shards, opened) = Shards::open(&small_files(dir.path())).unwrap();
+        assert!(!opened.damaged, "life {life}");
+        for row in shards.list(None, usize::MAX >> 1).unwrap() {
+            let fate = fates.get_mut(&row.shard).unwrap();
+            assert_ne!(*fate, Fate::Gone, "life {life}, shard {}", row.shard);
+            *fate = Fate::There;
+        }
+        for (shard, fate) in &fates {
+            match read_all(&shards, *shard) {
+                Ok(frames) => assert!(*fate == Fate::There && frames == frames_of(*shard), "life {life}, {shard}"),
+                Err(error) => assert!(*fate != Fate::There, "life {life}, {shard}: {error}"),
+            }
+        }
+        fates.retain(|_, fate| *fate == Fate::There);
+        // As the sweep would.
+        let extra: Vec<ShardId> = fates.keys().skip(150).copied().collect();
+        runtime.block_on(shards.delete(&extra)).unwrap();
+        fates.retain(|shard, _| !extra.contains(shard));
+    }
+    let (shards, _) = Shards::open(&small_files(dir.path())).unwrap();
+    shards.clean().unwrap();
+    let live = shards.usage().live_bytes;
+    shards.close();
+    drop(shards);
+    // The last file was being written: it is cut off at the next start.
+    let (shards, opened) = Shards::open(&small_files(dir.path())).unwrap();
+    assert!(!opened.damaged);
+    assert_eq!(shards.usage().shard_count, fates.len() as u64);
+    assert!(fates.keys().all(|shard| read_all(&shards, *shard).unwrap() == frames_of(*shard)));
+    let used = disk_bytes(dir.path());
+    assert!(live > 2 << 20 && used as f64 <= live as f64 * 1.1, "{used} bytes on the disk for {live}");
 }

@@ -723,18 +723,18 @@ fn a_full_disk_fails_the_append_that_meets_it_and_keeps_a_reserve() {
     }
     for _ in 0..2 {
         let index = log.next_index();
-        append_and_step(&log, &mut writer, &[small.clone()], true, &answers);
+        append_and_step(&log, &mut writer, std::slice::from_ref(&small), true, &answers);
         assert!(matches!(lock(&answers).pop().unwrap(), (at, Ok(())) if at == index));
         model.insert(index, small.clone());
         // What is left of the file is not for everybody.
-        append_and_step(&log, &mut writer, &[small.clone()], false, &answers);
+        append_and_step(&log, &mut writer, std::slice::from_ref(&small), false, &answers);
         assert!(matches!(lock(&answers).pop().unwrap().1, Err(Error::Full)));
     }
     // The reserve too comes to an end, and even that is no reason to die.
     let mut refused = 0;
     for _ in 0..6 {
         let index = log.next_index();
-        append_and_step(&log, &mut writer, &[large.clone()], true, &answers);
+        append_and_step(&log, &mut writer, std::slice::from_ref(&large), true, &answers);
         match lock(&answers).pop().unwrap().1 {
             Ok(()) => drop(model.insert(index, large.clone())),
             Err(error) => {
@@ -747,7 +747,7 @@ fn a_full_disk_fails_the_append_that_meets_it_and_keeps_a_reserve() {
     // With room again everybody is served again.
     disk.limit(None);
     let index = log.next_index();
-    append_and_step(&log, &mut writer, &[large.clone()], false, &answers);
+    append_and_step(&log, &mut writer, std::slice::from_ref(&large), false, &answers);
     assert!(lock(&answers).pop().unwrap().1.is_ok());
     model.insert(index, large);
     drop((log, writer));

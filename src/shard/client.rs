@@ -461,8 +461,8 @@ mod tests {
         let busy = sendings[2].push(&frames(3), SOON).await;
         assert!(matches!(busy, Err(ClientError::Busy(_))), "{busy:?}");
         let mut sending = sendings.remove(0);
-        sending.push(&vec![Bytes::from(vec![1; 60_000]); 1], SOON).await.unwrap();
-        let long = sending.push(&vec![Bytes::from(vec![1; 60_000]); 1], SOON).await;
+        sending.push(&[vec![1; 60_000].into()], SOON).await.unwrap();
+        let long = sending.push(&[vec![1; 60_000].into()], SOON).await;
         assert!(matches!(&long, Err(ClientError::Failed(why)) if why.contains("longer than a shard")), "{long:?}");
         // Given up, it makes room for another.
         let mut sending = client.send(NODE, ShardId(5), origin());
@@ -482,7 +482,7 @@ mod tests {
         fn call(&self, _: Peer, _: Class, _: Call, _: Duration) -> BoxFuture<'_, Result<Reply, CallError>> {
             let stream = Box::pin(futures::stream::pending());
             let body = Body { len_bytes: u64::from(u32::MAX), stream };
-            async { Ok(Reply { status: 0, header: wire::encode(&vec![u32::MAX]), body }) }.boxed()
+            async { Ok(Reply { status: 0, header: wire::encode(&[u32::MAX][..]), body }) }.boxed()
         }
     }
 

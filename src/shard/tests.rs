@@ -535,7 +535,7 @@ fn a_scrub_finds_every_flipped_bit() {
     // Whole frames, in the wrong place.
     let frames = sealed_frames(ShardId(12), &mut random);
     runtime.block_on(write(&shards, ShardId(40), &frames)).unwrap();
-    runtime.block_on(write(&shards, ShardId(52), &[frames[1].clone()])).unwrap();
+    runtime.block_on(write(&shards, ShardId(52), std::slice::from_ref(&frames[1]))).unwrap();
     shards.clean().unwrap();
     let damaged = shards.scrub(Some(ShardId(29)), u64::MAX).unwrap().damaged;
     assert_eq!(damaged.iter().map(|row| row.shard).collect::<Vec<_>>(), [ShardId(40), ShardId(52)]);

@@ -54,7 +54,7 @@ impl Keeping {
     /// Cleans if it is time.
     async fn look(&mut self, service: &ShardService, clean_every: Duration) {
         let shards = service.shards().clone();
-        let end = shards.log_end();
+        let end = shards.applied_end();
         let (change_count, dead_bytes) = shards.backlog();
         let is_much = change_count >= CHANGES_MAX || dead_bytes >= DEAD_MAX_BYTES;
         let is_time = self.cleaned_at.elapsed() >= clean_every && self.cleaned_to != Some(end);

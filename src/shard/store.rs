@@ -184,9 +184,9 @@ impl Shards {
         Usage { shard_count, live_bytes }
     }
 
-    /// The index of the next record in the log: it grows with every change.
-    pub(super) fn log_end(&self) -> u64 {
-        self.inner.log.next_index()
+    /// The first log record that has not come to be yet: it grows with every change, once there is something to flush.
+    pub(super) fn applied_end(&self) -> u64 {
+        self.inner.applied.load(Ordering::Acquire)
     }
 
     /// The log's counters.

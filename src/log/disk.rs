@@ -4,6 +4,7 @@
 //! part, in any order, and may leave the blocks it covers (and no others) unreadable as what they were; directory
 //! changes reach the disk in order, and are there once the directory is synced.
 
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// One directory of files. Names are plain file names.
-pub(super) trait Disk: Send + Sync {
+pub(crate) trait Disk: Send + Sync {
     /// The names in the directory, which is created if it is missing.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Creates an empty file; what was there under that name is emptied.
@@ -34,7 +35,7 @@ pub(super) trait Disk: Send + Sync {
 }
 
 /// An open file.
-pub(super) trait DiskFile: Send + Sync {
+pub(crate) trait DiskFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Fills `buffer` from `offset`, whole or not at all.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
@@ -54,13 +55,24 @@ pub(super) trait DiskFile: Send + Sync {
     fn settle(&self) -> io::Result<()>;
 }
 
+/// Whether a disk said that it has no room, or that we may not use what it has.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether a disk said that it cannot give back what was written: damage, of which the rest of the disk knows nothing.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EIO | Errno::EBADMSG | Errno::EUCLEAN | Errno::EREMOTEIO))
+}
+
 /// A directory of the file system.
-pub(super) struct RealDisk {
+pub(crate) struct RealDisk {
     dir: PathBuf,
 }
 
 impl RealDisk {
-    pub(super) fn new(dir: &Path) -> RealDisk {
+    pub(crate) fn new(dir: &Path) -> RealDisk {
         RealDisk { dir: dir.to_path_buf() }
     }
 }

@@ -57,7 +57,11 @@ mod writer;
 pub use format::{Decoded, MARK_MAX_LEN, RECORD_MAX_LEN, decode_records};
 
 use bytes::Bytes;
-use disk::{Disk, DiskFile, RealDisk};
+pub(crate) use disk::{Disk, RealDisk};
+#[cfg(test)]
+pub(crate) use sim::SimDisk;
+
+use disk::DiskFile;
 use files::name_of;
 use format::{BATCH_HEADER_LEN, BLOCK_LEN, ENTRY_HEADER_LEN, Kind, Tip};
 use recover::{FoundWitness, Recovered, recover};
@@ -65,7 +69,7 @@ use spares::Spares;
 use stamp::Stamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use view::{Access, View, lock};
@@ -79,7 +83,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Length of a new file, rounded up to 4 KiB and into 16 KiB..1 GiB. A record must fit into one file.
     pub file_len_bytes: u64,
-    /// Pre-written files kept ready.
+    /// Pre-written files kept ready. In a log whose files are kept the last one is a reserve: see
+    /// [`Log::append_reserved`].
     pub spare_count: usize,
     /// How many bytes of the newest records stay in memory once they are on disk; none while the log is quiet.
     pub cache_len_bytes: usize,
@@ -183,6 +188,10 @@ pub enum Error {
     /// The log has lost something, and was opened without `accept_loss`.
     #[error("the log has lost records, and is read-only")]
     ReadOnly,
+    /// The disk has no room for another file; only in a log whose files are kept. What was to be appended was not, or not
+    /// all of it; its indices stay unused.
+    #[error("the disk has no room for another log file")]
+    Full,
     /// The disk failed.
     #[error("cannot {action}: {source}")]
     Io {
@@ -331,7 +340,7 @@ impl Stats {
 ///
 /// Changes are done strictly in the order of their calls and are seen by reads at once. `done` is called once, from
 /// the writer's thread, when the change (and all before it) is durable; with [`Error::Closed`] if that never came to
-/// be. It must be quick. A failed write or sync ends the process.
+/// be, or [`Error::Full`]. It must be quick. A failed write or sync ends the process.
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<Inner>,
@@ -352,8 +361,12 @@ impl Log {
     /// # Errors
     /// `Hole`, `MissingFile`, `Corrupt`, `Foreign`: damage that no crash explains; nothing was changed. `Io`: the disk.
     pub fn open(options: Options) -> Result<(Log, Recovery), Error> {
-        let disk = Arc::new(RealDisk::new(&options.dir));
-        let (log, recovery, writer) = Log::open_on(disk, &options)?;
+        Log::open_disk(Arc::new(RealDisk::new(&options.dir)), &options)
+    }
+
+    /// Like [`Log::open`], on any disk.
+    pub(crate) fn open_disk(disk: Arc<dyn Disk>, options: &Options) -> Result<(Log, Recovery), Error> {
+        let (log, recovery, writer) = Log::open_on(disk, options)?;
         if let Some(writer) = writer {
             log.start(writer).map_err(|source| Error::io("start the writer", source))?;
         }
@@ -418,7 +431,32 @@ impl Log {
     ) -> Result<(), Error> {
         let longest = records.iter().map(Bytes::len).max().unwrap_or(0);
         check_len(longest, self.inner.record_max_len)?;
-        self.inner.view.append(first_index, records, Box::new(done))
+        self.inner.view.append(first_index, records, false, Box::new(done))
+    }
+
+    /// Like [`Log::append`], for what must go on when the disk is full, and is small: it may use the last spare file.
+    ///
+    /// # Errors
+    /// As those of [`Log::append`].
+    pub fn append_reserved(
+        &self,
+        first_index: u64,
+        records: Vec<Bytes>,
+        done: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) -> Result<(), Error> {
+        let longest = records.iter().map(Bytes::len).max().unwrap_or(0);
+        check_len(longest, self.inner.record_max_len)?;
+        self.inner.view.append(first_index, records, true, Box::new(done))
+    }
+
+    /// Removes a spare file, to make room on a full disk for something that will give room back. False: there is none.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn release_spare(&self) -> Result<bool, Error> {
+        let released = self.inner.spares.as_ref().map_or(Ok(false), |spares| spares.release());
+        released.map_err(|source| Error::io("remove a spare log file", source))
     }
 
     /// The records of `range`, at most about `limit_bytes` of payload but at least one, each verified; from memory where
@@ -532,14 +570,19 @@ impl Log {
         removed.map_err(|source| Error::io("remove a log file", source))
     }
 
-    /// Reads every record in the files of `dir`, oldest first, for an owner that has lost what it knew of them. Blocking.
+    /// Reads every record in the files on `disk`, oldest first, for an owner that has lost what it knew of them. Blocking.
     ///
     /// `visit`: index, place, and the payload; no payload: it was punched, or is damaged.
     ///
     /// # Errors
     /// `Io`. Damage is none.
-    pub fn survey(dir: &Path, mut visit: impl FnMut(u64, Location, Option<&[u8]>)) -> Result<(), Error> {
-        kept::survey(&RealDisk::new(dir), |index, place, payload| visit(index, Location::of(place), payload))
+    pub(crate) fn survey(disk: &dyn Disk, mut visit: impl FnMut(u64, Location, Option<&[u8]>)) -> Result<(), Error> {
+        kept::survey(disk, |index, place, payload| visit(index, Location::of(place), payload))
+    }
+
+    /// Says that there may be room for spare files again.
+    pub fn retry_spares(&self) {
+        self.inner.spares.iter().for_each(|spares| spares.retry());
     }
 
     /// Refuses changes from now on, does what is queued, and ends the threads. Reads still work. Blocking, unless
@@ -608,6 +651,7 @@ fn resume(disk: Arc<dyn Disk>, options: &Options, names: &[String], found: Recov
         files: found.files,
         last_sequence: found.last_sequence,
         kept,
+        on_reserve: false,
         position: found.position,
         buffer: Vec::new(),
         places: Vec::new(),
@@ -617,7 +661,7 @@ fn resume(disk: Arc<dyn Disk>, options: &Options, names: &[String], found: Recov
         return Ok(writer);
     }
     if writer.files.count() == 0 {
-        writer.roll()?;
+        writer.roll(0)?;
     }
     settle(&mut writer, found.health, found.mark, witnessed)?;
     writer.recycle()?;

@@ -2,13 +2,17 @@
 //!
 //! After a crash a file holds what was synced, and of what was written since, any subset of its 512-byte sectors; in the
 //! worst mode a sector that was in flight holds garbage. Directory changes survive up to some point in their order.
+//!
+//! It can also be of a limited size, and have ranges that cannot be read.
 
 use super::disk::{Disk, DiskFile};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 const SECTOR_LEN: usize = 512;
+const BLOCK_LEN: usize = super::format::BLOCK_LEN;
 
 /// SplitMix64: small, seeded, good enough to choose test cases.
 pub(super) struct Rng(pub(super) u64);
@@ -56,6 +60,22 @@ struct Content {
     durable: Vec<u8>,
     current: Vec<u8>,
     pending: Vec<(usize, Vec<u8>)>,
+    /// Blocks that were given back.
+    punched: BTreeSet<usize>,
+}
+
+impl Content {
+    fn allocated(&self) -> usize {
+        self.current.len().next_multiple_of(BLOCK_LEN) - self.punched.len() * BLOCK_LEN
+    }
+
+    /// What writing to `range` takes that is not allocated yet.
+    fn growth(&self, range: &Range<usize>) -> usize {
+        let blocks = self.current.len().div_ceil(BLOCK_LEN);
+        let beyond = range.end.div_ceil(BLOCK_LEN).saturating_sub(blocks);
+        let holes = self.punched.range(range.start / BLOCK_LEN..range.end.div_ceil(BLOCK_LEN)).count();
+        (beyond + holes) * BLOCK_LEN
+    }
 }
 
 fn write(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
@@ -75,6 +95,8 @@ struct State {
     unsynced_max: usize,
     crash_at: Option<u64>,
     fatal: Option<String>,
+    capacity: Option<usize>,
+    unreadable: Vec<(u64, Range<usize>)>,
 }
 
 impl State {
@@ -83,6 +105,18 @@ impl State {
         self.steps += 1;
         match self.crash_at {
             Some(at) if self.steps > at => Err(io::Error::other("crashed")),
+            _ => Ok(()),
+        }
+    }
+
+    fn allocated(&self) -> usize {
+        self.names.values().map(|id| self.contents[id].allocated()).sum()
+    }
+
+    fn check_room(&self, id: u64, range: &Range<usize>) -> io::Result<()> {
+        let wanted = self.allocated() + self.contents[&id].growth(range);
+        match self.capacity {
+            Some(capacity) if wanted > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
     }
@@ -114,7 +148,7 @@ pub(super) enum Loss {
 
 /// A directory in memory. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct SimDisk(Arc<Mutex<State>>);
+pub(crate) struct SimDisk(Arc<Mutex<State>>);
 
 impl SimDisk {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -134,6 +168,19 @@ impl SimDisk {
     pub(super) fn crash_after(&self, steps: u64) {
         let mut state = self.lock();
         state.crash_at = Some(state.steps + steps);
+    }
+
+    /// Leaves room for `free` more bytes; None: no limit.
+    pub(crate) fn limit(&self, free: Option<usize>) {
+        let mut state = self.lock();
+        state.capacity = free.map(|free| state.allocated() + free);
+    }
+
+    /// Makes reading any of `range` fail with EIO from now on.
+    pub(crate) fn make_unreadable(&self, name: &str, range: Range<usize>) {
+        let mut state = self.lock();
+        let id = state.names[name];
+        state.unreadable.push((id, range));
     }
 
     pub(super) fn fatal_reason(&self) -> Option<String> {
@@ -167,7 +214,7 @@ impl SimDisk {
         self.after_crash(Loss::None, &mut Rng(0))
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.lock().names.keys().cloned().collect()
     }
 
@@ -176,7 +223,7 @@ impl SimDisk {
         state.names.get(name).map_or(0, |id| state.contents[id].current.len())
     }
 
-    pub(super) fn flip(&self, name: &str, offset: usize, mask: u8) {
+    pub(crate) fn flip(&self, name: &str, offset: usize, mask: u8) {
         let mut state = self.lock();
         let id = state.names[name];
         if let Some(content) = state.contents.get_mut(&id) {
@@ -267,6 +314,10 @@ impl DiskFile for SimFile {
         self.change(|state, id| {
             let content = &state.contents[&id].current;
             let range = offset as usize..offset as usize + buffer.len();
+            let is_hit = |(of, bad): &(u64, Range<usize>)| *of == id && bad.start < range.end && range.start < bad.end;
+            if state.unreadable.iter().any(is_hit) {
+                return Err(io::Error::from_raw_os_error(nix::libc::EIO));
+            }
             buffer.copy_from_slice(content.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
             Ok(())
         })
@@ -275,7 +326,12 @@ impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.change(|state, id| {
             state.check_alive()?;
+            let range = offset as usize..offset as usize + bytes.len();
+            state.check_room(id, &range)?;
             if let Some(content) = state.contents.get_mut(&id) {
+                content
+                    .punched
+                    .retain(|block| !(range.start / BLOCK_LEN..range.end.div_ceil(BLOCK_LEN)).contains(block));
                 write(&mut content.current, offset as usize, bytes);
                 content.pending.push((offset as usize, bytes.to_vec()));
                 let unsynced = content.pending.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -290,7 +346,12 @@ impl DiskFile for SimFile {
     }
 
     fn punch(&self, range: std::ops::Range<u64>) -> io::Result<()> {
-        self.write_at(range.start, &vec![0; (range.end - range.start) as usize])
+        self.write_at(range.start, &vec![0; (range.end - range.start) as usize])?;
+        self.change(|state, id| {
+            let blocks = range.start as usize / BLOCK_LEN..range.end as usize / BLOCK_LEN;
+            state.contents.entry(id).and_modify(|content| content.punched.extend(blocks));
+            Ok(())
+        })
     }
 
     fn trim(&self, len: u64) -> io::Result<()> {
@@ -298,6 +359,7 @@ impl DiskFile for SimFile {
             if let Some(content) = state.contents.get_mut(&id) {
                 content.current.truncate(len as usize);
                 content.durable.truncate(len as usize);
+                content.punched.retain(|block| block * BLOCK_LEN < len as usize);
                 content.pending.retain(|(offset, bytes)| offset + bytes.len() <= len as usize);
             }
             state.step()
@@ -305,7 +367,7 @@ impl DiskFile for SimFile {
     }
 
     fn allocated(&self) -> io::Result<u64> {
-        self.len()
+        self.change(|state, id| Ok(state.contents[&id].allocated() as u64))
     }
 
     fn sync(&self) -> io::Result<()> {

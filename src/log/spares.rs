@@ -4,8 +4,10 @@
 //! not a journal commit too. New spares are filled with zeros (fallocate alone leaves extents unwritten, and turning
 //! those costs the commit again); purged files come back as they are, which [`super::format`] makes safe.
 //!
-//! Invariant: no more than [`FILL_LEN`] of zeros is on its way to the disk at any time: the log's own sync may have to
-//! wait for them.
+//! Invariants
+//! - No more than [`FILL_LEN`] of zeros is on its way to the disk at any time: the log's own sync may have to wait for
+//!   them.
+//! - On a full disk nothing half made is left behind, and who may not take the last spare does not.
 
 use super::disk::Disk;
 use super::view::lock;
@@ -57,11 +59,37 @@ impl Spares {
         Ok(Spares { disk, file_len, wanted_count, prefill, state: Mutex::new(state), changed: Condvar::new() })
     }
 
-    /// A whole spare's name, which is the caller's from now on; made on the spot if none is ready.
-    pub(super) fn take(&self) -> io::Result<String> {
-        let ready = lock(&self.state).ready.pop();
+    /// A whole spare's name, which is the caller's from now on; made on the spot if no more than `keep` are ready. And
+    /// whether it was the last one.
+    pub(super) fn take(&self, keep: usize) -> io::Result<(String, bool)> {
+        let ready = {
+            let mut state = lock(&self.state);
+            let ready = if state.ready.len() > keep { state.ready.pop() } else { None };
+            ready.map(|name| (name, state.ready.is_empty()))
+        };
         self.changed.notify_all();
-        ready.map_or_else(|| self.make(), Ok)
+        ready.map_or_else(|| Ok((self.make()?, false)), Ok)
+    }
+
+    /// Takes back what could not be used.
+    pub(super) fn put_back(&self, name: String) {
+        lock(&self.state).ready.push(name);
+    }
+
+    /// Whether a spare is ready, or can be made now.
+    pub(super) fn replenish(&self) -> bool {
+        if self.ready_count() > 0 {
+            return true;
+        }
+        self.make().map(|name| lock(&self.state).ready.push(name)).is_ok()
+    }
+
+    /// Removes a spare, so that its room can be used for something else. False: none was ready.
+    pub(super) fn release(&self) -> io::Result<bool> {
+        let Some(name) = lock(&self.state).ready.pop() else { return Ok(false) };
+        self.disk.remove(&name)?;
+        self.disk.sync_dir()?;
+        Ok(true)
     }
 
     /// Keeps the purged file `name` as a spare, or deletes it if there are enough. Durable on return, so that files
@@ -77,6 +105,11 @@ impl Spares {
         Ok(())
     }
 
+    /// Lets [`Spares::run`] try again: there may be room now.
+    pub(super) fn retry(&self) {
+        self.changed.notify_all();
+    }
+
     /// How many are ready.
     pub(super) fn ready_count(&self) -> usize {
         lock(&self.state).ready.len()
@@ -84,11 +117,17 @@ impl Spares {
 
     /// Keeps the wanted number ready until [`Spares::close`]; a thread of its own runs this.
     pub(super) fn run(&self) {
+        let mut failed = false;
         while self.wait_until_wanted() {
             match self.make() {
-                Ok(name) => lock(&self.state).ready.push(name),
+                Ok(name) => {
+                    failed = false;
+                    lock(&self.state).ready.push(name);
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "no spare log file could be made; the next try is when one is needed");
+                    if !std::mem::replace(&mut failed, true) {
+                        tracing::warn!(%error, "no spare log file can be made; it is tried again whenever one is needed");
+                    }
                     self.wait_for_change();
                 }
             }
@@ -108,11 +147,21 @@ impl Spares {
 
     pub(super) fn make(&self) -> io::Result<String> {
         let name = next_name(&mut lock(&self.state));
-        let file = self.disk.create(&name)?;
+        match self.fill(&name) {
+            Ok(()) => Ok(name),
+            Err(error) => {
+                // It takes room, and is of no use. If this fails too the next opening does it.
+                let _ = self.disk.remove(&name);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, name: &str) -> io::Result<()> {
+        let file = self.disk.create(name)?;
         if !self.prefill {
             file.allocate(self.file_len)?;
-            file.sync()?;
-            return Ok(name);
+            return file.sync();
         }
         let zeros = vec![0; FILL_LEN.min(self.file_len as usize)];
         let mut offset = 0;
@@ -122,7 +171,7 @@ impl Spares {
             file.sync()?;
             offset += len;
         }
-        Ok(name)
+        Ok(())
     }
 
     /// False when it is time to end.

@@ -680,3 +680,155 @@ fn a_log_whose_files_are_kept_opens_whatever_byte_is_flipped() {
         }
     }
 }
+
+/// A log whose files are kept, on a disk with a reserve of two spares, made here in the place of their thread.
+fn kept_sim(disk: &SimDisk, from: u64) -> (Log, Recovery, Writer) {
+    let options = Options { kept_from: Some(from), spare_count: 2, ..options() };
+    let (log, recovery, writer) = Log::open_on(Arc::new(disk.clone()), &options).unwrap();
+    let writer = writer.unwrap();
+    while writer.spares.ready_count() < 2 {
+        let Ok(name) = writer.spares.make() else { break };
+        writer.spares.put_back(name);
+    }
+    (log, recovery, writer)
+}
+
+type Answers = Arc<Mutex<Vec<(u64, Result<(), Error>)>>>;
+
+fn append_and_step(log: &Log, writer: &mut Writer, records: &[Bytes], reserved: bool, answers: &Answers) {
+    let (first, tell) = (log.next_index(), answers.clone());
+    let done = move |result| lock(&tell).push((first, result));
+    match reserved {
+        true => log.append_reserved(first, records.to_vec(), done).unwrap(),
+        false => log.append(first, records.to_vec(), done).unwrap(),
+    }
+    writer.step().unwrap();
+}
+
+#[test]
+fn a_full_disk_fails_the_append_that_meets_it_and_keeps_a_reserve() {
+    let (disk, answers) = (SimDisk::default(), Answers::default());
+    let (log, _, mut writer) = kept_sim(&disk, 0);
+    let mut model = BTreeMap::new();
+    disk.limit(Some(0));
+    let (large, small) = (Bytes::from(vec![7; 5000]), Bytes::from_static(b"gone"));
+    // A file takes one of these; of the two spares one is kept back.
+    for index in (0..12).step_by(2) {
+        append_and_step(&log, &mut writer, &[large.clone(), large.clone()], false, &answers);
+        let full = matches!(lock(&answers).pop().unwrap(), (at, Err(Error::Full)) if at == index);
+        assert_eq!(full, index > 0, "the append of {index}");
+        if !full {
+            model.extend([(index, large.clone()), (index + 1, large.clone())]);
+        }
+    }
+    for _ in 0..2 {
+        let index = log.next_index();
+        append_and_step(&log, &mut writer, std::slice::from_ref(&small), true, &answers);
+        assert!(matches!(lock(&answers).pop().unwrap(), (at, Ok(())) if at == index));
+        model.insert(index, small.clone());
+        // What is left of the file is not for everybody.
+        append_and_step(&log, &mut writer, std::slice::from_ref(&small), false, &answers);
+        assert!(matches!(lock(&answers).pop().unwrap().1, Err(Error::Full)));
+    }
+    // The reserve too comes to an end, and even that is no reason to die.
+    let mut refused = 0;
+    for _ in 0..6 {
+        let index = log.next_index();
+        append_and_step(&log, &mut writer, std::slice::from_ref(&large), true, &answers);
+        match lock(&answers).pop().unwrap().1 {
+            Ok(()) => drop(model.insert(index, large.clone())),
+            Err(error) => {
+                assert!(matches!(error, Error::Full));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && disk.fatal_reason().is_none());
+    // With room again everybody is served again.
+    disk.limit(None);
+    let index = log.next_index();
+    append_and_step(&log, &mut writer, std::slice::from_ref(&large), false, &answers);
+    assert!(lock(&answers).pop().unwrap().1.is_ok());
+    model.insert(index, large);
+    drop((log, writer));
+
+    let (log, recovery, _writer) = kept_sim(&disk, 0);
+    assert_eq!((recovery.damaged_records, recovery.state, recovery.next_index), (0, Health::Whole, index + 1));
+    for at in 0..=index {
+        let found = log.read(at..at + 1, 1).ok().map(|found| found[0].1.clone());
+        assert_eq!(found.as_ref(), model.get(&at), "record {at}");
+    }
+}
+
+#[test]
+fn a_spare_that_cannot_be_made_leaves_nothing_behind() {
+    let disk = SimDisk::default();
+    disk.limit(Some(20 << 10));
+    let spares = Spares::adopt(Arc::new(disk.clone()), 16 << 10, 2, false, &[]).unwrap();
+    assert!(spares.replenish());
+    assert!(spares.make().is_err());
+    assert_eq!(disk.names().len(), 1);
+    assert!(spares.release().unwrap() && !spares.release().unwrap());
+    assert_eq!(disk.names().len(), 0);
+}
+
+/// Some records in a log of several files; the disk as it was left, and what is on it.
+fn kept_log() -> (SimDisk, Vec<Bytes>) {
+    let (disk, answers) = (SimDisk::default(), Answers::default());
+    let (log, _, mut writer) = kept_sim(&disk, 0);
+    let records: Vec<Bytes> = (1..=6u8).map(|byte| vec![byte; 5000].into()).collect();
+    for record in &records {
+        append_and_step(&log, &mut writer, std::slice::from_ref(record), false, &answers);
+    }
+    writer.finish();
+    assert!(disk.names().iter().filter(|name| name.ends_with(".log")).count() > 2);
+    (disk.copy(), records)
+}
+
+#[test]
+fn a_file_without_its_stamp_still_has_its_records() {
+    let (disk, records) = kept_log();
+    for lost in disk.names().into_iter().filter(|name| name.ends_with(".log")) {
+        for without_witness in [false, true] {
+            let disk = disk.copy();
+            disk.flip(&lost, 70, 0xFF);
+            if without_witness {
+                disk.remove(witness::NAME).unwrap();
+            }
+            let mut seen = BTreeMap::new();
+            let visit = |index, _: Location, payload: Option<&[u8]>| {
+                seen.insert(index, Bytes::copy_from_slice(payload.unwrap()));
+            };
+            Log::survey(&disk, visit).unwrap();
+            assert!(seen.into_values().eq(records.clone()), "{lost}");
+            let (log, recovery, _writer) = kept_sim(&disk, 0);
+            assert_eq!((recovery.damaged_records, recovery.next_index), (0, 6), "{lost}");
+            let read = log.read(0..6, usize::MAX).unwrap();
+            assert!(read.into_iter().map(|(_, record)| record).eq(records.clone()), "{lost}");
+        }
+    }
+}
+
+#[test]
+fn what_the_disk_cannot_read_is_damaged_and_no_more() {
+    let (disk, records) = kept_log();
+    for name in disk.names() {
+        for at in (0..disk.len_of(&name)).step_by(BLOCK_LEN) {
+            let disk = disk.copy();
+            disk.make_unreadable(&name, at..at + 1);
+            let mut seen = 0;
+            Log::survey(&disk, |_, _, payload| seen += usize::from(payload.is_some())).unwrap();
+            let (log, recovery, _writer) = kept_sim(&disk, 0);
+            let is_there = |index: &u64| match log.read(*index..index + 1, 1) {
+                Ok(found) => {
+                    assert_eq!(found[0].1, records[*index as usize]);
+                    true
+                }
+                Err(_) => false,
+            };
+            let there = (0..6).filter(is_there).count();
+            assert!(there >= 5 && seen >= 5, "{name} at {at}: {there} records are left, {seen} seen");
+            assert_eq!(recovery.damaged_records > 0, there < 6, "{name} at {at}");
+        }
+    }
+}

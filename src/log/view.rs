@@ -37,6 +37,9 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Where nothing is: a record that was left out, or cannot be found.
+    pub(super) const NOWHERE: Place = Place { file: 0, offset: 0, payload_len: 0, chain_before: 0 };
+
     fn len(&self) -> usize {
         ENTRY_HEADER_LEN + self.payload_len as usize
     }
@@ -101,6 +104,8 @@ pub(super) struct Item {
     pub(super) index: u64,
     pub(super) payload: Bytes,
     pub(super) ticket: u64,
+    /// It may take the room that is kept in reserve.
+    pub(super) reserved: bool,
     pub(super) done: Option<Done>,
 }
 
@@ -173,7 +178,14 @@ impl View {
         lock(&self.state)
     }
 
-    pub(super) fn append(&self, first_index: u64, records: Vec<Bytes>, done: Done) -> Result<(), Error> {
+    /// `reserved`: the records may take the room that is kept in reserve.
+    pub(super) fn append(
+        &self,
+        first_index: u64,
+        records: Vec<Bytes>,
+        reserved: bool,
+        done: Done,
+    ) -> Result<(), Error> {
         let mut state = self.open_for_writing()?;
         if first_index != state.next() {
             return Err(Error::OutOfOrder { expected: state.next(), got: first_index });
@@ -181,7 +193,7 @@ impl View {
         if first_index.checked_add(records.len() as u64).is_none() {
             return Err(Error::OutOfRange { asked: first_index..u64::MAX, first: state.first(), next: first_index });
         }
-        state.append(records, done);
+        state.append(records, reserved, done);
         self.queued.notify_all();
         Ok(())
     }
@@ -254,6 +266,18 @@ impl View {
         state.evict(self.cache_len);
         state.stats.records += places.len() as u64;
         state.stats.bytes += bytes as u64;
+    }
+
+    /// Takes note that the first `count` of `items` were not written, and will not be.
+    pub(super) fn leave_out(&self, items: &VecDeque<Item>, count: usize) {
+        let mut state = self.lock();
+        for item in items.iter().take(count) {
+            state.queued_bytes -= item.payload.len();
+            if item.kind == Kind::Record {
+                state.publish(item, Place::NOWHERE);
+            }
+        }
+        state.evict(self.cache_len);
     }
 
     /// Forgets what is in memory and on disk.
@@ -428,7 +452,7 @@ impl State {
         memory.or_else(|| self.places.get(index).map(|place| Source::Disk(*place)))
     }
 
-    fn append(&mut self, records: Vec<Bytes>, done: Done) {
+    fn append(&mut self, records: Vec<Bytes>, reserved: bool, done: Done) {
         if records.is_empty() {
             return self.change(Kind::Purge, self.first(), Bytes::new(), done);
         }
@@ -438,7 +462,7 @@ impl State {
             let index = self.next();
             self.recent_bytes += payload.len();
             self.recent.push_back(Recent { ticket, payload: payload.clone() });
-            self.enqueue(Kind::Record, index, payload, None);
+            self.enqueue(Kind::Record, index, payload, reserved, None);
         }
         if let Some(last) = self.queue.back_mut() {
             last.done = Some(done);
@@ -456,12 +480,12 @@ impl State {
                 self.recent_first = index;
             }
         }
-        self.enqueue(kind, index, payload, Some(done));
+        self.enqueue(kind, index, payload, false, Some(done));
     }
 
-    fn enqueue(&mut self, kind: Kind, index: u64, payload: Bytes, done: Option<Done>) {
+    fn enqueue(&mut self, kind: Kind, index: u64, payload: Bytes, reserved: bool, done: Option<Done>) {
         self.queued_bytes += payload.len();
-        self.queue.push_back(Item { kind, index, payload, ticket: self.last_ticket, done });
+        self.queue.push_back(Item { kind, index, payload, ticket: self.last_ticket, reserved, done });
     }
 
     fn truncate_recent(&mut self, next: u64) {

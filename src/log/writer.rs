@@ -4,10 +4,14 @@
 //! - a batch is written only after the one before it is synced, and acknowledged only after its own sync;
 //! - the witness is raised only after the sync of what it names;
 //! - a file is part of the log (has a log file's name) only once its header is synced;
-//! - any failed write, sync or rename ends the process, through [`Disk::fatal`]; nothing is tried again.
+//! - any failed write, sync or rename ends the process, through [`Disk::fatal`]; nothing is tried again;
+//! - but for a new file that a full disk has no room for, in a log whose files are kept: then the append that needed it is
+//!   left out, whole as far as it was not written, and told so. Its indices stay unused: the next batch's header says that
+//!   they do.
+//! - The last spare is for what may use the reserve; so is the file that it becomes, until there is another spare.
 
 use super::Error;
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile, is_full};
 use super::files::{Files, name_of};
 use super::format::{self, BATCH_HEADER_LEN, BLOCK_LEN, ENTRY_HEADER_LEN, Kind, Tip};
 use super::spares::Spares;
@@ -37,6 +41,8 @@ pub(super) struct Writer {
     pub(super) last_sequence: u32,
     /// The files are their owner's, and not recycled.
     pub(super) kept: bool,
+    /// The file being written was the last spare.
+    pub(super) on_reserve: bool,
     /// Where the next batch goes in the current file.
     pub(super) position: usize,
     /// The batch in the making, kept to reuse its memory; and the places of its records.
@@ -93,8 +99,15 @@ impl Writer {
 
     fn write_all(&mut self, items: &mut VecDeque<Item>) -> io::Result<()> {
         while let Some(item) = items.front() {
-            if !self.fits(item) {
-                self.roll()?;
+            if self.kept && item.kind == Kind::Purge {
+                // Its owner knows where the log begins.
+                items.pop_front().and_then(|item| item.done).into_iter().for_each(|done| done(Ok(())));
+                self.recycle()?;
+                continue;
+            }
+            if !self.make_room(item)? {
+                self.leave_out(items);
+                continue;
             }
             let count = self.encode_batch(items)?;
             self.write_batch()?;
@@ -105,6 +118,33 @@ impl Writer {
             self.recycle()?;
         }
         Ok(())
+    }
+
+    /// Sees to it that the current file takes `item`. False: the disk is full, and the log can do without.
+    fn make_room(&mut self, item: &Item) -> io::Result<bool> {
+        if self.admits(item) && self.fits(item) {
+            return Ok(true);
+        }
+        let keep = usize::from(self.kept && !item.reserved);
+        match self.roll(keep) {
+            Err(error) if self.kept && is_full(&error) => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
+    fn admits(&mut self, item: &Item) -> bool {
+        self.on_reserve = self.on_reserve && (item.reserved || !self.spares.replenish());
+        item.reserved || !self.on_reserve
+    }
+
+    /// Leaves out the append at the front.
+    fn leave_out(&mut self, items: &mut VecDeque<Item>) {
+        let Some(ticket) = items.front().map(|item| item.ticket) else { return };
+        let records = items.iter().take_while(|item| item.kind == Kind::Record && item.ticket == ticket).count();
+        let count = records.max(1);
+        self.view.leave_out(items, count);
+        self.tip.next += records as u64;
+        items.drain(..count).filter_map(|item| item.done).for_each(|done| done(Err(Error::Full)));
     }
 
     fn room(&self) -> usize {
@@ -125,7 +165,8 @@ impl Writer {
         let mut count = 0;
         for item in items {
             let end = self.buffer.len() + ENTRY_HEADER_LEN + item.payload.len();
-            if count > 0 && end > limit {
+            let is_for_later = (self.on_reserve && !item.reserved) || (self.kept && item.kind == Kind::Purge);
+            if count > 0 && (end > limit || is_for_later) {
                 break;
             }
             self.encode_item(item, current)?;
@@ -161,22 +202,38 @@ impl Writer {
         self.witness.raise(&self.tip)
     }
 
-    /// Goes on in a fresh file.
-    pub(super) fn roll(&mut self) -> io::Result<()> {
+    /// Goes on in a fresh file. `keep`: so many spares are for others.
+    ///
+    /// # Errors
+    /// [`is_full`]: the disk has no room for one; all is as it was.
+    pub(super) fn roll(&mut self, keep: usize) -> io::Result<()> {
         let sequence =
             self.last_sequence.checked_add(1).ok_or_else(|| io::Error::other("the file numbers are used up"))?;
-        let spare = self.spares.take()?;
-        let file = self.disk.open(&spare)?;
+        let (spare, was_last) = self.spares.take(keep)?;
+        let file = match self.make_log_file(&spare, sequence) {
+            Ok(file) => file,
+            Err(error) => {
+                self.spares.put_back(spare);
+                return Err(error);
+            }
+        };
+        // It has its name: from here on there is no way back, full or not.
+        let settled = self.disk.sync_dir().and_then(|()| self.witness.sync()).and_then(|()| file.len());
+        let len = settled.map_err(io::Error::other)?;
+        self.files.push(sequence, file.clone(), len as usize);
+        (self.last_sequence, self.position) = (sequence, BLOCK_LEN);
+        self.on_reserve = self.kept && was_last;
+        self.view.lock().files.insert(sequence, file);
+        Ok(())
+    }
+
+    fn make_log_file(&self, spare: &str, sequence: u32) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(spare)?;
         let header = Stamp { log_id: self.log_id, number: u64::from(sequence), tip: self.tip.clone() };
         file.write_at(0, &header.encode(&FILE))?;
         file.sync()?;
-        self.disk.rename(&spare, &name_of(sequence))?;
-        self.disk.sync_dir()?;
-        self.witness.sync()?;
-        self.files.push(sequence, file.clone(), file.len()? as usize);
-        (self.last_sequence, self.position) = (sequence, BLOCK_LEN);
-        self.view.lock().files.insert(sequence, file);
-        Ok(())
+        self.disk.rename(spare, &name_of(sequence))?;
+        Ok(file)
     }
 
     /// Gives away the files that hold nothing live; what its owner keeps is only closed.

@@ -1,8 +1,10 @@
 //! Giving space back: flush the index, punch what is dead, remove empty files, move what is left of mostly dead ones.
 //!
-//! Only one thread cleans at a time. All of it blocks.
+//! Only one thread cleans at a time, and only one flushes. All of it blocks.
+//!
+//! A shard that cannot be read stays where it is, and its file with it, until somebody has repaired and deleted it; the
+//! rest goes on. What can be read is moved as it is: damage within stays visible, for frames have checksums of their own.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -10,9 +12,9 @@ use std::sync::{Arc, mpsc};
 use super::Error;
 use super::index::{Run, lock};
 use super::record::{Commit, RunName, encode_move, encode_run};
-use super::store::{Appender, Inner, Shards};
+use super::store::{Appender, Inner, Room, Shards};
 use crate::ids::ShardId;
-use crate::log;
+use crate::log::{self, Location};
 
 /// What lies in log files may exceed the live bytes by one part in so many before files are compacted; a single file by
 /// half of that, and by some blocks, as every batch begins a new one: else the same bytes would be moved again and again.
@@ -22,6 +24,8 @@ const WASTE_BYTES: u64 = 64 << 10;
 const MOVED_AT_ONCE: usize = 256;
 /// Bytes that are moved before they are waited for.
 const MOVING_MAX_BYTES: u64 = 8 << 20;
+/// Shards of which it is remembered that they could not be moved, so as to say so once.
+const UNMOVABLE_MAX: usize = 1024;
 
 /// What a cleaning did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,37 +36,58 @@ pub struct Cleaned {
     pub moved_bytes: u64,
     /// Files removed.
     pub removed_files: u64,
+    /// Shards that could not be read, and stayed where they are.
+    pub unreadable_shards: u64,
 }
 
 impl Shards {
     /// Brings the index to where the log is, and gives back what is dead.
     pub(super) fn flush(&self) -> Result<u64, Error> {
-        let _one = lock(&self.inner.cleaning);
         self.inner.flush()
     }
 
-    /// Gives back the space of what is dead; stops when the log is no longer than it should be.
+    /// How many changes the index has not seen, and how many bytes wait to be punched.
+    pub(super) fn backlog(&self) -> (usize, u64) {
+        let dead_bytes = lock(&self.inner.dead).iter().map(|location| u64::from(location.len_bytes)).sum();
+        (self.inner.index.pending_count(), dead_bytes)
+    }
+
+    /// Gives back the space of what is dead; stops when the log is no longer than it should be, when the disk has no room
+    /// to move anything, and at [`Shards::close`]. Blocking.
     ///
     /// # Errors
-    /// `Log`, `Index`: the disk.
+    /// `Log`, `Index`: the disk. `Full`: the index cannot be written.
     pub fn clean(&self) -> Result<Cleaned, Error> {
-        let _one = lock(&self.inner.cleaning);
-        let mut cleaned = Cleaned { punched_bytes: self.inner.flush()?, ..Cleaned::default() };
-        let mut files: BTreeSet<u32> = self.inner.settled_files()?.into_iter().collect();
-        loop {
-            cleaned.removed_files += self.inner.remove_empty()?;
-            let Some(file) = self.inner.worst(&files)? else { return Ok(cleaned) };
-            // Each file once: what is moved now is in order.
-            files.remove(&file);
-            cleaned.moved_bytes += self.inner.clone().move_out(file)?;
-            cleaned.punched_bytes += self.inner.flush()?;
+        let inner = &self.inner;
+        let _one = lock(&inner.cleaning);
+        let mut cleaned = Cleaned { punched_bytes: inner.flush()?, ..Cleaned::default() };
+        cleaned.removed_files += inner.remove_empty()?;
+        // Each file once: what is moved now is in order.
+        let (wasteful, mut excess_bytes) = inner.wasteful()?;
+        for (wasted_bytes, file) in wasteful {
+            if excess_bytes == 0 || inner.is_stopping() {
+                break;
+            }
+            match inner.clone().move_out(file, &mut cleaned) {
+                Err(Error::Full) => break,
+                result => result?,
+            }
+            cleaned.punched_bytes += inner.flush()?;
+            cleaned.removed_files += inner.remove_empty()?;
+            excess_bytes = excess_bytes.saturating_sub(wasted_bytes);
         }
+        Ok(cleaned)
     }
 }
 
 impl Inner {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
     /// Returns how many bytes were punched.
     fn flush(&self) -> Result<u64, Error> {
+        let _one = lock(&self.flushing);
         let next = {
             let mut appender = lock(&self.appender);
             self.bury(&mut appender);
@@ -71,24 +96,50 @@ impl Inner {
             oldest.map_or(applied, |oldest| oldest.min(applied))
         };
         let dead = std::mem::take(&mut *lock(&self.dead));
-        if dead.is_empty() && self.index.pending_count() == 0 {
+        if dead.is_empty() && self.index.pending_count() == 0 && next <= self.log.first_index() {
             return Ok(0);
         }
-        if let Err(error) = self.index.flush(next) {
+        if let Err(error) = self.flush_index(next) {
             lock(&self.dead).extend(dead);
+            self.log.retry_spares();
             return Err(error);
         }
         if next > self.log.first_index() {
             self.log.purge_before(next, |_| ())?;
         }
-        for location in &dead {
-            match self.file(location.file).and_then(|file| Ok(file.punch(*location)?)) {
-                // It is gone as a whole, from before a crash.
-                Err(Error::Log(log::Error::Io { source, .. })) if source.kind() == ErrorKind::NotFound => {}
-                result => result?,
+        let (now, later): (Vec<_>, Vec<_>) = dead.into_iter().partition(self.is_behind_us(next));
+        lock(&self.dead).extend(later);
+        let punched_bytes = now.into_iter().map(|location| self.punch(location)).sum();
+        self.log.retry_spares();
+        Ok(punched_bytes)
+    }
+
+    /// On a full disk the index cannot even forget; a spare file makes room until something is punched.
+    fn flush_index(&self, next: u64) -> Result<(), Error> {
+        match self.index.flush(next) {
+            Err(Error::Full) if self.log.release_spare()? => self.index.flush(next),
+            flushed => flushed,
+        }
+    }
+
+    /// Whether what lies somewhere will not be read again by a start that begins at record `next`.
+    fn is_behind_us(&self, next: u64) -> impl Fn(&Location) -> bool + use<> {
+        let ahead = self.log.locate(next..self.log.next_index());
+        let first = ahead.into_iter().find(|location| location.file > 0);
+        move |location| first.is_none_or(|first| *location < first)
+    }
+
+    /// Returns how many bytes that was.
+    fn punch(&self, location: Location) -> u64 {
+        match self.file(location.file).and_then(|file| Ok(file.punch(location)?)) {
+            Ok(()) => u64::from(location.len_bytes),
+            // It is gone as a whole, from before a crash.
+            Err(Error::Log(log::Error::Io { source, .. })) if source.kind() == ErrorKind::NotFound => 0,
+            Err(error) => {
+                tracing::warn!(%error, ?location, "not punched: the room comes back with the whole file");
+                0
             }
         }
-        Ok(dead.iter().map(|location| u64::from(location.len_bytes)).sum())
     }
 
     /// Counts the runs as dead that no commit will name, once they are durable.
@@ -96,7 +147,8 @@ impl Inner {
         let mut dead = lock(&self.dead);
         appender.abandoned.retain(|index| match self.log.locate(*index..index + 1).as_slice() {
             [location] => {
-                dead.push(*location);
+                // What was left out lies nowhere.
+                dead.extend(Some(*location).filter(|location| location.file > 0));
                 false
             }
             _ => *index >= self.log.durable_index(),
@@ -122,50 +174,77 @@ impl Inner {
             if live.get(&file).is_none_or(|live| *live == 0) && file < first_needed {
                 self.forget_file(file);
                 self.log.remove_file(file)?;
+                self.log.retry_spares();
                 removed += 1;
             }
         }
         Ok(removed)
     }
 
-    /// Which of `files` wastes most, if too much is wasted in all.
-    fn worst(&self, files: &BTreeSet<u32>) -> Result<Option<u32>, Error> {
+    /// Files that waste much, the worst first, with how many bytes each does; and how many more are wasted in all than
+    /// may be.
+    fn wasteful(&self) -> Result<(Vec<(u64, u32)>, u64), Error> {
         let live = self.index.live();
-        let (mut wasted_sum, mut live_sum, mut worst) = (0, 0, None);
+        let (mut wasted_sum, mut live_sum, mut files) = (0, 0, Vec::new());
         for file in self.settled_files()? {
+            // What cannot even be looked at cannot be moved either.
+            let Ok(allocated) = self.log.file(file).and_then(|file| file.allocated_bytes()) else { continue };
             let live = live.get(&file).copied().unwrap_or(0);
-            let wasted = self.file(file)?.allocated_bytes()?.saturating_sub(live);
+            let wasted = allocated.saturating_sub(live);
             (wasted_sum, live_sum) = (wasted_sum + wasted, live_sum + live);
-            let is_candidate = live > 0 && files.contains(&file) && wasted > live / WASTE_PARTS / 2 + WASTE_BYTES / 2;
-            if is_candidate && worst.is_none_or(|(_, most)| wasted > most) {
-                worst = Some((file, wasted));
+            if live > 0 && wasted > live / WASTE_PARTS / 2 + WASTE_BYTES / 2 {
+                files.push((wasted, file));
             }
         }
-        let too_much = wasted_sum > live_sum / WASTE_PARTS + WASTE_BYTES;
-        Ok(worst.filter(|_| too_much).map(|(file, _)| file))
+        files.sort_unstable_by(|one, other| other.cmp(one));
+        Ok((files, wasted_sum.saturating_sub(live_sum / WASTE_PARTS + WASTE_BYTES)))
     }
 
-    /// Writes the live records of a file anew at the log's end. Returns how many bytes.
-    fn move_out(self: Arc<Inner>, file: u32) -> Result<u64, Error> {
-        let mut moved = 0;
+    /// Writes the live records of a file anew at the log's end.
+    fn move_out(self: Arc<Inner>, file: u32, cleaned: &mut Cleaned) -> Result<(), Error> {
+        let mut after = None;
         loop {
-            let shards = self.index.in_file(file, MOVED_AT_ONCE)?;
-            let (mut waiting, mut waiting_bytes) = (Vec::new(), 0);
-            for shard in &shards {
-                let (tell, told) = mpsc::channel();
-                let bytes = self.clone().move_shard(*shard, file, tell)?;
-                (moved, waiting_bytes) = (moved + bytes, waiting_bytes + bytes);
-                waiting.push(told);
-                if waiting_bytes >= MOVING_MAX_BYTES {
-                    all_told(&mut waiting)?;
-                    waiting_bytes = 0;
-                }
-            }
-            all_told(&mut waiting)?;
+            let shards = self.index.in_file(file, after, MOVED_AT_ONCE)?;
+            let Some(last) = shards.last() else { return Ok(()) };
+            after = Some(*last);
+            self.move_some(file, &shards, cleaned)?;
             self.flush()?;
-            if shards.len() < MOVED_AT_ONCE || moved == 0 {
-                return Ok(moved);
+        }
+    }
+
+    fn move_some(self: &Arc<Inner>, file: u32, shards: &[ShardId], cleaned: &mut Cleaned) -> Result<(), Error> {
+        let (mut waiting, mut waiting_bytes) = (Vec::new(), 0);
+        for shard in shards {
+            if self.is_stopping() {
+                break;
             }
+            let (tell, told) = mpsc::channel();
+            let bytes = match self.clone().move_shard(*shard, file, tell) {
+                Err(Error::Log(error @ log::Error::Io { .. })) => {
+                    self.note_unmovable(*shard, &error);
+                    cleaned.unreadable_shards += 1;
+                    continue;
+                }
+                moved => moved?,
+            };
+            cleaned.moved_bytes += bytes;
+            waiting_bytes += bytes;
+            waiting.push(told);
+            if waiting_bytes >= MOVING_MAX_BYTES {
+                all_told(&mut waiting)?;
+                waiting_bytes = 0;
+            }
+        }
+        all_told(&mut waiting)
+    }
+
+    fn note_unmovable(&self, shard: ShardId, error: &log::Error) {
+        let mut unmovable = lock(&self.unmovable);
+        if unmovable.len() >= UNMOVABLE_MAX {
+            unmovable.clear();
+        }
+        if unmovable.insert(shard) {
+            tracing::warn!(%shard, %error, "a shard cannot be moved, and keeps its log file");
         }
     }
 
@@ -198,7 +277,7 @@ impl Inner {
         let commit_at = records.len() as u64;
         records.push(encode_move(&commit));
         let moved = records.iter().map(|record| record.len() as u64).sum();
-        self.append(&mut appender, records, move |inner, first, result| {
+        self.append(&mut appender, records, Room::Common, move |inner, first, result| {
             let applied = || inner.apply_move(commit, first + commit_at, Some(&entry));
             // Who waits may have met an error.
             let _ = tell.send(result.map_err(Error::from).and_then(|()| applied()));
@@ -209,7 +288,9 @@ impl Inner {
 
 type Told = mpsc::Sender<Result<(), Error>>;
 
-/// Waits for all. A sender that is gone has nothing to tell: nothing was moved.
+/// Waits for all. A sender that is gone has nothing to tell: nothing was moved. A move whose records cannot be found again
+/// changed nothing.
 fn all_told(waiting: &mut Vec<mpsc::Receiver<Result<(), Error>>>) -> Result<(), Error> {
-    waiting.drain(..).filter_map(|told| told.recv().ok()).collect()
+    let told = waiting.drain(..).filter_map(|told| told.recv().ok());
+    told.filter(|told| !matches!(told, Err(Error::Invalid { .. }))).collect()
 }

@@ -9,8 +9,11 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::record::Origin;
+use super::scrub::Scrubbed;
 use super::store::{Listed, ShardInfo};
-use super::wire::{self, Append, Failure, Finish, Info, List, Method, NodeStatus, Put, Read};
+use super::wire::{
+    self, Append, FRAME_MAX_BYTES, Failure, Finish, Info, List, Method, NodeStatus, Put, Read, Scrub, ScrubReply,
+};
 use crate::ids::{Ino, NodeId, ShardId};
 use crate::transport::{Body, Call, CallError, Caller, Class, Peer, Reply, Role};
 
@@ -26,6 +29,9 @@ pub enum ClientError {
     /// The node's disk is full.
     #[error("{0}")]
     Full(String),
+    /// Too much of it is under way there; nothing was done, and what came of a shard before is given up.
+    #[error("{0}")]
+    Busy(String),
     /// It failed; of a shard that was written something may have come all the same.
     #[error("{0}")]
     Failed(String),
@@ -67,6 +73,7 @@ impl ShardClient {
         frames: &[Bytes],
         deadline: Duration,
     ) -> Result<(), ClientError> {
+        check_lens(frames.iter().map(Bytes::len))?;
         let (header, body) = (put_of(shard, origin, frames), body_of(frames));
         self.call(node, Method::Put, wire::encode(&header), body, deadline).await.map(drop)
     }
@@ -90,6 +97,7 @@ impl ShardClient {
         let header = Read { shard, start: frames.start, end: frames.end };
         let reply = self.call(node, Method::Read, wire::encode(&header), Body::empty(), deadline).await?;
         let lens: Vec<u32> = decoded(&reply.header)?;
+        check_lens(lens.iter().map(|len| *len as usize))?;
         let len_bytes: u64 = lens.iter().map(|len| u64::from(*len)).sum();
         if lens.len() != frames.len() || reply.body.len_bytes != len_bytes {
             return Err(ClientError::Failed(format!("node {node} answered with other frames than asked for")));
@@ -130,7 +138,6 @@ impl ShardClient {
         let header = wire::encode(&List { after, limit });
         let reply = self.call(node, Method::List, header, Body::empty(), deadline).await?;
         let rows: Vec<(ShardId, Ino, u32)> = decoded(&reply.header)?;
-        let listed = |(shard, chunk, slot)| Listed { shard, origin: Origin { chunk, slot } };
         Ok(rows.into_iter().map(listed).collect())
     }
 
@@ -141,6 +148,24 @@ impl ShardClient {
     pub async fn status(&self, node: NodeId, deadline: Duration) -> Result<NodeStatus, ClientError> {
         let reply = self.call(node, Method::Status, Bytes::new(), Body::empty(), deadline).await?;
         decoded(&reply.header)
+    }
+
+    /// Has a node verify its shards with ids above `after`, ascending, until about `budget_bytes` were read there, or as
+    /// many as it likes to read at once.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn scrub(
+        &self,
+        node: NodeId,
+        after: Option<ShardId>,
+        budget_bytes: u64,
+        deadline: Duration,
+    ) -> Result<Scrubbed, ClientError> {
+        let header = wire::encode(&Scrub { after, budget_bytes });
+        let reply = self.call(node, Method::Scrub, header, Body::empty(), deadline).await?;
+        let ScrubReply { next, checked_bytes, damaged } = decoded(&reply.header)?;
+        Ok(Scrubbed { next, checked_bytes, damaged: damaged.into_iter().map(listed).collect() })
     }
 
     async fn call(
@@ -161,6 +186,7 @@ impl ShardClient {
             Some(Failure::NotFound) => ClientError::NotFound(why),
             Some(Failure::Exists) => ClientError::Exists(why),
             Some(Failure::Full) => ClientError::Full(why),
+            Some(Failure::Busy) => ClientError::Busy(why),
             Some(Failure::Invalid | Failure::Failed | Failure::Malformed) | None => ClientError::Failed(why),
         })
     }
@@ -172,6 +198,7 @@ impl Sending {
     /// # Errors
     /// See [`ClientError`]; nothing will come of the shard then.
     pub async fn push(&mut self, frames: &[Bytes], deadline: Duration) -> Result<(), ClientError> {
+        check_lens(frames.iter().map(Bytes::len))?;
         let header = Append { number: self.number, put: put_of(self.shard, self.origin, frames) };
         self.number += 1;
         let call = self.client.call(self.node, Method::Append, wire::encode(&header), body_of(frames), deadline);
@@ -201,6 +228,18 @@ fn peer(node: NodeId) -> Peer {
     Peer { role: Role::Shard, id: node }
 }
 
+fn listed((shard, chunk, slot): (ShardId, Ino, u32)) -> Listed {
+    Listed { shard, origin: Origin { chunk, slot } }
+}
+
+/// No frame is longer than that: what a node says of its own is not believed either.
+fn check_lens(mut lens: impl Iterator<Item = usize>) -> Result<(), ClientError> {
+    match lens.find(|len| *len > FRAME_MAX_BYTES as usize) {
+        Some(len) => Err(ClientError::Failed(format!("a frame of {len} bytes: there is none so long"))),
+        None => Ok(()),
+    }
+}
+
 fn put_of(shard: ShardId, origin: Origin, frames: &[Bytes]) -> Put {
     let Origin { chunk, slot } = origin;
     Put { shard, chunk, slot, frames: frames.iter().map(|frame| frame.len() as u32).collect() }
@@ -225,6 +264,9 @@ async fn collect(body: Body) -> std::io::Result<Bytes> {
     }
     let mut bytes = BytesMut::from(first);
     while let Some(piece) = stream.next().await.transpose()? {
+        if (bytes.len() + piece.len()) as u64 > body.len_bytes {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
         bytes.extend_from_slice(&piece);
     }
     let whole = bytes.len() as u64 == body.len_bytes;
@@ -234,7 +276,7 @@ async fn collect(body: Body) -> std::io::Result<Bytes> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::{Options, ShardService, Shards};
+    use super::super::{Options, ServiceLimits, ShardService, Shards};
     use super::*;
     use crate::env::Env;
     use crate::transport::identity::{Identity, Secret};
@@ -257,10 +299,14 @@ mod tests {
     }
 
     fn node(reserve_bytes: u64) -> (TempDir, ShardClient) {
+        node_within(reserve_bytes, ServiceLimits::default())
+    }
+
+    fn node_within(reserve_bytes: u64, limits: ServiceLimits) -> (TempDir, ShardClient) {
         let dir = TempDir::new().unwrap();
         let options = Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) };
         let (shards, _) = Shards::open(&options).unwrap();
-        let service = ShardService::new(shards, dir.path(), reserve_bytes);
+        let service = ShardService::with_limits(shards, dir.path(), reserve_bytes, limits);
         (dir, ShardClient::new(Arc::new(Direct(service))))
     }
 
@@ -350,6 +396,116 @@ mod tests {
         let full = client.put(NODE, ShardId(1), origin(), &frames(1), SOON).await;
         assert!(matches!(full, Err(ClientError::Full(_))), "{full:?}");
         client.delete(NODE, &[ShardId(1)], SOON).await.unwrap();
+    }
+
+    /// A body of which it is known whether anybody has begun to read it.
+    fn watched_body(bytes: Vec<u8>) -> (Body, Arc<std::sync::atomic::AtomicBool>) {
+        let asked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (len_bytes, tell) = (bytes.len() as u64, asked.clone());
+        let stream = futures::stream::once(async move {
+            tell.store(true, std::sync::atomic::Ordering::SeqCst);
+            Ok(Bytes::from(bytes))
+        });
+        (Body { len_bytes, stream: Box::pin(stream) }, asked)
+    }
+
+    /// Lets a call go as far as it can without anybody else.
+    async fn has_answer<T>(call: &mut (impl Future<Output = T> + Unpin)) -> bool {
+        for _ in 0..50 {
+            if futures::poll!(&mut *call).is_ready() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn memory_is_had_before_bytes_are_and_nobody_reading_waits_for_who_writes() {
+        use std::sync::atomic::Ordering::SeqCst;
+        let limits = ServiceLimits { write_bytes: 200_000, read_bytes: 200_000, ..ServiceLimits::default() };
+        let (_dir, client) = node_within(0, limits);
+        client.put(NODE, ShardId(1), origin(), &frames(9), SOON).await.unwrap();
+        let put = |shard| Put { shard: ShardId(shard), chunk: Ino(1), slot: 0, frames: vec![100_000; 2] };
+        // A writer that has its permit, and whose bytes do not come.
+        let slow = Body { len_bytes: 200_000, stream: Box::pin(futures::stream::pending()) };
+        let mut first = Box::pin(client.call(NODE, Method::Put, wire::encode(&put(2)), slow, SOON));
+        assert!(!has_answer(&mut first).await);
+        let (body, asked) = watched_body(vec![1; 200_000]);
+        let mut second = Box::pin(client.call(NODE, Method::Put, wire::encode(&put(3)), body, SOON));
+        assert!(!has_answer(&mut second).await);
+        assert!(!asked.load(SeqCst), "nothing is read for which there is no room");
+        client.read(NODE, ShardId(1), 0..9, SOON).await.unwrap();
+        client.delete(NODE, &[ShardId(1)], SOON).await.unwrap();
+        drop(first);
+        second.await.unwrap();
+        assert!(asked.load(SeqCst));
+        // Readers wait for readers.
+        let header = wire::encode(&Read { shard: ShardId(3), start: 0, end: 2 });
+        let call = || Call { method: Method::Read.number(), header: header.clone(), body: Body::empty() };
+        let held = client.caller.call(peer(NODE), Class::Bulk, call(), SOON).await.unwrap();
+        let also = client.caller.call(peer(NODE), Class::Bulk, call(), SOON);
+        let mut waits = Box::pin(async { also.await.map(drop) });
+        assert!(!has_answer(&mut waits).await);
+        drop(held);
+        waits.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_is_refused_and_says_so() {
+        let limits = ServiceLimits { half_way_count: 2, shard_max_bytes: 100_000, ..ServiceLimits::default() };
+        let (_dir, client) = node_within(0, limits);
+        let mut sendings: Vec<_> = (1..4).map(|id| client.send(NODE, ShardId(id), origin())).collect();
+        sendings[0].push(&frames(3), SOON).await.unwrap();
+        sendings[1].push(&frames(3), SOON).await.unwrap();
+        let busy = sendings[2].push(&frames(3), SOON).await;
+        assert!(matches!(busy, Err(ClientError::Busy(_))), "{busy:?}");
+        let mut sending = sendings.remove(0);
+        sending.push(&[vec![1; 60_000].into()], SOON).await.unwrap();
+        let long = sending.push(&[vec![1; 60_000].into()], SOON).await;
+        assert!(matches!(&long, Err(ClientError::Failed(why)) if why.contains("longer than a shard")), "{long:?}");
+        // Given up, it makes room for another.
+        let mut sending = client.send(NODE, ShardId(5), origin());
+        sending.push(&frames(3), SOON).await.unwrap();
+        sending.finish(SOON).await.unwrap();
+        let count = wire::FRAMES_MAX as u32 + 1;
+        let many = client.read(NODE, ShardId(5), 0..count, SOON).await;
+        assert!(matches!(&many, Err(ClientError::Failed(why)) if why.contains("more frames")), "{many:?}");
+        let long = client.put(NODE, ShardId(6), origin(), &[vec![0; 130 << 10].into()], SOON).await;
+        assert!(matches!(&long, Err(ClientError::Failed(why)) if why.contains("none so long")), "{long:?}");
+    }
+
+    /// A node that says of a frame that it is longer than any.
+    struct Liar;
+
+    impl Caller for Liar {
+        fn call(&self, _: Peer, _: Class, _: Call, _: Duration) -> BoxFuture<'_, Result<Reply, CallError>> {
+            let stream = Box::pin(futures::stream::pending());
+            let body = Body { len_bytes: u64::from(u32::MAX), stream };
+            async { Ok(Reply { status: 0, header: wire::encode(&[u32::MAX][..]), body }) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_is_not_believed_how_long_its_frames_are() {
+        let client = ShardClient::new(Arc::new(Liar));
+        let read = client.read(NODE, ShardId(1), 0..1, SOON).await;
+        assert!(matches!(&read, Err(ClientError::Failed(why)) if why.contains("none so long")), "{read:?}");
+    }
+
+    #[tokio::test]
+    async fn a_node_is_scrubbed_step_by_step() {
+        let (_dir, client) = node(0);
+        // No frames that anybody sealed.
+        for id in 1..4 {
+            client.put(NODE, ShardId(id), origin(), &frames(3), SOON).await.unwrap();
+        }
+        assert_eq!(client.list(NODE, None, 10, SOON).await.unwrap().len(), 3);
+        let first = client.scrub(NODE, None, 1, SOON).await.unwrap();
+        let damaged = vec![Listed { shard: ShardId(1), origin: origin() }];
+        assert_eq!(first, Scrubbed { next: Some(ShardId(1)), checked_bytes: 1800, damaged });
+        let rest = client.scrub(NODE, first.next, u64::MAX, SOON).await.unwrap();
+        assert_eq!((rest.next, rest.checked_bytes, rest.damaged.len()), (None, 3600, 2));
     }
 
     #[tokio::test]

@@ -216,12 +216,22 @@ impl Index {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Up to `limit` shards that have runs in `file`. Only what is flushed.
-    pub(super) fn in_file(&self, file: u32, limit: usize) -> Result<Vec<ShardId>, Error> {
+    /// Up to `limit` shards behind `after` that have runs in `file`. Only what is flushed.
+    pub(super) fn in_file(&self, file: u32, after: Option<ShardId>, limit: usize) -> Result<Vec<ShardId>, Error> {
         let reader = lock(&self.reader);
-        let mut rows = reader.prepare_cached("SELECT shard FROM run WHERE file=?1 ORDER BY shard LIMIT ?2")?;
-        let rows = rows.query_map(params![file, limit as i64], |row| Ok(ShardId(row.get::<_, i64>(0)? as u64)))?;
+        let after = after.map_or(i64::MIN, |shard| signed(shard.0));
+        let sql = "SELECT shard FROM run WHERE file=?1 AND shard>?2 ORDER BY shard LIMIT ?3";
+        let mut rows = reader.prepare_cached(sql)?;
+        let rows =
+            rows.query_map(params![file, after, limit as i64], |row| Ok(ShardId(row.get::<_, i64>(0)? as u64)))?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Lets it grow to so many pages and no further: a full disk, as SQLite sees it.
+    #[cfg(test)]
+    pub(super) fn limit(&self, page_count: u32) {
+        let writer = lock(&self.writer);
+        writer.pragma_update(None, "max_page_count", page_count).unwrap_or_default();
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! - [`Shards`] is the handle: write, read, delete, list; and [`Shards::clean`], which gives space back.
 //! - `record`: what stands in the log; `index`: SQLite, behind the log, and what it does not know yet, in memory;
-//!   `writing`: a shard on its way in; `open`: how index and log are brought together; `clean`: punching and compaction.
-//! - [`ShardService`] answers the calls of others for one node's shards; [`ShardClient`] makes them; [`wire`]: their headers.
+//!   `writing`: a shard on its way in; `open`: how index and log are brought together; `clean`: punching and compaction;
+//!   `scrub`: finding silent damage.
+//! - [`ShardService`] answers the calls of others for one node's shards, and `keeper` keeps them in order; [`ShardClient`]
+//!   makes the calls; [`wire`]: their headers.
 //!
 //! Invariants
 //! - A shard is there once its commit is durable, and its bytes were durable before or with that; it is gone once its
@@ -12,12 +14,16 @@
 //!   the record of that is gone too; these are orphans, for the sweep.
 //! - Bytes are punched, and files removed, only once the index no longer names them, synced.
 //! - The index names only what is durable in the log.
+//! - What the index would read again at the next start is not punched: so what cannot be read there is damaged.
+//! - On a full disk a write fails, for its caller only; reading and deleting go on, and so does giving back what is dead.
 
 mod clean;
 mod client;
 mod index;
+mod keeper;
 mod open;
 mod record;
+mod scrub;
 mod service;
 mod store;
 #[cfg(test)]
@@ -29,7 +35,8 @@ pub use clean::Cleaned;
 pub use client::{ClientError, Sending, ShardClient};
 pub use open::{Opened, Options};
 pub use record::Origin;
-pub use service::ShardService;
+pub use scrub::Scrubbed;
+pub use service::{ServiceLimits, ShardService};
 pub use store::{Listed, ShardInfo, Shards, Usage};
 pub use writing::Writing;
 
@@ -58,22 +65,35 @@ pub enum Error {
     Full,
     /// The log.
     #[error("the log: {0}")]
-    Log(#[from] log::Error),
+    Log(#[source] log::Error),
     /// The index.
     #[error("the index: {0}")]
     Index(String),
     /// The index is not what was written; it can be made anew from the log.
     #[error("the index is damaged: {0}")]
     IndexDamaged(String),
+    /// Too much of it is under way: later.
+    #[error("the shard node is busy: {0}")]
+    Busy(&'static str),
     /// The node stops.
     #[error("the shard node is closed")]
     Closed,
 }
 
+impl From<log::Error> for Error {
+    fn from(error: log::Error) -> Error {
+        match error {
+            log::Error::Full => Error::Full,
+            error => Error::Log(error),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
         match error.sqlite_error_code() {
+            Some(DiskFull) => Error::Full,
             Some(DatabaseCorrupt | NotADatabase) => Error::IndexDamaged(error.to_string()),
             _ => Error::Index(error.to_string()),
         }

@@ -3,19 +3,22 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Error;
 use super::index::{Entry, Index, Run};
 use super::record::{Commit, Record, RunName, decode};
 use super::store::{Inner, Shards, run_in};
 use crate::ids::ShardId;
-use crate::log::{self, Health, Location, Log};
+use crate::log::{self, Disk, Health, Location, Log, RealDisk};
 use crate::units::MIB;
 
 /// How much of the log is read at once when it is replayed, bytes.
 const REPLAY_BYTES: usize = 4 << 20;
 /// Changes that are flushed at once when an index is made anew.
 const FLUSH_COUNT: usize = 10_000;
+/// Log files kept ready: one that a write may take, and one for deletions on a full disk; either gives way for the index.
+const SPARE_COUNT: usize = 2;
 
 /// How a shard node's shards are opened.
 #[derive(Clone, Debug)]
@@ -52,15 +55,20 @@ impl Shards {
     pub fn open(options: &Options) -> Result<(Shards, Opened), Error> {
         let log_dir = options.dir.join("log");
         fs::create_dir_all(&log_dir).map_err(|error| Error::Index(error.to_string()))?;
-        let (index, next, rebuilt) = open_index(&options.dir.join("index.db"), &log_dir)?;
+        Shards::open_on(Arc::new(RealDisk::new(&log_dir)), options)
+    }
+
+    /// Like [`Shards::open`], with the log's files on `disk`.
+    pub(super) fn open_on(disk: Arc<dyn Disk>, options: &Options) -> Result<(Shards, Opened), Error> {
+        let (index, next, rebuilt) = open_index(&options.dir.join("index.db"), disk.as_ref())?;
         let log_options = log::Options {
             file_len_bytes: options.file_len_bytes,
-            spare_count: 0,
+            spare_count: SPARE_COUNT,
             cache_len_bytes: 0,
             kept_from: Some(next),
-            ..log::Options::new(log_dir)
+            ..log::Options::new(options.dir.join("log"))
         };
-        let (log, recovery) = Log::open(log_options)?;
+        let (log, recovery) = Log::open_disk(disk, &log_options)?;
         let lost = recovery.damaged_records > 0 || matches!(recovery.state, Health::BehindWitness { .. });
         let shards = Shards::new(log, index, options.room_bytes);
         let replayed = shards.replay(next)?;
@@ -68,10 +76,15 @@ impl Shards {
         if damaged {
             tracing::warn!(records = recovery.damaged_records, state = ?recovery.state, "the shard log is damaged");
         }
+        // What was torn was never acknowledged. The next start must not meet it again, behind what is written now.
+        if let Err(error) = shards.flush() {
+            tracing::warn!(%error, "the shard index was not flushed; the next start reads the log again");
+        }
         Ok((shards, Opened { rebuilt, damaged }))
     }
 
-    /// Applies the log from `next` on. False: something of it cannot be read.
+    /// Applies the log from `next` on. False: something of it cannot be read, or makes no sense; opening the log counted
+    /// what was damaged then.
     fn replay(&self, mut next: u64) -> Result<bool, Error> {
         let log = &self.inner.log;
         let mut whole = true;
@@ -83,7 +96,8 @@ impl Shards {
                         next = index + 1;
                     }
                 }
-                Err(log::Error::Io { action, source }) => return Err(log::Error::Io { action, source }.into()),
+                // Left out, torn or damaged: opening the log knows which.
+                Err(log::Error::Purged { .. }) => next += 1,
                 Err(_) => (next, whole) = (next + 1, false),
             }
         }
@@ -94,10 +108,11 @@ impl Shards {
         match decode(payload) {
             Some(Record::Run(_)) => Ok(true),
             Some(Record::Delete(shards)) => self.inner.apply_delete(&shards).map(|()| true),
-            Some(Record::Commit(commit)) => self.replay_commit(index, commit, Inner::apply_new),
+            Some(Record::Commit(commit)) => self.replay_commit(index, commit, Inner::apply_new).map(|()| true),
             Some(Record::Move(to)) => {
                 let known = self.inner.index.get(to.shard)?;
-                self.replay_commit(index, to, |inner, to, index| inner.apply_move(to, index, known.as_deref()))
+                let apply = |inner: &Inner, to, index| inner.apply_move(to, index, known.as_deref());
+                self.replay_commit(index, to, apply).map(|()| true)
             }
             None => Ok(false),
         }
@@ -110,23 +125,24 @@ impl Shards {
         index: u64,
         commit: Commit,
         apply: impl FnOnce(&Inner, Commit, u64) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         if self.inner.index.get(commit.shard)?.is_some_and(|entry| entry.commit.index >= index) {
-            // The index was ahead of where it began to read the log; what that says of the shard may be punched by now.
-            return Ok(true);
+            // The index was ahead of where it began to read the log.
+            return Ok(());
         }
         match apply(&self.inner, commit, index) {
             // Refused then, refused again.
-            Err(Error::Exists(_)) => Ok(true),
-            // Its runs were torn, or are damaged: it was never there, or is no more.
-            Err(Error::Invalid { .. }) => Ok(false),
-            result => result.map(|()| true),
+            Err(Error::Exists(_)) => Ok(()),
+            // Its runs were torn, left out, or lie before all this and it was deleted since: it was never there, or is no
+            // more. Or they are damaged, which opening the log has said.
+            Err(Error::Invalid { .. }) => Ok(()),
+            result => result,
         }
     }
 }
 
 /// The index, the first log record that it does not reflect, and whether it was made anew.
-fn open_index(path: &Path, log_dir: &Path) -> Result<(Index, u64, bool), Error> {
+fn open_index(path: &Path, disk: &dyn Disk) -> Result<(Index, u64, bool), Error> {
     match Index::open(path) {
         Ok((index, next)) if next > 0 => return Ok((index, next, false)),
         Ok(_) => {}
@@ -142,16 +158,16 @@ fn open_index(path: &Path, log_dir: &Path) -> Result<(Index, u64, bool), Error> 
         }
     }
     let (index, _) = Index::open(path)?;
-    let next = rebuild(&index, log_dir)?;
+    let next = rebuild(&index, disk)?;
     Ok((index, next, next > 0))
 }
 
 /// Makes the index from all that is in the log. A shard of which a run cannot be read is left out: it was deleted, or is
 /// damaged, and who names it will miss it.
-fn rebuild(index: &Index, log_dir: &Path) -> Result<u64, Error> {
+fn rebuild(index: &Index, disk: &dyn Disk) -> Result<u64, Error> {
     let mut rebuild = Rebuild { index, runs: HashMap::new(), seen: HashSet::new(), next: 0 };
     let mut result = Ok(());
-    Log::survey(log_dir, |record, location, payload| {
+    Log::survey(disk, |record, location, payload| {
         if result.is_ok() {
             result = rebuild.record(Run { index: record, at: location }, payload);
         }

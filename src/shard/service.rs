@@ -5,6 +5,10 @@
 //! - Only the answer 0 to `put` or `finish` means that the shard is durable. After `Failed` it may be there all the same:
 //!   who asked deletes it, or leaves it to the sweep.
 //! - Writing is refused while the disk has less room than is kept free, deleting and reading never.
+//! - Memory is bounded: bytes are taken off the network only once there is a permit for them, and given to a reader's
+//!   connection with theirs. Readers and writers have permits apart, and deletions need none: nobody who gives room back
+//!   waits for who takes it. A shard between two calls holds no bytes.
+//! - Every refusal has its status; what is `Busy` had no effect.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,25 +17,76 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, stream};
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Error;
 use super::store::Shards;
-use super::wire::{self, Append, Failure, Finish, Info, List, Method, NodeStatus, Put, Read};
+use super::wire::{
+    self, Append, FRAME_MAX_BYTES, FRAMES_MAX, Failure, Finish, Info, List, Method, NodeStatus, Put, Read, Scrub,
+    ScrubReply,
+};
 use super::writing::Writing;
 use crate::ids::ShardId;
+use crate::segment::format;
 use crate::transport::{Body, BodyStream, Call, Peer, Reply, Service};
+use crate::units::{CHUNK_BYTES, MIB};
 
-/// A shard with which nobody goes on for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Longest frame, bytes: a segment's, with room to spare.
-const FRAME_MAX_BYTES: u32 = 128 << 10;
 /// Most bytes of frames that one call brings.
 const CALL_MAX_BYTES: u64 = 4 << 20;
 /// Most rows of a list.
 const LIST_MAX: u32 = 10_000;
+/// Most bytes that one scrub reads.
+const SCRUB_MAX_BYTES: u64 = 64 << 20;
+
+/// How much a shard node takes, and holds in memory, for its callers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServiceLimits {
+    /// Frames on their way in, bytes; more wait.
+    pub write_bytes: u64,
+    /// Frames on their way out, bytes; more wait. One read alone may be longer.
+    pub read_bytes: u64,
+    /// Shards that come in several calls, at once; more are refused.
+    pub half_way_count: usize,
+    /// Length of a shard; longer ones are refused.
+    pub shard_max_bytes: u64,
+    /// A shard with which nobody goes on for so long is given up.
+    pub patience: Duration,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        ServiceLimits {
+            write_bytes: 16 * MIB,
+            read_bytes: 32 * MIB,
+            half_way_count: 512,
+            // A whole chunk, and what its frames have beyond it.
+            shard_max_bytes: CHUNK_BYTES + MIB,
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Permits for bytes held in memory.
+struct Permits {
+    kib: Arc<Semaphore>,
+    all_kib: u32,
+}
+
+impl Permits {
+    fn new(len_bytes: u64) -> Permits {
+        let all_kib = u32::try_from(len_bytes / 1024).unwrap_or(u32::MAX).max(1);
+        Permits { kib: Arc::new(Semaphore::new(all_kib as usize)), all_kib }
+    }
+
+    /// Waits for a permit for so many bytes, or for all there are.
+    async fn take(&self, len_bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+        let kib = u32::try_from(len_bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.all_kib);
+        Ok(self.kib.clone().acquire_many_owned(kib).await.map_err(|_| Error::Closed)?)
+    }
+}
 
 /// Answers calls for one node's shards; clones are the same.
 #[derive(Clone)]
@@ -44,7 +99,14 @@ struct Inner {
     dir: PathBuf,
     /// Room on the disk that is left free, bytes.
     reserve_bytes: u64,
+    limits: ServiceLimits,
+    writes: Permits,
+    reads: Permits,
     half_way: Mutex<HashMap<ShardId, HalfWay>>,
+    /// One for each shard that may be half-way.
+    half_way_places: Arc<Semaphore>,
+    /// One: a disk has one head.
+    scrubs: Arc<Semaphore>,
 }
 
 /// A shard between two calls.
@@ -52,6 +114,9 @@ struct HalfWay {
     writing: Writing,
     /// Calls that were served.
     number: u32,
+    len_bytes: u64,
+    frame_count: usize,
+    _place: OwnedSemaphorePermit,
     touched: Instant,
 }
 
@@ -90,14 +155,38 @@ async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T, Error> + Se
 impl ShardService {
     /// Serves `shards`, which lie in `dir`; `reserve_bytes` of its disk are left free.
     pub fn new(shards: Shards, dir: impl Into<PathBuf>, reserve_bytes: u64) -> ShardService {
-        let inner = Inner { shards, dir: dir.into(), reserve_bytes, half_way: Mutex::default() };
+        ShardService::with_limits(shards, dir, reserve_bytes, ServiceLimits::default())
+    }
+
+    /// Like [`ShardService::new`], within `limits`.
+    pub fn with_limits(
+        shards: Shards,
+        dir: impl Into<PathBuf>,
+        reserve_bytes: u64,
+        limits: ServiceLimits,
+    ) -> ShardService {
+        let inner = Inner {
+            shards,
+            dir: dir.into(),
+            reserve_bytes,
+            limits,
+            writes: Permits::new(limits.write_bytes),
+            reads: Permits::new(limits.read_bytes),
+            half_way: Mutex::default(),
+            half_way_places: Arc::new(Semaphore::new(limits.half_way_count)),
+            scrubs: Arc::new(Semaphore::new(1)),
+        };
         ShardService { inner: Arc::new(inner) }
     }
 
-    /// Gives up the shards with which nobody has gone on; to be called every few seconds.
+    pub(super) fn shards(&self) -> &Shards {
+        &self.inner.shards
+    }
+
+    /// Gives up the shards with which nobody has gone on; [`ShardService::run`] does so every few seconds.
     pub fn expire(&self) {
-        let now = Instant::now();
-        self.half_way(|half_way| half_way.retain(|_, held| now.duration_since(held.touched) < PATIENCE));
+        let (now, patience) = (Instant::now(), self.inner.limits.patience);
+        self.half_way(|half_way| half_way.retain(|_, held| now.duration_since(held.touched) < patience));
     }
 
     fn half_way<T>(&self, use_them: impl FnOnce(&mut HashMap<ShardId, HalfWay>) -> T) -> T {
@@ -116,11 +205,12 @@ impl ShardService {
             Method::Delete => self.delete(decoded(&call.header)?).await,
             Method::List => self.list(decoded(&call.header)?).await,
             Method::Status => self.status().await,
+            Method::Scrub => self.scrub(decoded(&call.header)?).await,
         }
     }
 
     async fn put(&self, put: Put, body: Body) -> Answer {
-        self.admit(put.len_bytes()).await?;
+        let _permit = self.admit(&put, body.len_bytes, 0, 0).await?;
         let mut writing = self.inner.shards.write(put.shard, put.origin());
         take_frames(&mut writing, &put, body).await?;
         writing.finish().await?;
@@ -128,18 +218,27 @@ impl ShardService {
     }
 
     async fn append(&self, Append { number, put }: Append, body: Body) -> Answer {
-        self.admit(put.len_bytes()).await?;
         // Out of the table while it is worked on: a second call for it meets nothing, and is refused.
         let held = self.half_way(|half_way| half_way.remove(&put.shard));
-        let mut writing = match (held, number) {
-            (None, 0) => self.inner.shards.write(put.shard, put.origin()),
-            (Some(held), number) if held.number == number => held.writing,
+        let mut held = match (held, number) {
+            (None, 0) => self.begin(&put)?,
+            (Some(held), number) if held.number == number => held,
             _ => return Err(Refusal::invalid(put.shard, "its frames did not come in order")),
         };
-        take_frames(&mut writing, &put, body).await?;
-        let held = HalfWay { writing, number: number + 1, touched: Instant::now() };
+        let _permit = self.admit(&put, body.len_bytes, held.len_bytes, held.frame_count).await?;
+        take_frames(&mut held.writing, &put, body).await?;
+        held.writing.settle().await?;
+        (held.number, held.touched) = (held.number + 1, Instant::now());
+        (held.len_bytes, held.frame_count) = (held.len_bytes + put.len_bytes(), held.frame_count + put.frames.len());
         self.half_way(|half_way| half_way.insert(put.shard, held));
         done()
+    }
+
+    fn begin(&self, put: &Put) -> Result<HalfWay, Refusal> {
+        let place = self.inner.half_way_places.clone().try_acquire_owned();
+        let place = place.map_err(|_| Error::Busy("too many shards are half-way in"))?;
+        let writing = self.inner.shards.write(put.shard, put.origin());
+        Ok(HalfWay { writing, number: 0, len_bytes: 0, frame_count: 0, _place: place, touched: Instant::now() })
     }
 
     async fn finish(&self, Finish { shard, number }: Finish) -> Answer {
@@ -157,9 +256,30 @@ impl ShardService {
     }
 
     async fn read(&self, Read { shard, start, end }: Read) -> Answer {
+        let (start, end) = (start as usize, end as usize);
+        let count = end.saturating_sub(start);
+        if count > FRAMES_MAX {
+            return Err(Refusal::invalid(shard, "more frames than one call may read"));
+        }
+        let permit = self.inner.reads.take((count * format::FRAME_MAX_BYTES) as u64).await?;
         let shards = self.inner.shards.clone();
-        let (bytes, lens) = blocking(move || shards.read(shard, start as usize..end as usize)).await?;
-        Ok((wire::encode(&lens), bytes.into()))
+        let (bytes, lens) = blocking(move || shards.read(shard, start..end)).await?;
+        Ok((wire::encode(&lens), with_permit(bytes, permit)))
+    }
+
+    async fn scrub(&self, Scrub { after, budget_bytes }: Scrub) -> Answer {
+        let one = self.inner.scrubs.clone().try_acquire_owned();
+        let one = one.map_err(|_| Error::Busy("it is being scrubbed already"))?;
+        let shards = self.inner.shards.clone();
+        let scrub = move || {
+            // Whether or not anybody still waits for it.
+            let _one = one;
+            shards.scrub(after, budget_bytes.min(SCRUB_MAX_BYTES))
+        };
+        let scrubbed = blocking(scrub).await?;
+        let damaged = scrubbed.damaged.iter().map(|row| (row.shard, row.origin.chunk, row.origin.slot)).collect();
+        let reply = ScrubReply { next: scrubbed.next, checked_bytes: scrubbed.checked_bytes, damaged };
+        Ok((wire::encode(&reply), Body::empty()))
     }
 
     async fn info(&self, shard: ShardId) -> Answer {
@@ -201,15 +321,39 @@ impl ShardService {
         .await
     }
 
-    async fn admit(&self, len_bytes: u64) -> Result<(), Refusal> {
+    /// Whether these frames may come, and a permit to take them off the network. `before_bytes`, `before_count`: of the
+    /// shard's frames that came before.
+    async fn admit(
+        &self,
+        put: &Put,
+        body_bytes: u64,
+        before_bytes: u64,
+        before_count: usize,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        check(put, body_bytes)?;
+        let is_too_long = before_bytes + put.len_bytes() > self.inner.limits.shard_max_bytes;
+        if is_too_long || before_count + put.frames.len() > FRAMES_MAX {
+            return Err(Refusal::invalid(put.shard, "longer than a shard may be"));
+        }
         let (free_bytes, _) = self.room().await?;
-        if free_bytes < len_bytes { Err(Error::Full.into()) } else { Ok(()) }
+        if free_bytes < put.len_bytes() {
+            return Err(Error::Full.into());
+        }
+        self.inner.writes.take(put.len_bytes()).await
     }
 }
 
-/// Cuts a body into frames and adds them.
-async fn take_frames(writing: &mut Writing, put: &Put, body: Body) -> Result<(), Refusal> {
-    if body.len_bytes != put.len_bytes() {
+/// Bytes that keep their permit until they are handed over, or nobody wants them.
+fn with_permit(bytes: Bytes, permit: OwnedSemaphorePermit) -> Body {
+    let len_bytes = bytes.len() as u64;
+    let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
+    let stream = stream::unfold((bytes, permit), |(bytes, permit)| async move { Some((Ok(bytes?), (None, permit))) });
+    Body { len_bytes, stream: Box::pin(stream) }
+}
+
+/// Whether a body is what its header says.
+fn check(put: &Put, body_bytes: u64) -> Result<(), Refusal> {
+    if body_bytes != put.len_bytes() {
         return Err(Refusal::invalid(put.shard, "the body is not as long as its frames"));
     }
     if put.frames.iter().any(|len| *len == 0 || *len > FRAME_MAX_BYTES) {
@@ -218,6 +362,11 @@ async fn take_frames(writing: &mut Writing, put: &Put, body: Body) -> Result<(),
     if put.len_bytes() > CALL_MAX_BYTES {
         return Err(Refusal::invalid(put.shard, "more frames than one call may bring"));
     }
+    Ok(())
+}
+
+/// Cuts a body into frames and adds them.
+async fn take_frames(writing: &mut Writing, put: &Put, body: Body) -> Result<(), Refusal> {
     let mut stream = body.stream;
     let mut held = BytesMut::new();
     for len in &put.frames {

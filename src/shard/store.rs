@@ -5,10 +5,11 @@
 //!   is on its way.
 //! - `applied` follows the log's callbacks, which come in the log's order; the index is flushed up to it, and no further
 //!   than the oldest run that no commit names yet.
+//! - Flushing and cleaning have locks of their own, in the order cleaning, flushing: who lists waits for a flush at most.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -44,6 +45,11 @@ pub(super) struct Inner {
     /// Runs that nothing names any more, once the index is flushed.
     pub(super) dead: Mutex<Vec<Location>>,
     pub(super) cleaning: Mutex<()>,
+    pub(super) flushing: Mutex<()>,
+    /// Cleaning ends at its next step.
+    pub(super) stopping: AtomicBool,
+    /// Shards that cannot be moved, as was said in the log.
+    pub(super) unmovable: Mutex<HashSet<ShardId>>,
     files: Mutex<BTreeMap<u32, Arc<KeptFile>>>,
 }
 
@@ -56,6 +62,14 @@ pub(super) struct Appender {
     pub(super) abandoned: Vec<u64>,
     /// Shards whose deletion is on its way.
     pub(super) deleting: HashSet<ShardId>,
+}
+
+/// Which room on a full disk a record may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Room {
+    Common,
+    /// What is kept back, for records that give room back.
+    Reserve,
 }
 
 /// A shard, without its bytes.
@@ -99,6 +113,9 @@ impl Shards {
                 room_kib,
                 dead: Mutex::default(),
                 cleaning: Mutex::default(),
+                flushing: Mutex::default(),
+                stopping: AtomicBool::new(false),
+                unmovable: Mutex::default(),
                 files: Mutex::default(),
             }),
         }
@@ -139,7 +156,7 @@ impl Shards {
     /// Deletes shards; they are gone when this returns. What is not here is deleted already.
     ///
     /// # Errors
-    /// `Log`, `Index`, `Closed`.
+    /// `Log`, `Index`, `Closed`; `Full`: not even the reserve has room.
     pub async fn delete(&self, shards: &[ShardId]) -> Result<(), Error> {
         for shards in shards.chunks(DELETES_PER_RECORD) {
             let (tell, told) = oneshot::channel();
@@ -167,13 +184,20 @@ impl Shards {
         Usage { shard_count, live_bytes }
     }
 
+    /// The first log record that has not come to be yet: it grows with every change, once there is something to flush.
+    pub(super) fn applied_end(&self) -> u64 {
+        self.inner.applied.load(Ordering::Acquire)
+    }
+
     /// The log's counters.
     pub fn log_stats(&self) -> log::Stats {
         self.inner.log.stats()
     }
 
-    /// Brings the index to where the log is, and closes both. Blocking.
+    /// Brings the index to where the log is, and closes both. Waits for one step of a cleaning at most. Blocking.
     pub fn close(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+        let _nobody_cleans = lock(&self.inner.cleaning);
         if let Err(error) = self.flush() {
             tracing::warn!(%error, "the shard index was not flushed; the next start reads the log again");
         }
@@ -192,15 +216,20 @@ impl Inner {
         self: &Arc<Inner>,
         _held: &mut Appender,
         records: Vec<Bytes>,
+        room: Room,
         done: impl FnOnce(&Inner, u64, Result<(), log::Error>) + Send + 'static,
     ) -> Result<u64, Error> {
         let first = self.log.next_index();
         let next = first + records.len() as u64;
         let inner = self.clone();
-        self.log.append(first, records, move |result| {
+        let done = move |result| {
             done(&inner, first, result);
             inner.applied.store(next, Ordering::Release);
-        })?;
+        };
+        match room {
+            Room::Common => self.log.append(first, records, done)?,
+            Room::Reserve => self.log.append_reserved(first, records, done)?,
+        }
         Ok(first)
     }
 
@@ -213,7 +242,7 @@ impl Inner {
         appender.deleting.extend(&shards);
         let record = encode_delete(&shards);
         let undo = shards.clone();
-        let appended = self.append(&mut appender, vec![record], move |inner, _, result| {
+        let appended = self.append(&mut appender, vec![record], Room::Reserve, move |inner, _, result| {
             let result = result.map_err(Error::from).and_then(|()| inner.apply_delete(&shards));
             let mut appender = lock(&inner.appender);
             forget(&mut appender.deleting, &shards);

@@ -11,6 +11,7 @@
 //! | delete | shard ids | | | |
 //! | list | [`List`] | | rows: shard, chunk, slot | |
 //! | status | | | [`NodeStatus`] | |
+//! | scrub | [`Scrub`] | | [`ScrubReply`] | |
 //!
 //! A reply's status is 0, or one of [`Failure`]; its header is then the reason, as text.
 
@@ -24,6 +25,10 @@ use crate::ids::{Ino, ShardId};
 /// The service's number.
 pub const SERVICE: u8 = 2;
 const VERSION: u8 = 1;
+/// Longest frame, bytes: a segment's, with room to spare.
+pub(super) const FRAME_MAX_BYTES: u32 = 128 << 10;
+/// Most frames of a shard, and of a read.
+pub(super) const FRAMES_MAX: usize = 4096;
 
 /// Ordinals are on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,10 +43,11 @@ pub(super) enum Method {
     Delete = 7,
     List = 8,
     Status = 9,
+    Scrub = 10,
 }
 
 impl Method {
-    const ALL: [Method; 9] = [
+    const ALL: [Method; 10] = [
         Method::Put,
         Method::Append,
         Method::Finish,
@@ -51,6 +57,7 @@ impl Method {
         Method::Delete,
         Method::List,
         Method::Status,
+        Method::Scrub,
     ];
 
     pub(super) fn number(self) -> u16 {
@@ -73,11 +80,20 @@ pub(super) enum Failure {
     Failed = 5,
     /// The call makes no sense to this node.
     Malformed = 6,
+    /// Too much of it is under way.
+    Busy = 7,
 }
 
 impl Failure {
-    const ALL: [Failure; 6] =
-        [Failure::NotFound, Failure::Exists, Failure::Invalid, Failure::Full, Failure::Failed, Failure::Malformed];
+    const ALL: [Failure; 7] = [
+        Failure::NotFound,
+        Failure::Exists,
+        Failure::Invalid,
+        Failure::Full,
+        Failure::Failed,
+        Failure::Malformed,
+        Failure::Busy,
+    ];
 
     pub(super) fn of(status: u16) -> Option<Failure> {
         Failure::ALL.into_iter().find(|failure| *failure as u16 == status)
@@ -89,6 +105,7 @@ impl Failure {
             Error::Exists(_) => Failure::Exists,
             Error::Invalid { .. } => Failure::Invalid,
             Error::Full => Failure::Full,
+            Error::Busy(_) => Failure::Busy,
             Error::Log(_) | Error::Index(_) | Error::IndexDamaged(_) | Error::Closed => Failure::Failed,
         }
     }
@@ -140,6 +157,22 @@ pub(super) struct Info {
 pub(super) struct List {
     pub(super) after: Option<ShardId>,
     pub(super) limit: u32,
+}
+
+/// Verify the shards behind `after`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Scrub {
+    pub(super) after: Option<ShardId>,
+    pub(super) budget_bytes: u64,
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct ScrubReply {
+    pub(super) next: Option<ShardId>,
+    pub(super) checked_bytes: u64,
+    /// Shard, chunk, slot.
+    pub(super) damaged: Vec<(ShardId, Ino, u32)>,
 }
 
 /// How a shard node stands.
@@ -199,6 +232,10 @@ mod tests {
         let status = NodeStatus { shard_count: 1, live_bytes: 2, free_bytes: 3, total_bytes: 4 };
         assert_eq!(hex(&encode(&status)), "0101020304");
         assert_eq!(Method::Status.number(), 0x0209);
+        assert_eq!(hex(&encode(&Scrub { after: None, budget_bytes: 300 })), "0100ac02");
+        let reply = ScrubReply { next: Some(ShardId(9)), checked_bytes: 128, damaged: vec![(ShardId(300), Ino(5), 4)] };
+        assert_eq!(hex(&encode(&reply)), "010109800101ac020504");
+        assert_eq!((Method::Scrub.number(), Failure::Busy as u16), (0x020A, 7));
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 //! - [`node`]: wires the roles of one process; the only module that knows all the others.
 //! - [`check`]: the complete check of a stopped store.
 //! - [`object`]: the front door. Object semantics over catalog and chunks; all that a frontend sees.
+//! - [`cluster`]: the life of a cluster, as pure decisions: what to repair.
 //! - [`consensus`]: openraft on top of [`log`], [`catalog`] and [`transport`]: log store, ReadIndex, snapshots, members.
 //! - [`catalog`]: the metadata state machine: schema, commands, `apply`, queries, snapshots.
 //! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
@@ -18,6 +19,7 @@
 
 pub mod catalog;
 pub mod check;
+pub mod cluster;
 pub mod consensus;
 pub mod env;
 pub mod erasure;

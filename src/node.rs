@@ -1,4 +1,7 @@
-//! One process: opens what it keeps in its data directory, wires the parts, and shuts them down in order.
+//! One process: opens what it keeps, wires the parts, and shuts them down in order.
+//!
+//! - [`Node`]: a box, which is a cluster of one, with its chunks in files. [`members`]: the nodes of a larger cluster.
+//! - `data_dir`: whose a directory is.
 //!
 //! ```text
 //! DATA/LOCK        held while a process has the directory open
@@ -6,30 +9,30 @@
 //! DATA/log/        Raft's log            (log)
 //! DATA/catalog/    the catalog           (catalog)
 //! DATA/snapshots/  received snapshots    (consensus)
-//! DATA/chunks/     the bytes             (file)
+//! DATA/chunks/     the bytes of a box    (file)
 //! ```
 //!
-//! Invariants
-//! - One process at a time: the lock is taken before anything is read, and given back after all is closed.
-//! - The identity is durable before anything is stored under it.
-//! - What cannot be survived (a failed sync, an error in `apply`) ends the process; the next start recovers.
+//! Invariant: what cannot be survived (a failed sync, an error in `apply`) ends the process; the next start recovers.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+mod data_dir;
+pub mod members;
+
+use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
-use nix::fcntl::{Flock, FlockArg};
+pub use data_dir::{DataDir, Identity, Owner};
+pub use members::{Cluster, Members};
 
 use crate::catalog::Ledger;
 use crate::consensus::{self, Alone, Raft};
 use crate::env::Env;
 use crate::file::{self, Files};
 use crate::ids::NodeId;
-use crate::object::{self, Store, Workers};
+use crate::object::{self, Chunks, Store, Workers};
 use crate::units::MIB;
+use crate::{shard, transport};
+use data_dir::in_dir;
 
 /// What goes wrong when a node is opened.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +74,15 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Object(#[from] object::Error),
+    /// Shards.
+    #[error("shards: {0}")]
+    Shard(#[from] shard::Error),
+    /// A network address.
+    #[error(transparent)]
+    Transport(#[from] transport::StartError),
+    /// A certificate.
+    #[error(transparent)]
+    Certificate(#[from] transport::identity::IdentityError),
 }
 
 /// Ends the process, told why. A test may note it instead.
@@ -89,7 +101,7 @@ pub struct Config {
     pub log_cache_bytes: u64,
     /// Memory for pages of the catalog, bytes.
     pub catalog_cache_bytes: u64,
-    /// Of the store; `gateway` and `node` are set by [`Node::open`].
+    /// Of the store; `gateway` is set by [`Node::open`].
     pub store: object::Config,
     /// After what cannot be survived.
     pub fatal: Fatal,
@@ -113,138 +125,6 @@ impl Config {
 fn abort(why: &str) {
     tracing::error!("{why}; stopping, to recover at the next start");
     std::process::abort();
-}
-
-/// A data directory that is this process's alone.
-pub struct DataDir {
-    path: PathBuf,
-    /// Which store and node it belongs to.
-    pub identity: Identity,
-    _lock: Flock<File>,
-}
-
-/// Which store and which node a data directory belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Identity {
-    /// Random, of the store's first start.
-    pub store: u128,
-    /// Which node of it.
-    pub node: NodeId,
-}
-
-const FORMAT: &str = "predastore data 1";
-
-impl std::fmt::Display for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{FORMAT}\nstore {:032x}\nnode {}\n", self.store, self.node)
-    }
-}
-
-impl FromStr for Identity {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut lines = text.lines();
-        match lines.next() {
-            Some(FORMAT) => {}
-            first => return Err(format!("{:?} is not {FORMAT:?}", first.unwrap_or_default())),
-        }
-        let mut field = |name: &str| lines.next().and_then(|line| line.strip_prefix(name)).unwrap_or_default().trim();
-        let store = u128::from_str_radix(field("store "), 16).map_err(|error| format!("store: {error}"))?;
-        let node = field("node ").parse().map_err(|error| format!("node: {error}"))?;
-        Ok(Identity { store, node: NodeId(node) })
-    }
-}
-
-impl DataDir {
-    /// Opens a data directory, or makes one of `node`.
-    ///
-    /// # Errors
-    /// `Locked`; `Identity`: another node's, or of a later format; `Io`.
-    pub fn open(path: &Path, env: &Env, node: NodeId) -> Result<DataDir, Error> {
-        // Nobody else reads what is stored behind signatures; what lies below is made with the process's umask.
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(in_dir(path))?;
-        let lock = lock(path)?;
-        let identity = match read_identity(path)? {
-            Some(found) if found.node == node => found,
-            Some(found) => return Err(wrong_identity(path, format!("this is node {}, not {node}", found.node))),
-            None => write_identity(path, env, node).map_err(in_dir(path))?,
-        };
-        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
-    }
-
-    /// Opens a data directory that is there.
-    ///
-    /// # Errors
-    /// `NoStore`, `Locked`, `Identity`, `Io`.
-    pub fn open_existing(path: &Path) -> Result<DataDir, Error> {
-        let no_store = || Error::NoStore { dir: path.to_owned() };
-        read_identity(path)?.ok_or_else(no_store)?;
-        let lock = lock(path)?;
-        let identity = read_identity(path)?.ok_or_else(no_store)?;
-        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
-    }
-
-    /// Where the log is.
-    pub fn log(&self) -> PathBuf {
-        self.path.join("log")
-    }
-
-    /// Where the chunks are.
-    pub fn chunks(&self) -> PathBuf {
-        self.path.join("chunks")
-    }
-
-    /// How log and catalog are opened.
-    pub fn consensus(&self, fatal: Fatal) -> consensus::Options {
-        let mut options = consensus::Options::new(&self.path, self.identity.node);
-        options.log_file_len_bytes = log_file_bytes(&self.path);
-        options.fatal = fatal;
-        options
-    }
-}
-
-/// A few log files are kept pre-written: on a small disk they are small.
-fn log_file_bytes(path: &Path) -> u64 {
-    let total_bytes = nix::sys::statvfs::statvfs(path).map_or(0, |stat| stat.blocks() * stat.fragment_size());
-    (total_bytes / 64).clamp(4 * MIB, 64 * MIB)
-}
-
-fn in_dir(dir: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |error| Error::Io { dir: dir.to_owned(), error }
-}
-
-fn lock(path: &Path) -> Result<Flock<File>, Error> {
-    let file =
-        File::options().create(true).truncate(false).write(true).open(path.join("LOCK")).map_err(in_dir(path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::Error::EWOULDBLOCK => Error::Locked { dir: path.to_owned() },
-        errno => in_dir(path)(errno.into()),
-    })
-}
-
-fn wrong_identity(path: &Path, what: String) -> Error {
-    Error::Identity { path: path.join("identity"), what }
-}
-
-fn read_identity(path: &Path) -> Result<Option<Identity>, Error> {
-    match fs::read_to_string(path.join("identity")) {
-        Ok(text) => text.parse().map(Some).map_err(|what| wrong_identity(path, what)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(in_dir(path)(error)),
-    }
-}
-
-fn write_identity(path: &Path, env: &Env, node: NodeId) -> io::Result<Identity> {
-    let store = u128::from(env.random_u64()) << 64 | u128::from(env.random_u64());
-    let identity = Identity { store, node };
-    let temporary = path.join("identity.new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(identity.to_string().as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path.join("identity"))?;
-    File::open(path)?.sync_all()?;
-    Ok(identity)
 }
 
 /// A running node.
@@ -276,12 +156,12 @@ impl Node {
         options.catalog.cache_bytes = catalog_cache_bytes;
         let raft = Raft::open(options, Arc::new(Alone)).await?;
         store_config.gateway = format!("{:032x}/{node}", directory.identity.store);
-        store_config.node = node;
         let ledger: Arc<dyn Ledger> = Arc::new(raft.clone());
+        let chunks = Chunks::in_files(node, files);
         let (store, workers) = if raft.status().read_only {
-            (Store::open_read_only(env, ledger, files, store_config), None)
+            (Store::open_read_only(env, ledger, chunks, store_config), None)
         } else {
-            let store = Store::open(env, ledger, files, store_config).await?;
+            let store = Store::open(env, ledger, chunks, store_config).await?;
             let workers = Workers::start(&store);
             (store, Some(workers))
         };
@@ -310,7 +190,7 @@ impl Node {
 }
 
 fn open_files(data_dir: &Path, env: &Env, node: NodeId, fatal: Fatal) -> Result<(DataDir, Files), Error> {
-    let directory = DataDir::open(data_dir, env, node)?;
+    let directory = DataDir::open(data_dir, env, Owner::Box(node))?;
     let fatal: file::Fatal = Arc::new(move |error| fatal(&format!("chunk files could not be synced: {error}")));
     let files = Files::open(directory.chunks(), fatal)?;
     Ok((directory, files))
@@ -380,16 +260,5 @@ pub(crate) mod tests {
         put(&node.store, "small", b"again".to_vec()).await;
         assert_eq!(get(&node.store, "small").await, b"again");
         node.shutdown().await;
-    }
-
-    #[test]
-    fn an_identity_is_text_that_reads_back() {
-        let identity = Identity { store: 0xabc, node: NodeId(3) };
-        let text = identity.to_string();
-        assert_eq!(text, "predastore data 1\nstore 00000000000000000000000000000abc\nnode 3\n");
-        assert_eq!(text.parse(), Ok(identity));
-        for text in ["", "predastore data 2\nstore 0\nnode 1\n", "predastore data 1\nstore x\nnode 1\n"] {
-            assert!(text.parse::<Identity>().is_err(), "{text}");
-        }
     }
 }

@@ -134,4 +134,7 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The local readers.
     fn readers(&self) -> &Readers;
+
+    /// Whether this process does the work that one does for all: it leads, as far as it knows.
+    fn leads(&self) -> bool;
 }

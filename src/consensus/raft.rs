@@ -439,6 +439,10 @@ impl Ledger for Raft {
     fn readers(&self) -> &Readers {
         self.inner.applier.readers()
     }
+
+    fn leads(&self) -> bool {
+        self.inner.active.as_ref().is_ok_and(|active| active.core.leader() == Some(active.core.node))
+    }
 }
 
 impl Status {

@@ -115,6 +115,18 @@ pub struct Space {
     pub available_bytes: u64,
 }
 
+impl Space {
+    /// That of the file system that `dir` is on.
+    ///
+    /// # Errors
+    /// What statvfs says.
+    pub fn of(dir: &Path) -> io::Result<Space> {
+        let stat = nix::sys::statvfs::statvfs(dir)?;
+        let unit = stat.fragment_size();
+        Ok(Space { total_bytes: stat.blocks() * unit, available_bytes: stat.blocks_available() * unit })
+    }
+}
+
 impl Files {
     /// Opens or makes the store in `dir`; removes temporary files of an earlier run. `fatal` is called when a sync
     /// fails.
@@ -220,9 +232,7 @@ impl Files {
     /// # Errors
     /// `Io`.
     pub fn space(&self) -> Result<Space, Error> {
-        let stat = nix::sys::statvfs::statvfs(&self.0.dir).map_err(io::Error::from)?;
-        let unit = stat.fragment_size();
-        Ok(Space { total_bytes: stat.blocks() * unit, available_bytes: stat.blocks_available() * unit })
+        Ok(Space::of(&self.0.dir)?)
     }
 
     fn path(&self, chunk: Ino) -> PathBuf {

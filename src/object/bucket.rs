@@ -10,7 +10,8 @@ use crate::catalog::{
 };
 use crate::ids::BucketId;
 
-use super::session::{FreshId, Lost};
+use super::session::Lost;
+use super::sink::Fresh;
 use super::{Error, Store};
 
 /// Names beyond this are looked up again.
@@ -107,7 +108,7 @@ impl Store {
             region: region.to_owned(),
             lock,
         };
-        match self.session.propose_with(&fresh, command).await {
+        match self.session.propose_with(std::iter::once(&fresh), command).await {
             Ok(Outcome::Refused(refusal)) => return Err(refusal.into()),
             Ok(outcome) => done(outcome)?,
             Err(lost) => {
@@ -235,20 +236,20 @@ impl Store {
         self.bucket_id(name).await.map(|_| ())
     }
 
-    /// Proposes a command in a bucket; `id`: the leased id it names. A refusal is an error.
+    /// Proposes a command in a bucket; `fresh`: the leased ids it names. A refusal is an error.
     ///
     /// A name that was remembered may stand for a bucket made since: then it is looked up and proposed once more.
     pub(super) async fn propose_in(
         &self,
         bucket: &str,
-        id: Option<&FreshId>,
+        fresh: Option<&Fresh>,
         make: impl Fn(BucketId) -> Command,
     ) -> Result<Outcome, Failure> {
         loop {
             let was_remembered = self.names.get(bucket).is_some();
             let command = make(self.bucket_id(bucket).await.map_err(Failure::Never)?);
-            let outcome = match id {
-                Some(id) => self.session.propose_with(id, command).await?,
+            let outcome = match fresh {
+                Some(fresh) => self.session.propose_with(fresh.ids(), command).await?,
                 None => self.session.propose(command).await?,
             };
             match outcome {

@@ -2,9 +2,13 @@
 //!
 //! - `put`: bytes in: received, digested, stored; then named by one command. `upload`: the same by parts.
 //! - `read`: bytes out: version and manifest from one snapshot, every byte verified. `copy`: both, moving nothing.
+//! - `sink`: where incoming bytes go; `chunks`: where chunks are: files, or shards by `striped`.
 //! - `bucket`, `key`: buckets; deleting, changing and listing keys.
 //! - `session`: at-most-once proposals, leased ids, the read watermark. `budget`, `room`: memory and disk.
-//! - `reclaim`, `sweep`, `worker`: giving back what nothing names.
+//! - `map`: the cluster's map; `repair`: chunks below target made whole; `recount`: finding
+//!   them, by counting and by scrubbing.
+//! - `reclaim`, `sweep`, `stray`: giving back what nothing names; `expiry`: ending dead sessions; `worker`: when.
+//!   In a cluster the process that leads does these for all.
 //!
 //! Invariants
 //! - Bytes first, names second: a chunk is durable before the command that names it is proposed.
@@ -15,16 +19,22 @@
 
 mod bucket;
 mod budget;
+mod chunks;
 mod copy;
 mod digest;
+mod expiry;
 mod key;
 mod lanes;
+mod map;
 mod put;
 mod read;
 mod reclaim;
+mod recount;
+mod repair;
 mod room;
 mod session;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "put, read and reclaim are about to use it"))]
+mod sink;
+mod stray;
 mod striped;
 mod sweep;
 mod upload;
@@ -42,21 +52,27 @@ use crate::catalog::{
     self, Attrs, Checksum, ChecksumAlgorithm, Ledger, LedgerError, Precondition, Refusal, View, Written,
 };
 use crate::env::{Env, Timestamp};
-use crate::file::{self, Files};
-use crate::ids::{NodeId, VersionId};
+use crate::file;
+use crate::ids::VersionId;
 use crate::units::{BLOCK_BYTES, MIB};
 
+pub use chunks::Chunks;
 pub use digest::is_body_of;
 pub use key::Found;
+pub(crate) use map::placed;
 pub use read::{Object, Reader};
+pub use repair::RepairReport;
 pub use room::Pressure;
+pub(crate) use striped::{ClusterKeys, Striper};
 pub use sweep::SweepReport;
 pub use worker::Workers;
 
 use bucket::BucketNames;
 use budget::Budget;
+use repair::Suspects;
 use room::Room;
 use session::Session;
+use stray::Strays;
 
 /// What goes wrong with objects. A frontend maps each variant once.
 #[derive(Debug, thiserror::Error)]
@@ -212,8 +228,6 @@ pub struct Completed {
 pub struct Config {
     /// This gateway's name, unique in the cluster and the same after a restart.
     pub gateway: String,
-    /// The node whose files [`Store::open`] is given.
-    pub node: NodeId,
     /// Bodies up to this length are kept in the catalog; at most [`BLOCK_BYTES`].
     pub inline_bytes: u64,
     /// Memory for bytes in flight, of all requests together.
@@ -226,6 +240,12 @@ pub struct Config {
     pub low_water_bytes: Option<u64>,
     /// Between renewals of the session.
     pub renew_interval: Duration,
+    /// How long another gateway's session may stand still before the leader ends it: many renewals.
+    pub session_expiry: Duration,
+    /// How long a shard node may be away before its shards are made anew on others.
+    pub repair_grace: Duration,
+    /// The map of a cluster that has none yet; none: a box.
+    pub first_map: Option<catalog::Map>,
     /// Between ticks of catalog time.
     pub tick_interval: Duration,
     /// From the start to the first sweep; at most the interval. Starting has the disk to itself until then.
@@ -242,13 +262,15 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             gateway: "gateway".to_owned(),
-            node: NodeId(1),
             inline_bytes: BLOCK_BYTES,
             budget_bytes: 256 * MIB,
             budget_patience: Duration::from_secs(5),
             propose_patience: Duration::from_secs(30),
             low_water_bytes: None,
             renew_interval: Duration::from_secs(5),
+            session_expiry: Duration::from_secs(60),
+            repair_grace: Duration::from_secs(600),
+            first_map: None,
             tick_interval: Duration::from_secs(60),
             first_sweep_pause: Duration::from_secs(10),
             sweep_interval: Duration::from_secs(3600),
@@ -266,7 +288,7 @@ pub struct Store(Arc<Inner>);
 pub struct Inner {
     env: Env,
     ledger: Arc<dyn Ledger>,
-    files: Files,
+    chunks: Chunks,
     config: Config,
     session: Arc<Session>,
     budget: Budget,
@@ -274,6 +296,9 @@ pub struct Inner {
     names: BucketNames,
     /// Something may have died.
     died: Notify,
+    strays: Strays,
+    suspects: Suspects,
+    progress: repair::Progress,
 }
 
 impl Deref for Store {
@@ -289,27 +314,30 @@ impl Store {
     ///
     /// # Errors
     /// `Unavailable`: the catalog. `Io`: the disk.
-    pub async fn open(env: Env, ledger: Arc<dyn Ledger>, files: Files, config: Config) -> Result<Store, Error> {
+    pub async fn open(env: Env, ledger: Arc<dyn Ledger>, chunks: Chunks, config: Config) -> Result<Store, Error> {
         let session =
             Session::open(env.clone(), ledger.clone(), config.gateway.clone(), config.propose_patience).await?;
-        Ok(Store::over(session, env, ledger, files, config))
+        Ok(Store::over(session, env, ledger, chunks, config))
     }
 
     /// Opens the store over a catalog that takes no commands: whatever changes something is `Unavailable`.
-    pub fn open_read_only(env: Env, ledger: Arc<dyn Ledger>, files: Files, config: Config) -> Store {
+    pub fn open_read_only(env: Env, ledger: Arc<dyn Ledger>, chunks: Chunks, config: Config) -> Store {
         let session = Session::none(env.clone(), ledger.clone(), config.gateway.clone(), config.propose_patience);
-        Store::over(session, env, ledger, files, config)
+        Store::over(session, env, ledger, chunks, config)
     }
 
-    fn over(session: Arc<Session>, env: Env, ledger: Arc<dyn Ledger>, files: Files, config: Config) -> Store {
+    fn over(session: Arc<Session>, env: Env, ledger: Arc<dyn Ledger>, chunks: Chunks, config: Config) -> Store {
         Store(Arc::new(Inner {
             budget: Budget::new(config.budget_bytes, config.budget_patience),
-            room: Room::new(env.clone(), files.clone(), config.low_water_bytes),
+            room: Room::new(env.clone(), chunks.clone(), config.low_water_bytes),
             names: BucketNames::default(),
             died: Notify::new(),
+            strays: Strays::default(),
+            suspects: Suspects::default(),
+            progress: repair::Progress::default(),
             env,
             ledger,
-            files,
+            chunks,
             config,
             session,
         }))

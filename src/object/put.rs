@@ -6,84 +6,26 @@
 
 use bytes::Bytes;
 
-use crate::catalog::{Body, Checksum, ChecksumAlgorithm, Command, ETag, Layout, Outcome, Place};
-use crate::file::{Files, WRITE_BYTES, Writer};
-use crate::ids::{BucketId, Ino, NodeId};
+use crate::catalog::{Body, Checksum, ChecksumAlgorithm, Command, ETag, Outcome};
+use crate::ids::BucketId;
 use crate::units::PART_MAX_BYTES;
 
 use super::bucket::{Failure, unexpected};
 use super::budget::Permit;
 use super::digest::{Digested, Digests};
-use super::session::FreshId;
-use super::{Error, Incoming, Put, Source, Store, Stored, blocking, joined};
+use super::sink::{Batch, Fresh, Held, Sink};
+use super::{Error, Incoming, Put, Source, Store, Stored, joined};
 
 /// What comes in before it is handed on.
 const BATCH_BYTES: u64 = 256 << 10;
-/// What receiving a long body holds: a batch at work, one coming in, and the writer's buffer.
-const RECEIVE_BYTES: u64 = 2 * BATCH_BYTES + WRITE_BYTES as u64;
+/// What receiving a long body holds before it is handed on: a batch at work, and one coming in.
+const RECEIVE_BYTES: u64 = 2 * BATCH_BYTES;
 
 /// A body that was received whole and is what it was promised to be.
 pub(super) struct Received {
     pub(super) digested: Digested,
     pub(super) bytes: Held,
     pub(super) fresh: Fresh,
-}
-
-/// Where the received bytes are.
-pub(super) enum Held {
-    /// In memory, short enough for the catalog.
-    Inline(Bytes),
-    /// In a durable chunk under the fresh id.
-    Chunk,
-}
-
-/// A fresh id, and the file under it if there is one; or the memory of a body that goes with the command. Dropped: the
-/// file goes, then the id, then the memory.
-pub(super) struct Fresh {
-    file: Option<Files>,
-    id: FreshId,
-    _memory: Option<Permit>,
-}
-
-impl Fresh {
-    pub(super) fn ino(&self) -> Ino {
-        self.id.ino()
-    }
-
-    /// The catalog names it now.
-    fn keep(mut self) {
-        self.file = None;
-    }
-
-    /// The catalog may name it yet.
-    fn leave(mut self) {
-        self.file = None;
-        self.id.leave();
-    }
-
-    /// The catalog will never name it.
-    async fn discard(self) {
-        if self.file.is_some() {
-            // A job lost with the runtime leaves the file to the sweep.
-            let _ = blocking(move || drop(self)).await;
-        }
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        let Some(files) = self.file.take() else { return };
-        if let Err(error) = files.remove(self.ino()) {
-            tracing::warn!(chunk = %self.ino(), %error, "a chunk that nothing names was not removed; the sweep will");
-        }
-    }
-}
-
-/// Some runs of a body.
-struct Batch {
-    runs: Vec<Bytes>,
-    len_bytes: u64,
-    is_last: bool,
 }
 
 /// A body on its way in.
@@ -129,56 +71,12 @@ impl<S: Source> Intake<'_, S> {
     }
 }
 
-/// Where the batches of a long body go. All its work blocks. Fields are dropped in order: file, id, memory.
-struct Sink {
-    files: Files,
-    digests: Digests,
-    writer: Option<Writer>,
-    announced_bytes: Option<u64>,
-    id: FreshId,
-    permit: Permit,
-}
-
-impl Sink {
-    fn push(mut self, batch: Batch) -> Result<Self, Error> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => none.insert(self.files.create(self.id.ino(), self.announced_bytes)?),
-        };
-        self.digests.update_all(&batch.runs);
-        batch.runs.iter().try_for_each(|run| writer.write(run))?;
-        Ok(self)
-    }
-
-    /// Compares what came with what was promised, and only then makes it durable.
-    fn conclude(self, batch: Batch, md5: Option<[u8; 16]>, promised: &[Checksum]) -> Result<(Digested, Fresh), Error> {
-        let Sink { files, digests, writer, id, permit, .. } = self.push(batch)?;
-        let digested = digests.finish();
-        digested.check(md5, promised)?;
-        if let Some(writer) = writer {
-            writer.finish()?;
-        }
-        drop(permit);
-        Ok((digested, Fresh { file: Some(files), id, _memory: None }))
-    }
-}
-
-/// What a plain chunk's row says.
-pub(super) fn place(node: NodeId, len_bytes: u64) -> Place {
-    Place { layout: Layout::Plain { node }, len_bytes, live_bytes: len_bytes }
-}
-
 /// Which checksums to keep where none was asked for.
 pub(super) fn or_default(algorithms: &[ChecksumAlgorithm]) -> Vec<ChecksumAlgorithm> {
     match algorithms {
         [] => vec![ChecksumAlgorithm::Crc64Nvme],
         algorithms => algorithms.to_vec(),
     }
-}
-
-/// What receiving a body of this length holds in memory.
-pub(super) fn receive_cost_bytes(len_bytes: Option<u64>) -> u64 {
-    len_bytes.map_or(RECEIVE_BYTES, |len| len.saturating_mul(2).clamp(1, RECEIVE_BYTES))
 }
 
 impl Store {
@@ -190,15 +88,11 @@ impl Store {
     /// `Invalid`, `Full`, `Overloaded`, `Io`. `Unavailable`: it may have been stored.
     pub async fn put(&self, put: Put, incoming: Incoming, source: &mut impl Source) -> Result<Stored, Error> {
         self.expect_bucket(&put.bucket).await?;
-        let permit = self.budget.take(receive_cost_bytes(incoming.len_bytes)).await?;
+        let permit = self.budget.take(self.receive_cost_bytes(incoming.len_bytes)).await?;
         let algorithms = or_default(&incoming.algorithms);
         let received = self.receive(&incoming, &algorithms, self.config.inline_bytes, permit, source).await?;
         let Received { digested, bytes, fresh } = received;
-        let body = match bytes {
-            Held::Inline(bytes) if bytes.is_empty() => Body::Empty,
-            Held::Inline(bytes) => Body::Inline(bytes),
-            Held::Chunk => Body::Chunk(place(self.config.node, digested.len_bytes)),
-        };
+        let body = bytes.into_body();
         let etag = ETag { md5: digested.md5, part_count: 0 };
         self.name(put, fresh, body, etag, digested.len_bytes, digested.checksums).await
     }
@@ -232,6 +126,15 @@ impl Store {
         }
     }
 
+    /// What receiving a body of this length holds in memory.
+    pub(super) fn receive_cost_bytes(&self, len_bytes: Option<u64>) -> u64 {
+        let coming_in = len_bytes.map_or(RECEIVE_BYTES, |len| len.saturating_mul(2).clamp(1, RECEIVE_BYTES));
+        match len_bytes.is_some_and(|len| len <= self.config.inline_bytes) {
+            true => coming_in,
+            false => coming_in + self.chunks.write_cost_bytes(len_bytes),
+        }
+    }
+
     /// Receives a body; up to `inline_max_bytes` of it stay in memory.
     pub(super) async fn receive<S: Source>(
         &self,
@@ -251,37 +154,37 @@ impl Store {
         let batch = intake.batch().await?;
         let digests = Digests::new(algorithms);
         if batch.is_last && batch.len_bytes <= inline_max_bytes {
-            let fresh = Fresh { file: None, id, _memory: Some(permit) };
+            let fresh = Fresh::bare(id, Some(permit));
             return receive_inline(batch, digests, fresh, incoming.md5, &intake.source.promised());
         }
         let batch = self.admit_unannounced(&intake, batch)?;
-        let sink = Sink { files: self.files.clone(), digests, writer: None, announced_bytes, id, permit };
-        let (digested, fresh) = self.receive_chunk(sink, batch, intake, incoming.md5).await?;
-        Ok(Received { digested, bytes: Held::Chunk, fresh })
+        let sink = self.chunks.sink(&self.session, digests, announced_bytes, id, permit)?;
+        self.receive_long(sink, batch, intake, incoming.md5).await
     }
 
-    /// Receives the batches of a long body into a chunk.
-    async fn receive_chunk<S: Source>(
+    /// Receives the batches of a long body into chunks.
+    async fn receive_long<S: Source>(
         &self,
         mut sink: Sink,
         mut batch: Batch,
         mut intake: Intake<'_, S>,
         md5: Option<[u8; 16]>,
-    ) -> Result<(Digested, Fresh), Error> {
+    ) -> Result<Received, Error> {
         while !batch.is_last {
-            let at_work = tokio::task::spawn_blocking(move || sink.push(batch));
+            let at_work = sink.push(batch);
             let next = intake.batch().await.and_then(|next| self.admit_unannounced(&intake, next));
             sink = joined(at_work).await??;
             batch = match next {
                 Ok(next) => next,
                 Err(error) => {
-                    blocking(move || drop(sink)).await?;
+                    sink.discard().await;
                     return Err(error);
                 }
             };
         }
         let promised = intake.source.promised();
-        blocking(move || sink.conclude(batch, md5, &promised)).await?
+        let (digested, bytes, fresh) = sink.conclude(batch, md5, promised).await?;
+        Ok(Received { digested, bytes, fresh })
     }
 
     /// Looks for room for a batch, unless there was room for the whole body when it began.
@@ -302,7 +205,7 @@ impl Store {
     ) -> Result<Outcome, Error> {
         let store = self.clone();
         let task = tokio::spawn(async move {
-            let answer = store.propose_in(&bucket, fresh.as_ref().map(|fresh| &fresh.id), make).await;
+            let answer = store.propose_in(&bucket, fresh.as_ref(), make).await;
             match (&answer, fresh) {
                 (_, None) => {}
                 (Ok(_), Some(fresh)) => fresh.keep(),
@@ -317,7 +220,7 @@ impl Store {
 
     /// A fresh id without a file.
     pub(super) async fn fresh(&self) -> Result<Fresh, Error> {
-        Ok(Fresh { file: None, id: self.session.fresh_id().await?, _memory: None })
+        Ok(Fresh::bare(self.session.fresh_id().await?, None))
     }
 }
 

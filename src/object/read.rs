@@ -5,8 +5,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use crate::catalog::{self, Bucket, ChecksumAlgorithm, Extent, Manifest, Refusal, Version, View};
-use crate::file::{self, Chunk, Files};
+use crate::catalog::{self, Bucket, ChecksumAlgorithm, Extent, Layout, Manifest, Place, Refusal, Version, View};
+use crate::file::{Chunk, Files};
 use crate::ids::Ino;
 use crate::units::{MIB, SEGMENT_BYTES};
 
@@ -14,12 +14,11 @@ use super::budget::Permit;
 use super::digest::{Digested, Digests, is_body_of};
 use super::key::{Found, look_up};
 use super::session::ReadGuard;
+use super::striped;
 use super::{Error, Store, Target, blocking, joined};
 
 /// The longest run of bytes that is read, verified and handed out at once.
 const RUN_BYTES: u64 = MIB / 2;
-/// What reading a long range holds: a run handed out, and the next one.
-const READ_BYTES: u64 = 2 * (RUN_BYTES + SEGMENT_BYTES);
 
 static ZEROS: [u8; SEGMENT_BYTES as usize] = [0; SEGMENT_BYTES as usize];
 
@@ -87,8 +86,8 @@ enum Ahead {
     Nothing,
     /// There.
     Ready(Bytes),
-    /// Being read by a blocking job, which holds the open chunk.
-    Reading(JoinHandle<Result<(OpenChunk, Bytes), file::Error>>),
+    /// Being read by a task, which holds the open chunk if it is a file.
+    Reading(JoinHandle<Result<(Option<OpenChunk>, Bytes), Error>>),
     /// There is none, because of this.
     Failed(Error),
     /// There is none.
@@ -161,7 +160,8 @@ impl Reader {
 
     async fn take_memory(&mut self) -> Result<(), Error> {
         if matches!(self.memory, Memory::NotYet) {
-            self.memory = Memory::Taken(self.store.budget.take(read_cost_bytes(self.plan.len_bytes())).await?);
+            self.memory =
+                Memory::Taken(self.store.budget.take(self.store.read_cost_bytes(self.plan.len_bytes())).await?);
         }
         Ok(())
     }
@@ -171,38 +171,45 @@ impl Reader {
         match self.plan.next() {
             None => Ahead::End,
             Some(Run::Zeros { len_bytes }) => Ahead::Ready(Bytes::from_static(&ZEROS[..len_bytes])),
-            Some(Run::Chunk { chunk, range }) => {
+            Some(Run::Chunk { extent, range }) => Ahead::Reading(self.read_run(extent, range)),
+        }
+    }
+
+    fn read_run(&mut self, extent: usize, range: Range<u64>) -> JoinHandle<Result<(Option<OpenChunk>, Bytes), Error>> {
+        let Extent { chunk, place, .. } = &self.plan.extents[extent];
+        let chunk = *chunk;
+        match &place.layout {
+            Layout::Plain { node } => {
                 let open = self.chunk.take().filter(|(open, _)| *open == chunk);
-                let files = self.store.files.clone();
-                Ahead::Reading(tokio::task::spawn_blocking(move || read_run(&files, open, chunk, range)))
+                let files = self.store.chunks.files_of(*node);
+                tokio::task::spawn_blocking(move || read_file(&files?, open, chunk, range))
+            }
+            Layout::Rs { .. } => {
+                let (store, place) = (self.store.clone(), place.clone());
+                tokio::spawn(async move { Ok((None, store.read_striped(chunk, &place, range).await?)) })
             }
         }
     }
 
-    fn received(&mut self, read: Result<Result<(OpenChunk, Bytes), file::Error>, Error>) -> Result<Bytes, Error> {
+    fn received(&mut self, read: Result<Result<(Option<OpenChunk>, Bytes), Error>, Error>) -> Result<Bytes, Error> {
         let (chunk, run) = read??;
-        self.chunk = Some(chunk);
+        self.chunk = chunk;
         Ok(run)
     }
 }
 
-fn read_run(
+fn read_file(
     files: &Files,
     open: Option<OpenChunk>,
     id: Ino,
     range: Range<u64>,
-) -> Result<(OpenChunk, Bytes), file::Error> {
+) -> Result<(Option<OpenChunk>, Bytes), Error> {
     let chunk = match open {
         Some((_, chunk)) => chunk,
         None => files.chunk(id)?,
     };
     let run = chunk.read(range)?;
-    Ok(((id, chunk), run))
-}
-
-/// What reading a range of this length holds in memory.
-pub(super) fn read_cost_bytes(len_bytes: u64) -> u64 {
-    len_bytes.saturating_add(2 * SEGMENT_BYTES).min(READ_BYTES)
+    Ok((Some((id, chunk)), run))
 }
 
 /// What is left to read of a content: pure.
@@ -217,8 +224,8 @@ struct Plan {
 enum Run {
     /// A gap.
     Zeros { len_bytes: usize },
-    /// Bytes of a chunk.
-    Chunk { chunk: Ino, range: Range<u64> },
+    /// Bytes of an extent's chunk.
+    Chunk { extent: usize, range: Range<u64> },
 }
 
 impl Plan {
@@ -254,11 +261,41 @@ impl Iterator for Plan {
         let extent_end = extent.chunk_start_bytes + extent.len_bytes.min(end - extent.start_bytes);
         let to = extent_end.min((from + RUN_BYTES) / SEGMENT_BYTES * SEGMENT_BYTES);
         self.range.start += to - from;
-        Some(Run::Chunk { chunk: extent.chunk, range: from..to })
+        Some(Run::Chunk { extent: self.index, range: from..to })
     }
 }
 
 impl Store {
+    /// What reading a range of this length holds in memory: a run handed out, and the next one.
+    pub(super) fn read_cost_bytes(&self, len_bytes: u64) -> u64 {
+        let run_bytes = len_bytes.min(RUN_BYTES);
+        let next_bytes = (len_bytes - run_bytes).min(RUN_BYTES);
+        run_bytes + self.chunks.read_cost_bytes(run_bytes.max(next_bytes))
+    }
+
+    /// Up to [`striped::READ_MAX_BYTES`] of a chunk, wherever it is.
+    pub(super) async fn read_of(&self, chunk: Ino, place: &Place, range: Range<u64>) -> Result<Bytes, Error> {
+        match &place.layout {
+            Layout::Plain { node } => {
+                let files = self.chunks.files_of(*node)?;
+                Ok(blocking(move || read_file(&files, None, chunk, range)).await??.1)
+            }
+            Layout::Rs { .. } => self.read_striped(chunk, place, range).await,
+        }
+    }
+
+    /// As [`Store::read_of`]; damage that was seen is reported.
+    async fn read_striped(&self, chunk: Ino, place: &Place, range: Range<u64>) -> Result<Bytes, Error> {
+        let Some(striper) = self.chunks.striper() else {
+            return Err(Error::Unavailable("this process reaches no shard nodes".into()));
+        };
+        let read = striper.read(chunk, place, range).await;
+        if !matches!(&read, Ok(read) if !read.damaged) && !matches!(&read, Err(striped::Error::Unavailable(_))) {
+            self.suspects.note(chunk);
+        }
+        Ok(read?.bytes)
+    }
+
     /// A version, opened for reading.
     ///
     /// # Errors
@@ -305,19 +342,20 @@ impl Store {
 mod tests {
     use super::*;
     use crate::ids::NodeId;
-    use crate::object::put::place;
 
     fn extent(start_bytes: u64, chunk: u64, chunk_start_bytes: u64, len_bytes: u64) -> Extent {
-        Extent { start_bytes, chunk: Ino(chunk), chunk_start_bytes, len_bytes, place: place(NodeId(1), 1 << 40) }
+        let place = Place { layout: Layout::Plain { node: NodeId(1) }, len_bytes: 1 << 40, live_bytes: 1 << 40 };
+        Extent { start_bytes, chunk: Ino(chunk), chunk_start_bytes, len_bytes, place }
     }
 
     /// Every planned byte: (chunk or 0, offset in it), found by walking the runs.
     fn bytes_of(plan: Plan) -> Vec<(u64, u64)> {
+        let extents = plan.extents.clone();
         plan.flat_map(|run| match run {
             Run::Zeros { len_bytes } => vec![(0, 0); len_bytes],
-            Run::Chunk { chunk, range } => {
+            Run::Chunk { extent, range } => {
                 assert!(!range.is_empty() && range.end - range.start <= RUN_BYTES);
-                range.map(|offset| (chunk.0, offset)).collect()
+                range.map(|offset| (extents[extent].chunk.0, offset)).collect()
             }
         })
         .collect()

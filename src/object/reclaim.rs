@@ -4,11 +4,10 @@
 //! is dead.
 
 use crate::catalog::{Command, Outcome, Reclaimable, SessionState};
-use crate::file::Files;
 use crate::ids::LogIndex;
 
 use super::bucket::{done, unexpected};
-use super::{Error, Store, blocking};
+use super::{Error, Store};
 
 /// Rows that one drain touches: a few milliseconds of the one writer.
 const DRAIN_ROW_COUNT: u32 = 256;
@@ -44,27 +43,24 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Catalog`.
     pub async fn reclaim(&self) -> Result<usize, Error> {
-        let mut removed_count = 0;
+        let (mut removed_count, mut last_row) = (0, 0);
         loop {
-            let batch = self.reclaimable().await?;
-            let asked_count = batch.len();
-            let files = self.files.clone();
-            let rows = blocking(move || remove(&files, &batch)).await?;
+            let batch = self.reclaimable(last_row).await?;
+            // What cannot be removed now, as its node is away, keeps nothing else from going.
+            let Some(dead) = batch.last() else { return Ok(removed_count) };
+            last_row = dead.row;
+            let rows = self.chunks.remove(batch).await?;
             if rows.is_empty() {
-                return Ok(removed_count);
+                continue;
             }
-            let row_count = rows.len();
+            removed_count += rows.len();
             done(self.session.propose_repeatable(Command::Reclaimed { rows }).await?)?;
-            removed_count += row_count;
-            if row_count < asked_count || asked_count < RECLAIM_BATCH_COUNT {
-                return Ok(removed_count);
-            }
         }
     }
 
-    async fn reclaimable(&self) -> Result<Vec<Reclaimable>, Error> {
-        let query = |view: &crate::catalog::View<'_>| match horizon(&view.sessions()?) {
-            Some(before) => view.reclaimable(before, RECLAIM_BATCH_COUNT),
+    async fn reclaimable(&self, after_row: u64) -> Result<Vec<Reclaimable>, Error> {
+        let query = move |view: &crate::catalog::View<'_>| match horizon(&view.sessions()?) {
+            Some(before) => view.reclaimable_after(after_row, before, RECLAIM_BATCH_COUNT),
             None => Ok(Vec::new()),
         };
         Ok(self.ledger.readers().read(query).await?)
@@ -80,18 +76,6 @@ impl Store {
         self.session.renew().await?;
         self.reclaim().await
     }
-}
-
-/// Removes the files of `batch`. Returns the rows of those that are gone.
-fn remove(files: &Files, batch: &[Reclaimable]) -> Vec<u64> {
-    let gone = |chunk: &&Reclaimable| match files.remove(chunk.chunk) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::error!(chunk = %chunk.chunk, %error, "a dead chunk was not removed");
-            false
-        }
-    };
-    batch.iter().filter(gone).map(|chunk| chunk.row).collect()
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::env::Env;
-use crate::file::{Files, Space};
+use crate::file::Space;
 use crate::units::MIB;
 
 use super::Error;
+use super::chunks::Chunks;
 
 /// How long one look at the file system serves.
 const FRESH: Duration = Duration::from_millis(100);
@@ -27,7 +28,7 @@ pub enum Pressure {
 /// The disk under the chunks.
 pub(super) struct Room {
     env: Env,
-    files: Files,
+    chunks: Chunks,
     low_water_bytes: Option<u64>,
     looked: Mutex<Option<Look>>,
 }
@@ -41,8 +42,8 @@ struct Look {
 }
 
 impl Room {
-    pub(super) fn new(env: Env, files: Files, low_water_bytes: Option<u64>) -> Self {
-        Room { env, files, low_water_bytes, looked: Mutex::new(None) }
+    pub(super) fn new(env: Env, chunks: Chunks, low_water_bytes: Option<u64>) -> Self {
+        Room { env, chunks, low_water_bytes, looked: Mutex::new(None) }
     }
 
     pub(super) fn pressure(&self) -> Pressure {
@@ -78,7 +79,7 @@ impl Room {
     }
 
     fn look(&self, at: Duration) -> Option<Look> {
-        let space = self.files.space().inspect_err(|error| tracing::warn!(%error, "no figures of the disk")).ok()?;
+        let space = self.chunks.space()?.inspect_err(|error| tracing::warn!(%error, "no figures of the disk")).ok()?;
         Some(Look { at, space, admitted_bytes: 0 })
     }
 }

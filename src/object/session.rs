@@ -136,12 +136,19 @@ impl Session {
         self.send(&live, 0, live.acked(), command).await
     }
 
-    /// Proposes a command that names `id`.
-    pub(super) async fn propose_with(&self, id: &FreshId, command: Command) -> Result<Outcome, Lost> {
-        if !Arc::ptr_eq(&id.live, &self.live()) {
-            return Err(Lost::Never("the session that leased the id has ended".into()));
+    /// Proposes a command that names `ids`, all of them leased to the session that lives now.
+    pub(super) async fn propose_with(
+        &self,
+        ids: impl Iterator<Item = &FreshId>,
+        command: Command,
+    ) -> Result<Outcome, Lost> {
+        let live = self.live();
+        for id in ids {
+            if !Arc::ptr_eq(&id.live, &live) {
+                return Err(Lost::Never("the session that leased the ids has ended".into()));
+            }
         }
-        self.propose_under(&id.live, command).await
+        self.propose_under(&live, command).await
     }
 
     async fn propose_under(&self, live: &Arc<Live>, command: Command) -> Result<Outcome, Lost> {
@@ -205,6 +212,18 @@ impl Session {
             self.lease(&live).await?;
         }
         Err(Error::Unavailable("no ids could be leased".into()))
+    }
+
+    /// As [`Session::fresh_id`], so many.
+    ///
+    /// # Errors
+    /// `Unavailable`: no ids could be leased.
+    pub(super) async fn fresh_ids(self: &Arc<Self>, count: usize) -> Result<Vec<FreshId>, Error> {
+        let mut ids = Vec::with_capacity(count);
+        for _ in 0..count {
+            ids.push(self.fresh_id().await?);
+        }
+        Ok(ids)
     }
 
     /// Leases a range before the last one is used up.

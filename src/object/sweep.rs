@@ -56,6 +56,7 @@ impl Store {
     /// As [`Store::sweep`].
     pub async fn sweep_older_than(&self, grace: Duration) -> Result<SweepReport, Error> {
         let mut report = SweepReport::default();
+        let Some(files) = self.chunks.files().cloned() else { return Ok(report) };
         let expired = self.expired_quarantine(grace, &mut report).await?;
         let mut orphans = Vec::new();
         for index in 0..FAN_OUT {
@@ -64,7 +65,6 @@ impl Store {
             report.foreign_count += listing.foreign.len() as u64;
             orphans.extend(self.orphans(aged(&listing, self.now(), grace)).await?);
         }
-        let files = self.files.clone();
         (report.quarantined_count, report.removed_count) =
             blocking(move || dispose(&files, &orphans, &expired)).await??;
         Ok(report)
@@ -87,7 +87,7 @@ impl Store {
         &self,
         list: impl FnOnce(&Files) -> Result<Listing, crate::file::Error> + Send + 'static,
     ) -> Result<Listing, Error> {
-        let files = self.files.clone();
+        let Some(files) = self.chunks.files().cloned() else { return Ok(Listing::default()) };
         Ok(blocking(move || list(&files)).await??)
     }
 

@@ -12,6 +12,8 @@ use crate::catalog::{
     Catalog, Checksum, ChecksumKind, CompletePart, DeleteKey, ETag, Entry, Envelope, ListQuery, Options, Outcome, Part,
     Position, Readers, Version, Versioning,
 };
+use crate::file::Files;
+use crate::ids::NodeId;
 use crate::ids::{Ino, LogIndex};
 use crate::units::{MIB, PART_MIN_BYTES};
 
@@ -80,6 +82,14 @@ impl Ledger for Direct {
     fn readers(&self) -> &Readers {
         &self.readers
     }
+
+    fn leads(&self) -> bool {
+        true
+    }
+}
+
+fn in_files(files: &Files) -> Chunks {
+    Chunks::in_files(NodeId(1), files.clone())
 }
 
 /// A store in a directory of its own.
@@ -99,14 +109,14 @@ impl Bed {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Direct::open(&dir.path().join("catalog"));
         let files = Files::open(dir.path().join("chunks"), Arc::new(|error| panic!("{error}"))).unwrap();
-        let store = Store::open(Env::system(), ledger.clone(), files.clone(), config).await.unwrap();
+        let store = Store::open(Env::system(), ledger.clone(), in_files(&files), config).await.unwrap();
         store.create_bucket("b", "owner", "here", false).await.unwrap();
         Bed { store, ledger, files, dir }
     }
 
     /// Another gateway process after this one died: the same catalog and files.
     async fn restarted(&self, config: Config) -> Store {
-        Store::open(Env::system(), self.ledger.clone(), self.files.clone(), config).await.unwrap()
+        Store::open(Env::system(), self.ledger.clone(), in_files(&self.files), config).await.unwrap()
     }
 
     async fn put(&self, key: &str, body: &[u8]) -> Stored {

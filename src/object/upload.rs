@@ -15,8 +15,9 @@ use super::bucket::{done, unexpected};
 use super::copy::known;
 use super::digest::{self, Digested, etag_of_parts, of_parts};
 use super::key::Found;
-use super::put::{Fresh, Held, Received, place, receive_cost_bytes};
-use super::read::{Content, Reader, read_cost_bytes};
+use super::put::Received;
+use super::read::{Content, Reader};
+use super::sink::Fresh;
 use super::{Completed, Error, Incoming, Source, Store, Target};
 
 /// Parts without a checksum of the client's choice have this one, and so has the object.
@@ -99,7 +100,7 @@ impl Store {
     ) -> Result<Part, Error> {
         let slot = Slot::new(bucket, key, upload, number)?;
         let algorithms = part_algorithms(&self.upload(bucket, key, upload).await?, &incoming.algorithms)?;
-        let permit = self.budget.take(receive_cost_bytes(incoming.len_bytes)).await?;
+        let permit = self.budget.take(self.receive_cost_bytes(incoming.len_bytes)).await?;
         let received = self.receive(&incoming, &algorithms, 0, permit, source).await?;
         self.name_received(slot, received).await
     }
@@ -145,7 +146,8 @@ impl Store {
     ) -> Result<Part, Error> {
         let len_bytes = range.end - range.start;
         let incoming = Incoming { len_bytes: Some(len_bytes), ..Incoming::default() };
-        let permit = self.budget.take(receive_cost_bytes(Some(len_bytes)) + read_cost_bytes(len_bytes)).await?;
+        let permit =
+            self.budget.take(self.receive_cost_bytes(Some(len_bytes)) + self.read_cost_bytes(len_bytes)).await?;
         let mut source = Rewritten { reader: content.read(range).with_memory_elsewhere(), error: None };
         match self.receive(&incoming, algorithms, 0, permit, &mut source).await {
             Err(Error::Source) => Err(source.error.unwrap_or(Error::Source)),
@@ -155,10 +157,7 @@ impl Store {
 
     async fn name_received(&self, slot: Slot, received: Received) -> Result<Part, Error> {
         let Received { digested, bytes, fresh } = received;
-        let body = match bytes {
-            Held::Inline(_) => PartBody::Empty, // nothing is short enough but nothing
-            Held::Chunk => PartBody::Chunk { chunk: fresh.ino(), place: place(self.config.node, digested.len_bytes) },
-        };
+        let body = bytes.into_part(fresh.ino());
         self.name_part(slot, Some(fresh), digested, body).await
     }
 

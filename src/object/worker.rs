@@ -10,14 +10,28 @@ use tokio::task::JoinSet;
 
 use crate::catalog::Command;
 use crate::env::Timestamp;
+use crate::ids::NodeId;
 
 use super::bucket::done;
+use super::expiry::Watch;
+use super::recount::ScrubCursors;
+use super::repair::{Absences, RepairReport};
+use super::striped::Striper;
 use super::{Error, Store};
 
 /// What died waits this long for more to die with it.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
-/// The dead list is looked at this often even if nobody said that something died.
+/// The dead list is looked at this often even if nobody said that something died; in a cluster nobody does who is not
+/// this process.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(30);
+const CLUSTER_DRAIN_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two looks for chunks below target.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(2);
+/// Chunks that wait for nodes are looked at again after this, even if no node came or went.
+const WAITING_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two calls of the scrub.
+const SCRUB_PAUSE: Duration = Duration::from_secs(2);
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(3600);
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
 /// Completed uploads that one command forgets.
 const FORGET_ROW_COUNT: u32 = 1000;
@@ -33,6 +47,12 @@ impl Workers {
         let (at_once, first_sweep) = (Duration::ZERO, config.first_sweep_pause.min(config.sweep_interval));
         set.spawn(every(store.clone(), "renewal", at_once, config.renew_interval, renew_and_reclaim));
         set.spawn(every(store.clone(), "sweep", first_sweep, config.sweep_interval, sweep));
+        set.spawn(expire_sessions(store.clone()));
+        if let Some(map) = config.first_map.clone() {
+            set.spawn(store.clone().follow_map(map));
+            set.spawn(repair(store.clone()));
+            set.spawn(recount_and_scrub(store.clone()));
+        }
         set.spawn(every(store.clone(), "forgetting of uploads", at_once, FORGET_INTERVAL, forget_completed));
         set.spawn(drain_when_told(store.clone()));
         set.spawn(tick(store.clone()));
@@ -69,16 +89,103 @@ fn log(what: &'static str, result: Result<(), Error>) {
 /// Once reads have moved on, bytes can go.
 async fn renew_and_reclaim(store: Store) -> Result<(), Error> {
     store.session.renew().await?;
-    store.reclaim().await.map(|_| ())
+    match store.ledger.leads() {
+        true => store.reclaim().await.map(|_| ()),
+        false => Ok(()),
+    }
+}
+
+async fn expire_sessions(store: Store) {
+    let mut watch = Watch::default();
+    loop {
+        tokio::time::sleep(store.config.renew_interval).await;
+        match store.ledger.leads() {
+            true => log("the end of sessions", store.expire_sessions(&mut watch).await),
+            // Whoever leads next, if it is this node again, has not watched all the time.
+            false => watch = Watch::default(),
+        }
+    }
 }
 
 async fn sweep(store: Store) -> Result<(), Error> {
     let report = store.sweep().await?;
     tracing::info!(?report, "swept");
+    if store.chunks.striper().is_some() && store.ledger.leads() {
+        let (noted_count, removed_count) = store.sweep_shards(store.config.sweep_grace).await?;
+        tracing::info!(noted_count, removed_count, "swept the shard nodes");
+    }
     Ok(())
 }
 
+/// Repairs what is below target. What had to wait for nodes is looked at again when other nodes answer than then, or after
+/// a while.
+async fn repair(store: Store) {
+    let Some(striper) = store.chunks.striper().cloned() else { return };
+    let mut absences = Absences::default();
+    let mut waiting: Option<(Vec<NodeId>, Duration)> = None;
+    loop {
+        tokio::time::sleep(REPAIR_INTERVAL).await;
+        log("reporting damage", store.report_suspects().await);
+        if !store.ledger.leads() {
+            continue;
+        }
+        log("counting what is below target", store.count_below_target().await);
+        let (up, now) = (up_nodes(&striper), store.env.clock.monotonic());
+        if waiting.as_ref().is_some_and(|(then, at)| *then == up && now.saturating_sub(*at) < WAITING_INTERVAL) {
+            continue;
+        }
+        let report = store.repair(&mut absences).await;
+        waiting = None;
+        match report {
+            Ok(report) if report == RepairReport::default() => {}
+            Ok(report) => {
+                tracing::info!(?report, "repaired");
+                waiting = (report.whole_count == 0).then_some((up, now));
+            }
+            Err(error) => tracing::warn!(%error, "repair failed; it is tried again"),
+        }
+    }
+}
+
+/// Recounts when this process begins to lead, when a node has come back, and now and then; scrubs a little in between.
+async fn recount_and_scrub(store: Store) {
+    let Some(striper) = store.chunks.striper().cloned() else { return };
+    let mut cursors = ScrubCursors::default();
+    let mut counted: Option<(Vec<NodeId>, Duration)> = None;
+    loop {
+        tokio::time::sleep(SCRUB_PAUSE).await;
+        if !store.ledger.leads() {
+            counted = None;
+            continue;
+        }
+        let (up, now) = (up_nodes(&striper), store.env.clock.monotonic());
+        let is_due = counted.as_ref().is_none_or(|(then, at)| {
+            up.iter().any(|node| !then.contains(node)) || now.saturating_sub(*at) >= RECOUNT_INTERVAL
+        });
+        if is_due {
+            match store.recount().await {
+                Ok(marked_count) => {
+                    log("counting what is below target", store.count_below_target().await);
+                    store.progress.recounted();
+                    tracing::info!(marked_count, "recounted the shards");
+                }
+                Err(error) => tracing::warn!(%error, "the recount failed; it is tried again"),
+            }
+        }
+        let at = if is_due { now } else { counted.map_or(now, |(_, at)| at) };
+        counted = Some((up, at));
+        log("the scrub", store.scrub_a_little(&mut cursors).await);
+    }
+}
+
+fn up_nodes(striper: &Striper) -> Vec<NodeId> {
+    striper.nodes().into_iter().filter(|node| striper.is_up(*node)).collect()
+}
+
 async fn forget_completed(store: Store) -> Result<(), Error> {
+    if !store.ledger.leads() {
+        return Ok(());
+    }
     let keep_ns = i64::try_from(store.config.completed_keep.as_nanos()).unwrap_or(i64::MAX);
     let before = Timestamp(store.now().0.saturating_sub(keep_ns));
     let command = Command::ForgetCompleted { before, row_count: FORGET_ROW_COUNT };
@@ -86,9 +193,12 @@ async fn forget_completed(store: Store) -> Result<(), Error> {
 }
 
 async fn drain_when_told(store: Store) {
+    let interval = if store.chunks.striper().is_some() { CLUSTER_DRAIN_INTERVAL } else { DRAIN_INTERVAL };
     loop {
-        log("draining", store.drain().await);
-        let _ = tokio::time::timeout(DRAIN_INTERVAL, store.died.notified()).await;
+        if store.ledger.leads() {
+            log("draining", store.drain().await);
+        }
+        let _ = tokio::time::timeout(interval, store.died.notified()).await;
         tokio::time::sleep(DRAIN_PAUSE).await;
     }
 }
@@ -97,11 +207,16 @@ async fn drain_when_told(store: Store) {
 async fn tick(store: Store) {
     let clock = store.env.clock.clone();
     let (began, began_monotonic) = (clock.now(), clock.monotonic());
+    let mut first = true;
     loop {
+        tokio::time::sleep(if first { Duration::ZERO } else { store.config.tick_interval }).await;
+        first = false;
+        if !store.ledger.leads() {
+            continue;
+        }
         let passed = clock.monotonic().saturating_sub(began_monotonic);
         let now = Timestamp(began.0.saturating_add(i64::try_from(passed.as_nanos()).unwrap_or(i64::MAX)));
         let answer = store.session.propose_repeatable(Command::Tick { now }).await;
         log("a tick", answer.map_err(Error::from).and_then(done));
-        tokio::time::sleep(store.config.tick_interval).await;
     }
 }

@@ -408,7 +408,7 @@ fn mostly_dead(shards: &Shards, random: &mut Random) -> Model {
         runtime.block_on(write(shards, shard, &frames)).unwrap();
         model.insert(shard, (origin(shard), frames));
     }
-    let is_kept = |shard: &ShardId| shard.0 % 4 == 0 && !(101..115).contains(&shard.0);
+    let is_kept = |shard: &ShardId| shard.0.is_multiple_of(4) && !(101..115).contains(&shard.0);
     let gone: Vec<ShardId> = model.keys().copied().filter(|shard| !is_kept(shard)).collect();
     runtime.block_on(shards.delete(&gone)).unwrap();
     model.retain(|shard, _| is_kept(shard));

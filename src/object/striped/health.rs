@@ -219,7 +219,7 @@ impl Health {
             // A disk that cannot be read may have one bad block; that is no reason not to use the node.
             ClientError::Failed(_) if kind == Kind::Read => return,
             ClientError::Failed(_) | ClientError::Call(_) => self.down(node, kind, started, error.to_string()),
-            ClientError::NotFound(_) | ClientError::Exists(_) => return,
+            ClientError::NotFound(_) | ClientError::Exists(_) | ClientError::Busy(_) => return,
         }
         self.watch(node);
     }

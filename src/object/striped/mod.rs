@@ -18,6 +18,7 @@ mod latency;
 mod open;
 mod plan;
 mod read;
+mod rebuild;
 mod round;
 #[cfg(test)]
 mod tests;
@@ -37,11 +38,11 @@ use crate::erasure::{Codec, Scheme};
 use crate::ids::{Ino, NodeId, ShardId};
 use crate::placement::Ring;
 use crate::segment::ClusterKey;
-use crate::shard::ShardClient;
+use crate::shard::{Listed, Scrubbed, ShardClient};
 use crate::transport::Caller;
 
 pub(crate) use health::NodeHealth;
-pub(crate) use read::{READ_MAX_BYTES, Read, read_cost_bytes};
+pub(crate) use read::{READ_MAX_BYTES, read_cost_bytes};
 pub(crate) use write::{ChunkWriter, Striped, write_cost_bytes};
 
 use encode::Workspaces;
@@ -252,6 +253,44 @@ impl Striper {
                 false
             }
         }
+    }
+
+    /// The shard nodes of the map.
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
+        self.map().ring.members().iter().map(|member| member.node).collect()
+    }
+
+    /// Whether new shards may go there.
+    pub(crate) fn takes_shards(&self, node: NodeId) -> bool {
+        self.health.takes_shards(node)
+    }
+
+    /// Whether a node answers, as far as is known.
+    pub(crate) fn is_up(&self, node: NodeId) -> bool {
+        self.health.is_up(node)
+    }
+
+    /// Has a node read about `budget_bytes` of its shards with ids above `after`.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn scrub(
+        &self,
+        node: NodeId,
+        after: Option<ShardId>,
+        budget_bytes: u64,
+    ) -> Result<Scrubbed, Error> {
+        let scrubbed = self.client.scrub(node, after, budget_bytes, self.timing.call).await;
+        scrubbed.map_err(|error| Error::Unavailable(error.to_string()))
+    }
+
+    /// Up to `limit` shards of a node with ids above `after`, ascending.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn list(&self, node: NodeId, after: Option<ShardId>, limit: u32) -> Result<Vec<Listed>, Error> {
+        let listed = self.client.list(node, after, limit, self.timing.call).await;
+        listed.map_err(|error| Error::Unavailable(error.to_string()))
     }
 
     /// How the nodes stand that were called so far.

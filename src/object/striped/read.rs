@@ -53,15 +53,15 @@ pub(crate) struct Read {
 }
 
 /// What the catalog says of a chunk, found to be possible.
-struct Rs<'a> {
-    geometry: Geometry,
-    shards: &'a [(NodeId, ShardId)],
+pub(super) struct Rs<'a> {
+    pub(super) geometry: Geometry,
+    pub(super) shards: &'a [(NodeId, ShardId)],
     key_id: u32,
     wrapped_key: &'a [u8],
 }
 
 impl<'a> Rs<'a> {
-    fn of(chunk: Ino, place: &'a Place) -> Result<Rs<'a>, Error> {
+    pub(super) fn of(chunk: Ino, place: &'a Place) -> Result<Rs<'a>, Error> {
         let corrupt = |what: String| Error::Corrupt { chunk, what };
         let Layout::Rs { data_count, parity_count, shards, key_id, wrapped_key, .. } = &place.layout else {
             return Err(corrupt("it is not striped".to_owned()));

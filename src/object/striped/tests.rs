@@ -17,6 +17,7 @@ use super::timing::Hedge;
 use super::write::BATCH_BYTES;
 use super::*;
 use crate::catalog::{Layout, Place};
+use crate::cluster::repair::Found;
 use crate::erasure::Geometry;
 use crate::placement::{Member, State, width};
 use crate::shard::{Options, ShardService, Shards};
@@ -276,7 +277,7 @@ async fn read(striper: &Striper, chunk: Ino, place: &Place) -> Result<(Bytes, bo
     let (mut bytes, mut damaged) = (BytesMut::new(), false);
     while (bytes.len() as u64) < place.len_bytes {
         let start = bytes.len() as u64;
-        let read: Read = striper.read(chunk, place, start..place.len_bytes.min(start + READ_MAX_BYTES)).await?;
+        let read = striper.read(chunk, place, start..place.len_bytes.min(start + READ_MAX_BYTES)).await?;
         bytes.extend_from_slice(&read.bytes);
         damaged |= read.damaged;
     }
@@ -749,4 +750,81 @@ fn costs_are_what_is_held() {
             assert!(held <= read_cost_bytes(target, range.end - range.start));
         }
     }
+}
+
+/// Where the frames of a shard of `place` lie, as its node gives them.
+async fn frames_of(striper: &Striper, (node, shard): (NodeId, ShardId), count: u32) -> (Bytes, Vec<u32>) {
+    striper.client.read(node, shard, 0..count, Duration::from_secs(60)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_shards_come_back_byte_for_byte_on_other_nodes() {
+    let (cluster, mut random) = (Cluster::new(6), Random::seeded());
+    for (k, m) in [(1_u8, 1_u8), (2, 1), (3, 2)] {
+        for len in [1, 70_000, MIB + 1, random.below(3 * MIB) + 1] {
+            let striper = cluster.striper(k, m, patient());
+            let (chunk, bytes) = (Ino(random.next() >> 1), random.bytes(len));
+            let place = write(&striper, chunk, &bytes).await.unwrap().place;
+            let shards = layout(&place).2.to_vec();
+            let geometry = Geometry::new(Scheme::new(k, m).unwrap(), len).unwrap();
+            let lost = random.choose(shards.len() as u64, usize::from(m));
+            let mut before = Vec::new();
+            for index in &lost {
+                let index = *index as usize;
+                before.push(frames_of(&striper, shards[index], geometry.frame_count(index)).await);
+                assert_eq!(striper.remove(&shards[index..=index]).await.len(), 1);
+            }
+            let found = striper.look(chunk, &place, &HashSet::new()).await.unwrap();
+            for (index, (_, found)) in found.iter().enumerate() {
+                let expected = if lost.contains(&(index as u64)) { Found::Lost } else { Found::There };
+                assert_eq!(*found, expected, "shard {index} of rs({k},{m})");
+            }
+            let used: BTreeSet<NodeId> = shards.iter().map(|(node, _)| *node).collect();
+            let free =
+                cluster.nodes.keys().filter(|node| !used.contains(node)).chain(shards.iter().map(|(node, _)| node));
+            let homes: Vec<_> = lost
+                .iter()
+                .zip(free)
+                .zip(ids(&striper))
+                .map(|((index, node), id)| (*index as usize, *node, id))
+                .collect();
+            let made = striper.rebuild(chunk, &place, &found, &homes).await.unwrap();
+            for ((index, node, id), before) in homes.iter().zip(before) {
+                assert_eq!(layout(&made).2[*index], (*node, *id));
+                assert!(frames_of(&striper, (*node, *id), geometry.frame_count(*index)).await == before);
+            }
+            assert!(read(&striper, chunk, &made).await.unwrap().0 == bytes);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_is_found_by_verifying_and_is_no_source_of_a_rebuild() {
+    let (cluster, mut random) = (Cluster::new(5), Random::seeded());
+    let striper = cluster.striper(3, 2, patient());
+    let bytes = random.bytes(MIB);
+    let place = write(&striper, CHUNK, &bytes).await.unwrap().place;
+    let shards = layout(&place).2.to_vec();
+    let bad = random.below(5) as usize;
+    cluster.set(&[shards[bad].0.0], Fault::Flip(random.next()));
+    let mut found = striper.look(CHUNK, &place, &HashSet::new()).await.unwrap();
+    assert!(found.iter().all(|(_, found)| *found == Found::There), "nobody has read it yet");
+    striper.verify(CHUNK, &place, &mut found).await.unwrap();
+    for (index, (_, found)) in found.iter().enumerate() {
+        assert_eq!(*found == Found::Lost, index == bad, "shard {index}");
+    }
+    // Another is lost; the bad one is not known to be bad.
+    let lost = (bad + 1) % 5;
+    striper.remove(&shards[lost..=lost]).await;
+    let unverified = striper.look(CHUNK, &place, &HashSet::new()).await.unwrap();
+    let made = striper.rebuild(CHUNK, &place, &unverified, &[(lost, shards[lost].0, ids(&striper)[0])]).await.unwrap();
+    assert!(read(&striper, CHUNK, &made).await.unwrap().0 == bytes);
+    // Two more: too few good ones are left.
+    let more = [(bad + 2) % 5, (bad + 3) % 5];
+    for index in more {
+        striper.remove(&shards[index..=index]).await;
+    }
+    let left = striper.look(CHUNK, &place, &HashSet::new()).await.unwrap();
+    let refused = striper.rebuild(CHUNK, &place, &left, &[(lost, shards[lost].0, ids(&striper)[1])]).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
 }

@@ -1,0 +1,371 @@
+//! The nodes of a cluster that one process runs: started, joined by the transport, and shut down in order.
+//!
+//! ```text
+//! DB/{LOCK,identity}       of each db node: whose it is
+//! DB/{log,catalog,snapshots}/
+//! NODE/{LOCK,identity}     of each shard node
+//! NODE/shards/             its shards            (shard)
+//! NODE/replica/            the catalog of a gateway that runs no db node; like DB
+//! ```
+//!
+//! Invariants
+//! - Every node's directory is locked, and known to be its own, before the process says who it is.
+//! - Shard nodes serve before the catalog does, and close after it: whoever has the catalog finds his shards.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::task::JoinSet;
+
+use super::data_dir::{DataDir, Owner, in_dir};
+use super::{Config, Error};
+use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
+use crate::catalog::{Map, MapNode, MapState};
+use crate::consensus::{self, Founding, Raft};
+use crate::env::Env;
+use crate::erasure::Scheme;
+use crate::ids::{LogIndex, NodeId};
+use crate::object::{self, Chunks, ClusterKeys, Store, Striper, Workers};
+use crate::placement;
+use crate::segment::ClusterKey;
+use crate::shard::{self, ShardService, Shards};
+use crate::transport::identity::{Identity, Secret};
+use crate::transport::{self, AddressBook, Caller, Limits, Peer, Role, Transport};
+use crate::units::{GIB, MIB};
+
+/// A gateway that runs no db node has a replica under this number and that of its first shard node.
+const REPLICA_BASE: u64 = 1_000_000;
+/// Room on the disk of a shard node that is left free.
+const RESERVE_BYTES: u64 = 64 * MIB;
+/// How long calls under way are waited for when the process ends.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// The capacity that stands for one point on the ring, and the points of a node whose capacity nobody said.
+const POINT_BYTES: u64 = 4 * GIB;
+const POINT_COUNT: u32 = 256;
+
+/// A db node, as every process of the cluster knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Db {
+    /// Which.
+    pub id: NodeId,
+    /// What others dial: "host:port".
+    pub dial: String,
+}
+
+/// A node that this process is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Own {
+    /// Which.
+    pub id: NodeId,
+    /// UDP address it serves on.
+    pub listen: SocketAddr,
+    /// Its data directory.
+    pub dir: PathBuf,
+}
+
+/// A shard node, as every process of the cluster knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShardNode {
+    /// Which.
+    pub id: NodeId,
+    /// What others dial: "host:port".
+    pub dial: String,
+    /// Its machine, which may be home to several nodes.
+    pub host: String,
+    /// What fails together for reasons outside: a rack, a site.
+    pub zone: String,
+    /// What it may hold, bytes; none: nobody said.
+    pub capacity_bytes: Option<u64>,
+}
+
+/// A cluster, and what this process is in it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// What all its nodes know.
+    pub secret: Secret,
+    /// How new chunks are laid out.
+    pub scheme: Scheme,
+    /// Every db node.
+    pub dbs: Vec<Db>,
+    /// Every shard node.
+    pub nodes: Vec<ShardNode>,
+    /// Db nodes of this process.
+    pub own_dbs: Vec<Own>,
+    /// Shard nodes of this process.
+    pub own_nodes: Vec<Own>,
+    /// Whether this process serves frontends.
+    pub is_gateway: bool,
+}
+
+impl Cluster {
+    /// What tells this cluster from others.
+    fn store(&self) -> u128 {
+        let derived = self.secret.derive("store");
+        u128::from_be_bytes(derived[..16].try_into().unwrap_or_default())
+    }
+
+    /// The replica of the catalog that a gateway without a db node keeps: beside its first shard node, under whose address
+    /// it is reached.
+    fn replica(&self) -> Option<Own> {
+        let node = self.own_nodes.first().filter(|_| self.is_gateway && self.own_dbs.is_empty())?;
+        Some(Own { id: replica_of(node.id), listen: node.listen, dir: node.dir.join("replica") })
+    }
+
+    /// All nodes with a catalog that this process is.
+    fn catalogs(&self) -> Vec<Own> {
+        self.own_dbs.iter().cloned().chain(self.replica()).collect()
+    }
+
+    /// What others dial to reach a db node or replica.
+    fn dial(&self, id: NodeId) -> String {
+        let db = self.dbs.iter().find(|db| db.id == id).map(|db| &db.dial);
+        let node = || self.nodes.iter().find(|node| replica_of(node.id) == id).map(|node| &node.dial);
+        db.or_else(node).cloned().unwrap_or_default()
+    }
+
+    /// All that this process is to its peers.
+    fn peers(&self) -> Vec<Peer> {
+        let dbs = self.catalogs().into_iter().map(|db| db_peer(db.id));
+        dbs.chain(self.own_nodes.iter().map(|node| Peer { role: Role::Shard, id: node.id })).collect()
+    }
+
+    fn addresses(&self) -> AddressBook {
+        let dbs = self.dbs.iter().map(|db| (db_peer(db.id), db.dial.clone()));
+        let nodes = self.nodes.iter().map(|node| (Peer { role: Role::Shard, id: node.id }, node.dial.clone()));
+        let replicas = self.nodes.iter().map(|node| (db_peer(replica_of(node.id)), node.dial.clone()));
+        dbs.chain(nodes).chain(replicas).collect()
+    }
+
+    fn listen(&self) -> Vec<SocketAddr> {
+        self.own_dbs.iter().chain(&self.own_nodes).map(|own| own.listen).collect()
+    }
+
+    fn founding(&self, id: NodeId) -> Founding {
+        let all: BTreeMap<_, _> = self.dbs.iter().map(|db| (db.id, db.dial.clone())).collect();
+        match all.contains_key(&id) {
+            true if all.len() == 1 => Founding::Alone,
+            true => Founding::Together(all),
+            false => Founding::Learn(all),
+        }
+    }
+
+    /// The map that a new cluster begins with.
+    fn map(&self) -> Map {
+        let node = |node: &ShardNode| MapNode {
+            node: node.id,
+            weight: node.capacity_bytes.map_or(POINT_COUNT, |bytes| placement::weight(bytes, POINT_BYTES)),
+            zone: node.zone.clone(),
+            host: node.host.clone(),
+            state: MapState::Active,
+        };
+        // At most 32 shards.
+        let (data_count, parity_count) = (self.scheme.data_count() as u8, self.scheme.parity_count() as u8);
+        Map { epoch: 1, data_count, parity_count, nodes: self.nodes.iter().map(node).collect() }
+    }
+}
+
+fn db_peer(id: NodeId) -> Peer {
+    Peer { role: Role::Db, id }
+}
+
+/// The number of a shard node's process among those who keep a catalog, if it keeps one to read only.
+fn replica_of(node: NodeId) -> NodeId {
+    NodeId(REPLICA_BASE + node.0)
+}
+
+/// Notes where members of Raft are that the configuration does not name; where it does, it is right.
+fn remember(book: Arc<AddressBook>) -> consensus::OnMember {
+    Arc::new(move |id, address| {
+        if book.get(db_peer(id)).is_none() {
+            book.set(db_peer(id), address);
+        }
+    })
+}
+
+/// The running nodes of this process.
+pub struct Members {
+    env: Env,
+    cluster: Cluster,
+    config: Config,
+    transport: Arc<Transport>,
+    /// Db nodes, or the one replica.
+    dbs: Vec<Raft>,
+    shards: Vec<Shards>,
+    upkeep: Mutex<JoinSet<()>>,
+    striper: Striper,
+    /// Locked as long as this lives.
+    directories: Vec<DataDir>,
+}
+
+impl Members {
+    /// Starts the nodes of this process. They look for their peers in the background. Of `config` the memory, the store's
+    /// settings and `fatal` count.
+    ///
+    /// # Errors
+    /// A directory that is in use or another node's; an address that cannot be bound; what the disk holds.
+    pub async fn start(env: Env, cluster: Cluster, config: Config) -> Result<Members, Error> {
+        let directories = open_directories(&cluster, &env).await?;
+        let identity = Identity::mint(&cluster.secret, &cluster.peers(), env.clock.clone())?;
+        let book = Arc::new(cluster.addresses());
+        let started = transport::Config {
+            identity,
+            listen: cluster.listen(),
+            book: book.clone(),
+            limits: Limits::default(),
+            env: env.clone(),
+        };
+        let transport = Arc::new(Transport::start(started)?);
+        let striper = striper(&cluster, &transport, &env)?;
+        let mut members = Members {
+            env,
+            cluster,
+            config,
+            transport,
+            dbs: Vec::new(),
+            shards: Vec::new(),
+            upkeep: Mutex::default(),
+            striper,
+            directories,
+        };
+        members.start_shards().await?;
+        members.start_dbs(&book).await?;
+        Ok(members)
+    }
+
+    async fn start_shards(&mut self) -> Result<(), Error> {
+        let nodes = self.cluster.own_nodes.clone();
+        for node in nodes {
+            let options = shard::Options::new(node.dir.join("shards"));
+            let opened = tokio::task::spawn_blocking(move || Shards::open(&options)).await;
+            let (shards, found) = opened.map_err(|error| in_dir(&node.dir)(std::io::Error::other(error)))??;
+            if found.damaged {
+                tracing::error!(node = %node.id, "some shards are damaged or missing: they will be repaired");
+            }
+            let service = ShardService::new(shards.clone(), node.dir.clone(), RESERVE_BYTES);
+            self.lock_upkeep().spawn(service.clone().run(std::future::pending()));
+            self.transport.serve(Peer { role: Role::Shard, id: node.id }, shard::wire::SERVICE, Arc::new(service));
+            self.shards.push(shards);
+        }
+        Ok(())
+    }
+
+    async fn start_dbs(&mut self, book: &Arc<AddressBook>) -> Result<(), Error> {
+        for db in self.cluster.catalogs() {
+            let mut options = consensus::Options::new(&db.dir, db.id);
+            options.address = self.cluster.dial(db.id);
+            options.founding = self.cluster.founding(db.id);
+            options.env = self.env.clone();
+            options.fatal = self.config.fatal.clone();
+            options.log_file_len_bytes = super::data_dir::log_file_bytes(&db.dir);
+            options.log_cache_len_bytes = usize::try_from(self.config.log_cache_bytes).unwrap_or(usize::MAX);
+            options.catalog.cache_bytes = self.config.catalog_cache_bytes;
+            options.accept_loss = self.config.accept_loss;
+            options.peers = self.cluster.dbs.iter().map(|db| db.id).filter(|id| *id != db.id).collect();
+            options.on_member = remember(book.clone());
+            let caller: Arc<dyn Caller> = self.transport.clone();
+            let raft = Raft::open(options, caller).await?;
+            self.transport.serve(db_peer(db.id), consensus::SERVICE, raft.service());
+            self.dbs.push(raft);
+        }
+        Ok(())
+    }
+
+    /// How the db nodes of this process stand.
+    pub fn statuses(&self) -> impl Iterator<Item = consensus::Status> {
+        self.dbs.iter().map(Raft::status)
+    }
+
+    /// The store over this cluster, with its workers; none where this process keeps no catalog. Waits until there is a
+    /// leader, as long as that takes.
+    ///
+    /// # Errors
+    /// The catalog refuses.
+    pub async fn store(&self) -> Result<Option<(Store, Workers)>, Error> {
+        if self.dbs.is_empty() {
+            return Ok(None);
+        }
+        let ledger: Arc<dyn Ledger> = Arc::new(Dbs(self.dbs.clone()));
+        let mut config = self.config.store.clone();
+        config.gateway = self.gateway_name();
+        config.first_map = Some(self.cluster.map());
+        let chunks = Chunks::striped(self.striper.clone(), self.directories[0].path().to_owned());
+        loop {
+            let opened = Store::open(self.env.clone(), ledger.clone(), chunks.clone(), config.clone()).await;
+            match opened {
+                Ok(store) => {
+                    let workers = Workers::start(&store);
+                    return Ok(Some((store, workers)));
+                }
+                Err(object::Error::Unavailable(why)) => tracing::warn!(why, "waiting for the cluster"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The same after a restart, and nobody else's.
+    fn gateway_name(&self) -> String {
+        let names: Vec<_> = self.cluster.peers().iter().map(ToString::to_string).collect();
+        names.join("+")
+    }
+
+    /// Stops what the store has left running: the catalog's nodes, which hand over, then the transport, then the shards.
+    pub async fn shutdown(&self) {
+        futures::future::join_all(self.dbs.iter().map(Raft::shutdown)).await;
+        self.transport.close(DRAIN_PATIENCE).await;
+        let mut upkeep = std::mem::take(&mut *self.lock_upkeep());
+        upkeep.shutdown().await;
+        let shards = self.shards.clone();
+        let closed = tokio::task::spawn_blocking(move || shards.iter().for_each(Shards::close)).await;
+        if let Err(error) = closed {
+            tracing::error!(%error, "the shards did not close");
+        }
+    }
+
+    fn lock_upkeep(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn open_directories(cluster: &Cluster, env: &Env) -> Result<Vec<DataDir>, Error> {
+    let store = cluster.store();
+    let member = |role, node| Owner::Member { store, role, node };
+    let dbs = cluster.catalogs().into_iter().map(|db| (db.dir, member(Role::Db, db.id)));
+    let nodes = cluster.own_nodes.iter().map(|node| (node.dir.clone(), member(Role::Shard, node.id)));
+    let wanted: Vec<(PathBuf, Owner)> = dbs.chain(nodes).collect();
+    let env = env.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        wanted.iter().map(|(path, owner)| DataDir::open(path, &env, *owner)).collect::<Result<Vec<_>, _>>()
+    });
+    opened.await.map_err(|error| in_dir(Path::new("."))(std::io::Error::other(error)))?
+}
+
+fn striper(cluster: &Cluster, transport: &Arc<Transport>, env: &Env) -> Result<Striper, Error> {
+    let keys = ClusterKeys::new(ClusterKey::new(1, &cluster.secret.derive("chunk keys 1")), Vec::new());
+    let local = cluster.own_nodes.iter().map(|node| node.id).collect();
+    Ok(Striper::new(transport.clone(), local, object::placed(&cluster.map())?, keys, env.clone()))
+}
+
+/// The catalog as this process has it: any of its db nodes does.
+struct Dbs(Vec<Raft>);
+
+impl Ledger for Dbs {
+    fn propose(&self, envelope: Envelope) -> BoxFuture<'_, Result<Outcome, LedgerError>> {
+        self.0[0].propose(envelope)
+    }
+
+    fn barrier(&self) -> BoxFuture<'_, Result<LogIndex, LedgerError>> {
+        self.0[0].barrier()
+    }
+
+    fn readers(&self) -> &Readers {
+        self.0[0].readers()
+    }
+
+    fn leads(&self) -> bool {
+        self.0.iter().any(Ledger::leads)
+    }
+}

@@ -1,0 +1,133 @@
+//! Where chunks are: in files of this node, or striped over shard nodes. A chunk's place says which; layouts mix.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::catalog::{Layout, Reclaimable};
+use crate::file::{self, Files, Space, WRITE_BYTES};
+use crate::ids::NodeId;
+use crate::units::SEGMENT_BYTES;
+
+use super::budget::Permit;
+use super::digest::Digests;
+use super::session::{FreshId, Session};
+use super::sink::{PlainSink, Sink, StripedSink, shards_of};
+use super::striped::{self, Striper};
+use super::{Error, blocking};
+
+/// What keeps a store's chunks.
+#[derive(Clone)]
+pub struct Chunks {
+    files: Option<(NodeId, Files)>,
+    striper: Option<Striper>,
+    /// Where room is needed besides that for chunks.
+    dir: Option<PathBuf>,
+}
+
+impl Chunks {
+    /// Files of this node, for all chunks.
+    pub fn in_files(node: NodeId, files: Files) -> Chunks {
+        Chunks { files: Some((node, files)), striper: None, dir: None }
+    }
+
+    /// Shards on the nodes of a cluster. `dir`: where this process keeps its catalog.
+    pub(crate) fn striped(striper: Striper, dir: PathBuf) -> Chunks {
+        Chunks { files: None, striper: Some(striper), dir: Some(dir) }
+    }
+
+    /// Where the batches of a new body go.
+    pub(super) fn sink(
+        &self,
+        session: &Arc<Session>,
+        digests: Digests,
+        announced_bytes: Option<u64>,
+        id: FreshId,
+        permit: Permit,
+    ) -> Result<Sink, Error> {
+        match (&self.striper, &self.files) {
+            (Some(striper), _) => {
+                let to = (striper.clone(), session.clone());
+                Ok(Sink::Striped(Box::new(StripedSink::new(to, digests, announced_bytes, id, permit))))
+            }
+            (None, Some(files)) => {
+                Ok(Sink::Plain(Box::new(PlainSink::new(files.clone(), digests, announced_bytes, id, permit))))
+            }
+            (None, None) => Err(Error::Unavailable("nothing keeps chunks here".into())),
+        }
+    }
+
+    /// What writing a body holds in memory, besides what came in.
+    pub(super) fn write_cost_bytes(&self, len_bytes: Option<u64>) -> u64 {
+        match &self.striper {
+            Some(striper) => striped::write_cost_bytes(striper.map().scheme, len_bytes),
+            None => WRITE_BYTES as u64,
+        }
+    }
+
+    /// What reading a run of a chunk holds in memory, besides what was handed out.
+    pub(super) fn read_cost_bytes(&self, len_bytes: u64) -> u64 {
+        match &self.striper {
+            Some(striper) => striped::read_cost_bytes(striper.map().scheme, len_bytes),
+            None => len_bytes + SEGMENT_BYTES,
+        }
+    }
+
+    /// The files, if they are those of `node`.
+    pub(super) fn files_of(&self, node: NodeId) -> Result<Files, Error> {
+        match &self.files {
+            Some((own, files)) if *own == node => Ok(files.clone()),
+            _ => Err(Error::Unavailable(format!("the file is on node {node}"))),
+        }
+    }
+
+    /// Files of this node, if there are any.
+    pub(super) fn files(&self) -> Option<&Files> {
+        self.files.as_ref().map(|(_, files)| files)
+    }
+
+    /// Shards, if there are any.
+    pub(super) fn striper(&self) -> Option<&Striper> {
+        self.striper.as_ref()
+    }
+
+    /// How full the disk is; none where that is not this process's to know.
+    pub(super) fn space(&self) -> Option<Result<Space, file::Error>> {
+        match (self.files(), &self.dir) {
+            (Some(files), _) => Some(files.space()),
+            (None, Some(dir)) => Some(Space::of(dir).map_err(file::Error::from)),
+            (None, None) => None,
+        }
+    }
+
+    /// Removes the bytes of dead chunks. Returns the rows of those that are gone.
+    pub(super) async fn remove(&self, batch: Vec<Reclaimable>) -> Result<Vec<u64>, Error> {
+        let (plain, striped): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|dead| matches!(dead.place.layout, Layout::Plain { .. }));
+        let mut rows = self.remove_shards(&striped).await;
+        let chunks = self.clone();
+        rows.extend(blocking(move || chunks.remove_files(&plain)).await?);
+        Ok(rows)
+    }
+
+    fn remove_files(&self, batch: &[Reclaimable]) -> Vec<u64> {
+        let remove = |dead: &Reclaimable| match dead.place.layout {
+            Layout::Plain { node } => self.files_of(node)?.remove(dead.chunk).map_err(Error::from),
+            Layout::Rs { .. } => Ok(()),
+        };
+        let is_gone = |dead: &&Reclaimable| {
+            let removed = remove(dead);
+            removed
+                .inspect_err(|error| tracing::error!(chunk = %dead.chunk, %error, "a dead chunk was not removed"))
+                .is_ok()
+        };
+        batch.iter().filter(is_gone).map(|dead| dead.row).collect()
+    }
+
+    async fn remove_shards(&self, batch: &[Reclaimable]) -> Vec<u64> {
+        let Some(striper) = &self.striper else { return Vec::new() };
+        let shards: Vec<_> = batch.iter().flat_map(|dead| shards_of(&dead.place)).collect();
+        let gone: std::collections::HashSet<_> = striper.remove(&shards).await.into_iter().collect();
+        let is_gone = |dead: &&Reclaimable| shards_of(&dead.place).all(|shard| gone.contains(&shard));
+        batch.iter().filter(is_gone).map(|dead| dead.row).collect()
+    }
+}

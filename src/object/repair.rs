@@ -1,0 +1,267 @@
+//! Repair: chunks below target are made whole again, by the leader.
+//!
+//! Invariants
+//! - New shards are durable before the catalog names them, and it names them only if the chunk still lies where it was
+//!   read (compare-and-set). The old shards go by reclaim: slow reads keep them.
+//! - A chunk is found whole only by asking every node that should have a shard of it; where nothing else was wrong with a
+//!   chunk that somebody reported, every frame of it is read.
+//! - One chunk at a time: repair holds a bounded amount of memory, outside of the requests' budget.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::catalog::{Command, Layout, Outcome, Place, Refusal};
+use crate::cluster::repair::{Chunk, Found, Plan, plan};
+use crate::erasure::Scheme;
+use crate::ids::{Ino, NodeId, ShardId};
+use crate::units::CHUNK_BYTES;
+
+use super::bucket::{done, unexpected};
+use super::session::FreshId;
+use super::striped::{READ_MAX_BYTES, Striped, Striper};
+use super::{Error, Store};
+
+/// Chunks of one query.
+const PAGE_COUNT: usize = 100;
+/// Chunks that are remembered as damaged until the catalog is told; more will be found again.
+const SUSPECT_COUNT_MAX: usize = 4096;
+
+/// Chunks that somebody saw damage in.
+#[derive(Default)]
+pub(super) struct Suspects(Mutex<BTreeSet<Ino>>);
+
+impl Suspects {
+    pub(super) fn note(&self, chunk: Ino) {
+        let mut chunks = self.lock();
+        if chunks.len() < SUSPECT_COUNT_MAX {
+            chunks.insert(chunk);
+        }
+    }
+
+    fn take(&self) -> Vec<Ino> {
+        std::mem::take(&mut *self.lock()).into_iter().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<Ino>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Since when nodes have not answered, as this process sees it.
+#[derive(Default)]
+pub(super) struct Absences(HashMap<NodeId, Duration>);
+
+impl Absences {
+    /// Notes who is down now; those who have been for `limit`.
+    fn away(&mut self, striper: &Striper, now: Duration, limit: Duration) -> HashSet<NodeId> {
+        let down: HashSet<NodeId> =
+            striper.health().into_iter().filter(|node| !node.is_up).map(|node| node.node).collect();
+        self.0.retain(|node, _| down.contains(node));
+        down.iter().for_each(|node| {
+            self.0.entry(*node).or_insert(now);
+        });
+        self.0.iter().filter(|(_, since)| now.saturating_sub(**since) >= limit).map(|(node, _)| *node).collect()
+    }
+}
+
+/// What a round of repair did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RepairReport {
+    /// Chunks that are whole now.
+    pub whole_count: u64,
+    /// Chunks that cannot be repaired now: nodes are missing.
+    pub waiting_count: u64,
+    /// Chunks of which fewer shards are left than it takes to read them.
+    pub lost_count: u64,
+    /// Chunks whose repair failed, to be tried again.
+    pub failed_count: u64,
+}
+
+/// How far repair is, as the leader knows it.
+#[derive(Default)]
+pub(super) struct Progress {
+    below_target_count: AtomicU64,
+    recount_count: AtomicU64,
+}
+
+impl Progress {
+    pub(super) fn recounted(&self) {
+        self.recount_count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What came of one chunk.
+enum Repaired {
+    Whole,
+    Waits,
+    Lost,
+}
+
+impl Store {
+    /// Chunks below target when repair last looked, and recounts made since the start; both by the leader alone.
+    pub fn repair_figures(&self) -> (u64, u64) {
+        let Progress { below_target_count, recount_count } = &self.progress;
+        (below_target_count.load(Ordering::Relaxed), recount_count.load(Ordering::Relaxed))
+    }
+
+    /// Counts what is below target, for the figures.
+    ///
+    /// # Errors
+    /// `Catalog`.
+    pub(super) async fn count_below_target(&self) -> Result<(), Error> {
+        let count = self.ledger.readers().read(|view| view.repair_count()).await?;
+        self.progress.below_target_count.store(count, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tells the catalog of chunks that this process saw damage in.
+    ///
+    /// # Errors
+    /// `Unavailable`; they are told later.
+    pub(super) async fn report_suspects(&self) -> Result<(), Error> {
+        let chunks = self.suspects.take();
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let told = self.session.propose_repeatable(Command::MarkRepair { chunks: chunks.clone() }).await;
+        if told.is_err() {
+            chunks.into_iter().for_each(|chunk| self.suspects.note(chunk));
+        }
+        done(told?)
+    }
+
+    /// Repairs what can be repaired of all that is below target, once.
+    ///
+    /// # Errors
+    /// `Catalog`, `Unavailable`: the catalog.
+    pub(super) async fn repair(&self, absences: &mut Absences) -> Result<RepairReport, Error> {
+        let (mut report, mut after) = (RepairReport::default(), None);
+        let Some(striper) = self.chunks.striper() else { return Ok(report) };
+        loop {
+            let away = absences.away(striper, self.env.clock.monotonic(), self.config.repair_grace);
+            let page = self.ledger.readers().read(move |view| view.repairs(after, PAGE_COUNT)).await?;
+            let Some((last, _)) = page.last() else { return Ok(report) };
+            after = Some(*last);
+            for (chunk, place) in page {
+                if !self.ledger.leads() {
+                    return Ok(report);
+                }
+                match self.repair_one(striper, chunk, &place, &away).await {
+                    Ok(Repaired::Whole) => report.whole_count += 1,
+                    Ok(Repaired::Waits) => report.waiting_count += 1,
+                    Ok(Repaired::Lost) => {
+                        tracing::error!(%chunk, "too few shards of a chunk are left: it cannot be read");
+                        report.lost_count += 1;
+                    }
+                    Err(error) => {
+                        tracing::info!(%chunk, %error, "a chunk was not repaired; it is tried again");
+                        report.failed_count += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn repair_one(
+        &self,
+        striper: &Striper,
+        chunk: Ino,
+        place: &Place,
+        away: &HashSet<NodeId>,
+    ) -> Result<Repaired, Error> {
+        let Layout::Rs { data_count, parity_count, .. } = &place.layout else {
+            return self.rewrite(striper, chunk, place).await;
+        };
+        let scheme = Scheme::new(*data_count, *parity_count).map_err(|error| Error::Corrupt(error.to_string()))?;
+        let mut found = striper.look(chunk, place, away).await?;
+        let map = striper.map();
+        let decide = |found: &[(NodeId, Found)]| {
+            plan(&Chunk { id: chunk, scheme, shards: found }, map.scheme, &map.ring, |node| striper.takes_shards(node))
+        };
+        let mut decided = decide(&found);
+        if decided == Plan::Whole {
+            striper.verify(chunk, place, &mut found).await?;
+            decided = decide(&found);
+        }
+        match decided {
+            Plan::Whole => self.swap(chunk, place, place.clone(), false, Vec::new()).await,
+            Plan::Rebuild(homes) => self.rebuild(striper, chunk, place, &found, &homes).await,
+            Plan::Rewrite => self.rewrite(striper, chunk, place).await,
+            Plan::Wait => Ok(Repaired::Waits),
+            Plan::Lost => Ok(Repaired::Lost),
+        }
+    }
+
+    async fn rebuild(
+        &self,
+        striper: &Striper,
+        chunk: Ino,
+        place: &Place,
+        found: &[(NodeId, Found)],
+        homes: &[(usize, NodeId)],
+    ) -> Result<Repaired, Error> {
+        let ids = self.session.fresh_ids(homes.len()).await?;
+        let named = |((index, node), id): (&(usize, NodeId), &FreshId)| (*index, *node, ShardId(id.ino().0));
+        let homes: Vec<_> = homes.iter().zip(&ids).map(named).collect();
+        let to = striper.rebuild(chunk, place, found, &homes).await?;
+        let is_there =
+            |index: usize| found[index].1 == Found::There || to.layout.shards()[index] != place.layout.shards()[index];
+        let short = !(0..found.len()).all(is_there);
+        self.swap(chunk, place, to, short, ids).await
+    }
+
+    /// Reads a chunk and writes it again as it should be.
+    async fn rewrite(&self, striper: &Striper, chunk: Ino, place: &Place) -> Result<Repaired, Error> {
+        let ids = self.session.fresh_ids(striper.id_count()).await?;
+        let mut writer = striper.begin(chunk, ids.iter().map(|id| ShardId(id.ino().0)).collect());
+        let mut start = 0;
+        while start < place.len_bytes {
+            let end = place.len_bytes.min(start + READ_MAX_BYTES).min(CHUNK_BYTES);
+            let bytes = self.read_of(chunk, place, start..end).await?;
+            writer.push(&[bytes]).await?;
+            start = end;
+        }
+        let Striped { place: mut to, short } = writer.finish().await?;
+        to.live_bytes = place.live_bytes;
+        self.swap(chunk, place, to, short, ids).await
+    }
+
+    /// Names new shards instead of old ones, unless the chunk lies elsewhere by now.
+    async fn swap(
+        &self,
+        chunk: Ino,
+        from: &Place,
+        to: Place,
+        short: bool,
+        mut ids: Vec<FreshId>,
+    ) -> Result<Repaired, Error> {
+        let added: Vec<_> =
+            to.layout.shards().iter().copied().filter(|new| !from.layout.shards().contains(new)).collect();
+        let command = Command::Swap { chunk, from: from.clone(), to, short };
+        match self.session.propose_with(ids.iter(), command).await {
+            Ok(Outcome::Done) => Ok(if short { Repaired::Waits } else { Repaired::Whole }),
+            Ok(Outcome::Refused(Refusal::PlaceChanged(_))) => {
+                self.remove_unnamed(&added).await;
+                Ok(Repaired::Waits)
+            }
+            Ok(Outcome::Refused(refusal)) => {
+                self.remove_unnamed(&added).await;
+                Err(refusal.into())
+            }
+            Ok(outcome) => Err(unexpected(&outcome)),
+            Err(lost) => {
+                // It may yet be named.
+                ids.iter_mut().for_each(FreshId::leave);
+                Err(lost.into())
+            }
+        }
+    }
+
+    async fn remove_unnamed(&self, shards: &[(NodeId, ShardId)]) {
+        if let Some(striper) = self.chunks.striper() {
+            striper.remove(shards).await;
+        }
+    }
+}

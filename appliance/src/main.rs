@@ -13,7 +13,6 @@ mod bench;
 mod cli;
 mod config;
 mod credentials;
-#[cfg_attr(not(test), expect(dead_code, reason = "the core is not wired to it yet"))]
 mod db_status;
 mod derived;
 mod durable;

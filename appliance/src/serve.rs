@@ -1,12 +1,15 @@
 //! The daemon: opens the store, serves it, and closes it again on SIGTERM or SIGINT.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use predastore::ids::NodeId;
 use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Shown};
 use crate::config::{Account, Config, Tls};
 use crate::credentials::endpoint;
+use crate::db_status;
 use crate::identity::Identity;
-use crate::store::{Frontend, Store};
+use crate::store::{Frontend, Process, Store};
 use crate::tls::{Certificate, server_config};
 
 /// How often the server certificate's age is looked at.
@@ -35,17 +39,20 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let listeners = Listeners::bind(&config).await?;
     Certificate::check_files(&config.server)?;
     // Of all that is kept the store first, because it locks the directory.
-    let store = Store::open(&config).await?;
-    let served = serve(&config, &store, listeners, signals).await;
-    store.shutdown().await;
+    let process = Process::start(&config).await?;
+    let served = serve(&config, &process, listeners, signals).await;
+    process.shutdown().await;
     tracing::info!("stopped");
     served
 }
 
 /// Where requests come; who connects before the store is open waits for it.
 struct Listeners {
-    s3: TcpListener,
+    /// None in a process of a cluster that is no gateway.
+    s3: Option<TcpListener>,
     admin: Option<TcpListener>,
+    /// Of the db nodes of a cluster, by id.
+    dbs: BTreeMap<NodeId, TcpListener>,
 }
 
 impl Listeners {
@@ -54,33 +61,47 @@ impl Listeners {
             Some(address) => bind_admin(address, config.admin_may_be_taken).await?,
             None => None,
         };
-        Ok(Listeners { s3: bind(config.server.address, "the S3 endpoint").await?, admin })
+        let s3 = match config.gateway() {
+            Some(address) => Some(bind(address, "the S3 endpoint").await?),
+            None => None,
+        };
+        let mut dbs = BTreeMap::new();
+        for db in config.cluster.iter().flat_map(|cluster| &cluster.role.dbs) {
+            dbs.insert(db.id, bind(db.listen, &format!("the status of db node {}", db.id)).await?);
+        }
+        Ok(Listeners { s3, admin, dbs })
     }
 }
 
-async fn serve(config: &Config, store: &Store, listeners: Listeners, mut signals: Signals) -> Result<()> {
+async fn serve(config: &Config, process: &Process, listeners: Listeners, mut signals: Signals) -> Result<()> {
     let identity = Identity::of(config);
     let accounts = accounts(config, &identity)?;
     let certificate = match config.server.tls {
-        Tls::Off => None,
-        Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(config, &identity)?)),
+        Tls::Off if listeners.dbs.is_empty() => None,
+        Tls::Off | Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(config, &identity)?)),
     };
     let tls = certificate.clone().map(server_config).transpose()?;
-    store.seed(config).await?;
-
-    let address = listeners.s3.local_addr()?;
-    let mut metrics = Registry::default();
-    let frontend = Frontend::new(config, store, accounts, &mut metrics);
-    let shown = Shown::new(facts(config, address.port()), store.figures(), metrics);
     let stop = CancellationToken::new();
+    serve_db_status(process, listeners.dbs, tls.as_ref(), &stop);
+    let Some(store) = opened(config, process, &mut signals).await? else { return Ok(()) };
+
+    let mut metrics = Registry::default();
+    let frontend = store.as_ref().map(|store| Frontend::new(config, store, accounts, &mut metrics));
+    let port = listeners.s3.as_ref().map(TcpListener::local_addr).transpose()?.map_or(0, |address| address.port());
+    let shown = Shown::new(facts(config, port), process.figures(store.as_ref()), metrics);
     if let Some(listener) = listeners.admin {
         tokio::spawn(admin::serve(listener, shown.clone()));
     }
-    let mut frontend = tokio::spawn(frontend.serve(listeners.s3, tls, stop.clone()));
+    let tls = tls.filter(|_| config.server.tls != Tls::Off);
+    let mut frontend = match (frontend, listeners.s3) {
+        (Some(frontend), Some(listener)) => tokio::spawn(frontend.serve(listener, tls, stop.clone())),
+        _ => tokio::spawn(until(stop.clone())),
+    };
     for bucket in config.buckets.iter().filter(|bucket| bucket.public) {
         tracing::info!(bucket = bucket.name, "anybody may read this bucket: the configuration says public");
     }
-    tracing::info!(%address, endpoint = endpoint(config, address.port()), data_dir = %config.storage.data_dir.display(), "serving");
+    let endpoint = config.gateway().map(|_| endpoint(config, port));
+    tracing::info!(endpoint, data_dir = %config.storage.data_dir.display(), "serving");
     let ended = loop {
         tokio::select! {
             reason = signals.next() => match reason {
@@ -100,6 +121,46 @@ async fn serve(config: &Config, store: &Store, listeners: Listeners, mut signals
         None => drained(frontend, &mut signals).await?,
     };
     ended.context("the S3 endpoint")?
+}
+
+/// The store, seeded; none in a process that keeps no catalog. None instead of all that: a signal came first.
+async fn opened(config: &Config, process: &Process, signals: &mut Signals) -> Result<Option<Option<Store>>> {
+    let open = async {
+        let store = process.store().await?;
+        if let Some(store) = &store {
+            store.seed(config).await?;
+        }
+        Ok(store)
+    };
+    tokio::pin!(open);
+    loop {
+        tokio::select! {
+            opened = &mut open => return opened.map(Some),
+            reason = signals.next() => if let Reason::Stop(name) = reason {
+                tracing::info!(signal = name, "stopped before it served");
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn serve_db_status(
+    process: &Process,
+    mut listeners: BTreeMap<NodeId, TcpListener>,
+    tls: Option<&ServerConfig>,
+    stop: &CancellationToken,
+) {
+    for (id, source) in process.db_statuses() {
+        if let (Some(listener), Some(tls)) = (listeners.remove(&id), tls) {
+            tokio::spawn(db_status::serve(listener, tls.clone(), source, stop.clone()));
+        }
+    }
+}
+
+/// The frontend of a process that has none.
+async fn until(stop: CancellationToken) -> Result<()> {
+    stop.cancelled().await;
+    Ok(())
 }
 
 /// Waits for the frontend's end, or a second signal from someone in a hurry.

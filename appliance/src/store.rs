@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use predastore::catalog::Refusal;
 use predastore::check::Report;
-use predastore::consensus::Status;
+use predastore::consensus::{State, Status};
 use predastore::env::Env;
-use predastore::node::{self, Node};
-use predastore::object::{self, Pressure};
+use predastore::ids::NodeId;
+use predastore::node::{self, Members, Node, members};
+use predastore::object::{self, Pressure, Workers};
 use predastore_s3::app::{self, App};
 use predastore_s3::keyring::{self, Grants, Key, Keyring};
 use predastore_s3::metrics::Metrics;
@@ -19,12 +20,26 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Figure, Figures};
+use crate::config::cluster;
 use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Tls};
+use crate::db_status::{DbStatus, RaftState, StatusSource};
 
-/// A running store: the core's node.
-pub(crate) struct Store {
+/// What this process runs of the core: a box, or nodes of a cluster.
+pub(crate) struct Process {
+    running: Running,
+}
+
+enum Running {
     /// None once it is closed; shared with whoever reads figures.
-    node: Arc<Mutex<Option<Node>>>,
+    Box(Arc<Mutex<Option<Node>>>),
+    Cluster {
+        members: Arc<Members>,
+        workers: tokio::sync::Mutex<Option<Workers>>,
+    },
+}
+
+/// A store that may be used.
+pub(crate) struct Store {
     store: object::Store,
     read_only: bool,
 }
@@ -43,21 +58,94 @@ pub(crate) struct Findings {
     pub(crate) summary: String,
 }
 
-impl Store {
-    /// Opens the store in the configured directory and locks it.
+impl Process {
+    /// Opens what is kept in the configured directories, and locks them.
     ///
     /// # Errors
-    /// Another process holds the lock; the disk; damage.
-    pub(crate) async fn open(config: &Config) -> Result<Self> {
-        check_one_box(config)?;
-        let node = Node::open(Env::system(), node_config(config)).await?;
-        let read_only = node.status().read_only;
-        if read_only {
-            tracing::error!("the log has lost acknowledged writes: reads only; stop s3d and see `s3d recover`");
-        }
-        Ok(Store { read_only, store: node.store.clone(), node: Arc::new(Mutex::new(Some(node))) })
+    /// Another process holds a lock; the disk; damage; an address.
+    pub(crate) async fn start(config: &Config) -> Result<Self> {
+        let running = match &config.cluster {
+            None => Running::Box(Arc::new(Mutex::new(Some(Node::open(Env::system(), node_config(config)).await?)))),
+            Some(cluster) => {
+                let members = Members::start(Env::system(), core_cluster(cluster), node_config(config)).await?;
+                Running::Cluster { members: Arc::new(members), workers: tokio::sync::Mutex::default() }
+            }
+        };
+        Ok(Process { running })
     }
 
+    /// The store; none where this process keeps no catalog. In a cluster it waits for a leader, as long as that takes.
+    ///
+    /// # Errors
+    /// What the catalog says.
+    pub(crate) async fn store(&self) -> Result<Option<Store>> {
+        match &self.running {
+            Running::Box(node) => {
+                let node = node.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(node) = node.as_ref() else { return Ok(None) };
+                let read_only = node.status().read_only;
+                if read_only {
+                    tracing::error!("the log has lost acknowledged writes: reads only; stop s3d and see `s3d recover`");
+                }
+                Ok(Some(Store { read_only, store: node.store.clone() }))
+            }
+            Running::Cluster { members, workers } => {
+                let Some((store, started)) = members.store().await? else { return Ok(None) };
+                *workers.lock().await = Some(started);
+                Ok(Some(Store { read_only: false, store }))
+            }
+        }
+    }
+
+    /// Figures of catalog, log and disk.
+    pub(crate) fn figures(&self, store: Option<&Store>) -> Figures {
+        let store = store.map(|store| store.store.clone());
+        let status: Box<dyn Fn() -> Option<Status> + Send + Sync> = match &self.running {
+            Running::Box(node) => {
+                let node = node.clone();
+                Box::new(move || node.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Node::status))
+            }
+            Running::Cluster { members, .. } => {
+                let members = members.clone();
+                Box::new(move || members.statuses().next())
+            }
+        };
+        Arc::new(move || match (status(), &store) {
+            (Some(status), Some(store)) => figures(&status, store),
+            _ => Vec::new(),
+        })
+    }
+
+    /// How each db node of a cluster in this process stands, by id, whenever asked.
+    pub(crate) fn db_statuses(&self) -> Vec<(NodeId, StatusSource)> {
+        let Running::Cluster { members, .. } = &self.running else { return Vec::new() };
+        let source = |id: NodeId| -> StatusSource {
+            let members = members.clone();
+            Arc::new(move || db_status(id, members.statuses().find(|status| status.node == id)))
+        };
+        members.statuses().map(|status| (status.node, source(status.node))).collect()
+    }
+
+    /// Closes it; whatever was acknowledged is durable already.
+    pub(crate) async fn shutdown(self) {
+        match self.running {
+            Running::Box(node) => {
+                let node = node.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(node) = node {
+                    node.shutdown().await;
+                }
+            }
+            Running::Cluster { members, workers } => {
+                if let Some(workers) = workers.into_inner() {
+                    workers.stop().await;
+                }
+                members.shutdown().await;
+            }
+        }
+    }
+}
+
+impl Store {
     /// Makes the configured buckets that are missing; a store that only serves reads goes on without them.
     pub(crate) async fn seed(&self, config: &Config) -> Result<()> {
         if self.read_only {
@@ -73,32 +161,57 @@ impl Store {
         }
         Ok(())
     }
-
-    /// Figures of catalog, log and disk.
-    pub(crate) fn figures(&self) -> Figures {
-        let (node, store) = (self.node.clone(), self.store.clone());
-        Arc::new(move || {
-            let status = node.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Node::status);
-            status.map(|status| figures(&status, &store)).unwrap_or_default()
-        })
-    }
-
-    /// Closes it; whatever was acknowledged is durable already.
-    pub(crate) async fn shutdown(self) {
-        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(node) = node {
-            node.shutdown().await;
-        }
-    }
 }
 
-/// A cluster's configuration must not open the data directory as if it were one box's.
+/// What works on the files of one box alone.
 fn check_one_box(config: &Config) -> Result<()> {
     anyhow::ensure!(
         config.cluster.is_none(),
-        "`storage.backend`: the distributed backend is not available yet; use `file`"
+        "this works on a box (`storage.backend = \"file\"`), not on a cluster's node"
     );
     Ok(())
+}
+
+fn core_cluster(from: &cluster::Cluster) -> members::Cluster {
+    let own = |own: &cluster::Own| members::Own { id: own.id, listen: own.listen, dir: own.path.clone() };
+    let db = |db: &cluster::DbNode| members::Db { id: db.id, dial: db.dial.clone() };
+    let node = |node: &cluster::ShardNode| members::ShardNode {
+        id: node.id,
+        dial: node.dial.clone(),
+        host: node.machine.clone(),
+        zone: node.zone.clone(),
+        capacity_bytes: node.capacity_bytes,
+    };
+    members::Cluster {
+        secret: from.secret.clone(),
+        scheme: from.scheme,
+        dbs: from.dbs.iter().map(db).collect(),
+        nodes: from.nodes.iter().map(node).collect(),
+        own_dbs: from.role.dbs.iter().map(own).collect(),
+        own_nodes: from.role.nodes.iter().map(own).collect(),
+        is_gateway: from.role.gateway.is_some(),
+    }
+}
+
+fn db_status(id: NodeId, status: Option<Status>) -> DbStatus {
+    let (leader, state) = status.as_ref().map_or((None, State::Apart), |status| (status.leader, status.state));
+    let address = |leader: NodeId| status.as_ref()?.members.get(&leader).cloned();
+    let index = |index: fn(&Status) -> Option<u64>| status.as_ref().and_then(index).unwrap_or_default();
+    DbStatus {
+        node_id: id.0,
+        state: match state {
+            State::Leader => RaftState::Leader,
+            State::Candidate => RaftState::Candidate,
+            State::Follower => RaftState::Follower,
+            State::Learner | State::Apart => RaftState::Learner,
+        },
+        leader: leader.map(|leader| leader.0),
+        leader_addr: leader.and_then(address),
+        term: status.as_ref().map_or(0, |status| status.term),
+        commit_index: index(|status| status.committed_index),
+        applied_index: index(|status| status.applied_index),
+        serving: status.as_ref().is_some_and(|status| !status.read_only && state != State::Apart),
+    }
 }
 
 fn node_config(config: &Config) -> node::Config {
@@ -121,11 +234,15 @@ fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {
         Pressure::Full => 2,
     };
     let index = |index: Option<u64>| index.unwrap_or_default();
+    let (below_target_count, recount_count) = store.repair_figures();
     let (log, apply) = (&status.log, &status.apply);
     [
         ("read_only", "1: the log lost acknowledged writes, reads only", u64::from(status.read_only)),
         ("pressure", "How full the disk is: 0 fine, 1 nearly full, 2 full", pressure),
         ("memory_budget_taken_bytes", "Bytes of bodies held in memory", store.budget_taken_bytes()),
+        ("chunks_below_target", "Chunks to be repaired, when the leader last looked", below_target_count),
+        ("recounts", "Comparisons of the catalog with the shard nodes, by the leader", recount_count),
+        ("raft_leads", "1: this process leads", u64::from(status.leader == Some(status.node))),
         ("raft_term", "Term of Raft", status.term),
         ("raft_last_index", "Last entry in the log", index(status.last_index)),
         ("raft_committed_index", "Last committed entry", index(status.committed_index)),

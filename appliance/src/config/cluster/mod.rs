@@ -30,7 +30,6 @@ const EMBEDDED_DB_DIR: &str = "db";
 
 /// A cluster, as one of its processes sees it.
 #[derive(Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the core is not wired to it yet"))]
 pub(crate) struct Cluster {
     /// What all processes know, and nobody else does.
     pub(crate) secret: Secret,

@@ -1,6 +1,7 @@
 //! The harness of the end-to-end suites: what they share to drive a real `s3d` process from outside.
 //!
 //! - [`s3d`]: the process: start, stop, kill, trace, restart, check. The only module that knows its command line.
+//! - [`cluster`]: several of them with one `cluster.toml`.
 //! - [`http`], [`sigv4`], [`s3`]: a small blocking HTTP client, a signer whose every step can be forged, and the few S3
 //!   calls the suites need.
 //! - [`history`], [`versions`]: what was written and acknowledged, and what a bucket without and with versioning may
@@ -12,6 +13,7 @@
 //! - [`random`], [`knobs`], [`shell`]: seeded randomness, environment variables, subprocesses.
 
 pub mod clients;
+pub mod cluster;
 pub mod disk;
 pub mod history;
 pub mod http;

@@ -49,6 +49,8 @@ pub struct Config {
     pub plain_http: bool,
     /// Contents of a configuration file, TOML.
     pub toml: Option<String>,
+    /// More of its command line.
+    pub args: Vec<String>,
     /// An existing directory to keep the data in; none: a temporary one.
     pub data_dir: Option<PathBuf>,
     /// Faults to inject; none: run without strace.
@@ -196,6 +198,7 @@ impl S3d {
         if self.config.toml.is_some() {
             command.arg("-config").arg(self.config_file());
         }
+        command.args(&self.config.args);
         self.environment(&mut command);
         command
     }
@@ -272,6 +275,10 @@ impl S3d {
     fn subcommand(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new(binary());
         command.args(words).arg("-data-dir").arg(&self.data_dir);
+        if self.config.toml.is_some() {
+            command.arg("-config").arg(self.config_file());
+        }
+        command.args(&self.config.args);
         self.environment(&mut command);
         shell::run(&mut command)
     }
@@ -549,7 +556,10 @@ fn export_line(line: &str) -> Option<(&str, &str)> {
 }
 
 /// A port below the range from which the kernel takes ports for outgoing connections, so that none takes it meanwhile.
-fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// There is none.
+pub fn free_port() -> Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(97);
     for _ in 0..10_000 {

@@ -1,11 +1,12 @@
 //! What README.md and `make run` tell people to paste works as pasted, on a fresh box.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use predastore_tests::clients::venv_program;
-use predastore_tests::s3d::{Config, S3d, binary, root};
+use predastore_tests::s3d::{Config, S3d, binary, free_port, root};
 use predastore_tests::shell::run;
 
 fn document(name: &str) -> Result<String> {
@@ -64,6 +65,39 @@ fn the_session_of_the_readme() -> Result<()> {
     ensure!(printed.contains("make_bucket: photos"), "{printed}");
     ensure!(printed.lines().any(|line| line.ends_with(" 6 hello.txt")), "`aws s3 ls` does not list it: {printed}");
     ensure!(printed.ends_with("hello\n"), "the object does not come back: {printed}");
+    Ok(())
+}
+
+/// The session with free ports instead of those that it names, and an end of what it starts.
+fn on_free_ports(session: &str) -> Result<String> {
+    let mut session = session.replace("844$box", "${S3[box]}").replace("944$box", "${ADMIN[box]}");
+    let (mut s3, mut admin) = (String::from("0"), String::from("0"));
+    for index in 1..=3 {
+        let port = free_port()?;
+        write!(s3, " {port}")?;
+        write!(admin, " {}", free_port()?)?;
+        session = session.replace(&format!("844{index}"), &port.to_string());
+        for prefix in ["666", "999"] {
+            session = session.replace(&format!("{prefix}{index}"), &free_port()?.to_string());
+        }
+    }
+    Ok(format!("S3=({s3}) ADMIN=({admin})\ntrap 'kill -9 $(jobs -p) || true' EXIT\n{session}"))
+}
+
+#[test]
+fn the_three_boxes_of_the_readme() -> Result<()> {
+    let session = block_after("## Three boxes")?;
+    let here = tempfile::tempdir()?;
+    std::fs::create_dir(here.path().join("bin"))?;
+    std::os::unix::fs::symlink(binary(), here.path().join("bin/s3d"))?;
+    std::fs::copy(root().join("README.md"), here.path().join("README.md"))?;
+    let printed = run(&mut shell(here.path(), 8443, &on_free_ports(&session)?)?);
+    let logs = || (1..=3).map(|index| std::fs::read_to_string(here.path().join(format!("boxes/{index}.log"))));
+    let printed = printed.with_context(|| format!("pasted:\n{session}\n{:?}", logs().collect::<Vec<_>>()))?;
+    let copy = std::fs::read(here.path().join("copy")).context("no copy came back")?;
+    ensure!(copy == std::fs::read(here.path().join("README.md"))?, "another README.md came back");
+    let listed = |name: &str| printed.lines().filter(|line| line.ends_with(name)).count();
+    ensure!(listed(" README.md") == 2 && listed(" written-without-it") == 1, "{printed}");
     Ok(())
 }
 

@@ -1,0 +1,147 @@
+//! Several processes with one `cluster.toml`: one store, whichever of them is asked, while some of them die.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use predastore_tests::cluster::{Cluster, Shape};
+use predastore_tests::random::{Rng, body};
+use predastore_tests::s3::S3;
+use predastore_tests::s3d::Config;
+
+const BUCKET: &str = "cluster";
+/// In the catalog; one stripe; many; several chunks.
+const LENGTHS: [usize; 5] = [100, 9_000, 1 << 20, 5_000_001, 40 << 20];
+
+fn name(len: usize, round: usize) -> String {
+    format!("{round}/{len}")
+}
+
+/// Writes a body of each length, each through the next gateway of `through`.
+fn write(cluster: &Cluster, through: &[usize], round: usize, rng: &mut Rng) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut written = Vec::new();
+    for (turn, len) in LENGTHS.into_iter().enumerate() {
+        let index = through[turn % through.len()];
+        let (key, bytes) = (name(len, round), body(rng.next_u64(), len));
+        let mut s3 = cluster.processes[index].s3()?;
+        let answer = s3.put(BUCKET, &key, bytes.clone())?.expect(200);
+        answer.with_context(|| format!("PUT of {key} through {index}\n{}", cluster.log_tails()))?;
+        written.push((key, bytes));
+    }
+    Ok(written)
+}
+
+/// Everything is bit for bit what was written, through each of `through`.
+fn verify(cluster: &Cluster, through: &[usize], written: &[(String, Vec<u8>)]) -> Result<()> {
+    for index in through {
+        let mut s3 = cluster.processes[*index].s3()?;
+        for (key, bytes) in written {
+            let read = s3.expect_body(BUCKET, key, bytes);
+            read.with_context(|| format!("{key} through {index}\n{}", cluster.log_tails()))?;
+        }
+        expect_listed(&mut s3, written)?;
+    }
+    Ok(())
+}
+
+fn expect_listed(s3: &mut S3, written: &[(String, Vec<u8>)]) -> Result<()> {
+    let mut expected: Vec<_> = written.iter().map(|(key, bytes)| (key.clone(), bytes.len() as u64)).collect();
+    expected.sort();
+    let listed: Vec<_> = s3.list(BUCKET)?.into_iter().map(|row| (row.key, row.size)).collect();
+    ensure!(listed == expected, "listed {listed:?}, expected {expected:?}");
+    Ok(())
+}
+
+fn others(cluster: &Cluster, dead: &[usize]) -> Vec<usize> {
+    (0..cluster.processes.len()).filter(|index| !dead.contains(index)).collect()
+}
+
+/// One after another of `deaths` dies; reads stay exact and writes go on through the others; it comes back.
+fn survives(shape: Shape, deaths: &[&[usize]], test: &str) -> Result<()> {
+    let mut rng = Rng::for_test(test);
+    let mut cluster = Cluster::start(&shape, &Config::default())?;
+    cluster.processes[0].s3()?.create_bucket(BUCKET)?;
+    let all = others(&cluster, &[]);
+    let mut written = write(&cluster, &all, 0, &mut rng)?;
+    verify(&cluster, &all, &written)?;
+    for (round, dead) in deaths.iter().enumerate() {
+        dead.iter().for_each(|index| cluster.processes[*index].kill());
+        let living = others(&cluster, dead);
+        verify(&cluster, &living, &written).with_context(|| format!("reads with {dead:?} dead"))?;
+        written.extend(write(&cluster, &living, round + 1, &mut rng).with_context(|| format!("with {dead:?} dead"))?);
+        verify(&cluster, &living, &written).with_context(|| format!("what was written with {dead:?} dead"))?;
+        cluster.restart_all()?;
+        verify(&cluster, &all, &written).with_context(|| format!("after {dead:?} came back"))?;
+    }
+    cluster.kill_all();
+    cluster.restart_all()?;
+    verify(&cluster, &all, &written).context("after all were killed")?;
+    cluster.stop_all()
+}
+
+#[test]
+fn three_boxes_survive_any_one() -> Result<()> {
+    survives(Shape::boxes(3, 3, (2, 1)), &[&[0], &[1], &[2]], "three_boxes_survive_any_one")
+}
+
+#[test]
+fn five_shard_nodes_survive_any_two_and_a_db_node() -> Result<()> {
+    // Processes 0 to 2 are db nodes, 3 to 7 shard nodes.
+    let deaths: [&[usize]; 3] = [&[3, 4, 0], &[5, 7, 1], &[4, 6, 2]];
+    survives(Shape::apart(3, 5, (3, 2)), &deaths, "five_shard_nodes_survive_any_two_and_a_db_node")
+}
+
+#[test]
+fn all_roles_in_one_process() -> Result<()> {
+    let mut rng = Rng::for_test("all_roles_in_one_process");
+    let mut cluster = Cluster::start_as_one(&Shape::boxes(3, 3, (2, 1)), &Config::default())?;
+    cluster.processes[0].s3()?.create_bucket(BUCKET)?;
+    let written = write(&cluster, &[0], 0, &mut rng)?;
+    cluster.kill_all();
+    cluster.restart_all()?;
+    verify(&cluster, &[0], &written)?;
+    cluster.stop_all()
+}
+
+/// Who leads, how often it has recounted since its start, and how many chunks are below target.
+fn repair_state(cluster: &Cluster) -> Result<(usize, f64, f64)> {
+    let leader = cluster.leader()?;
+    let status = cluster.processes[leader].status()?;
+    let figure = |name: &str| status["store"][name].as_f64().with_context(|| format!("no {name} in {status}"));
+    Ok((leader, figure("recounts")?, figure("chunks_below_target")?))
+}
+
+/// Waits until a recount that began after `before` has found nothing below target.
+fn wait_healthy(cluster: &Cluster, before: (usize, f64, f64)) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let (leader, recounts, below) = repair_state(cluster)?;
+        let first = if leader == before.0 { before.1 } else { 0.0 };
+        if recounts > first && below == 0.0 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{below} chunks are below target\n{}", cluster.log_tails());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// What was written while nodes were dead, and what a replaced node lost, is made whole: then others may die.
+#[test]
+fn what_is_below_target_is_repaired() -> Result<()> {
+    let mut rng = Rng::for_test("what_is_below_target_is_repaired");
+    // Processes 0 to 2 are db nodes, 3 to 7 shard nodes 0 to 4.
+    let mut cluster = Cluster::start(&Shape::apart(3, 5, (3, 2)), &Config::default())?;
+    cluster.processes[0].s3()?.create_bucket(BUCKET)?;
+    let all = others(&cluster, &[]);
+    let mut written = write(&cluster, &all, 0, &mut rng)?;
+    [3, 4].iter().for_each(|index| cluster.processes[*index].kill());
+    written.extend(write(&cluster, &others(&cluster, &[3, 4]), 1, &mut rng)?);
+    // One comes back as it was, the other with an empty disk.
+    std::fs::remove_dir_all(cluster.dir.path().join("node-1"))?;
+    let before = repair_state(&cluster)?;
+    cluster.restart_all()?;
+    wait_healthy(&cluster, before)?;
+    [5, 6].iter().for_each(|index| cluster.processes[*index].kill());
+    verify(&cluster, &others(&cluster, &[5, 6]), &written).context("with two others dead after the repair")?;
+    cluster.restart_all()?;
+    cluster.stop_all()
+}

@@ -1,6 +1,7 @@
 # make run    build and start one box, data in ./data        make test     all tests, with what they need installed
 # make build  bin/s3d                                       make soak     the long forms of the crash tests
 # make bench  figures of this machine                       make preflight  formatting, lints, documentation
+# make cluster  three boxes on this machine, data in ./boxes
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,7 +12,9 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DATA ?= data
 
-.PHONY: run build dev test test-deps preflight bench soak fuzz clean
+CLUSTER ?= boxes
+
+.PHONY: run build dev cluster test test-deps preflight bench soak fuzz clean
 
 build:
 	@$(CARGO) build --release -p predastore-appliance
@@ -29,6 +32,9 @@ run: build
 	@echo '  aws s3 ls s3://first'
 	@echo
 	exec bin/s3d -data-dir $(DATA)
+
+cluster: build
+	exec appliance/cluster.sh $(CLUSTER)
 
 # Unoptimised, talkative, quick to build.
 dev:

@@ -4,7 +4,7 @@
 //! Both only mark chunks: repair looks again before it does anything. So a shard that came after its node was listed, and
 //! is marked for nothing, costs a look.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::catalog::Command;
@@ -12,6 +12,7 @@ use crate::ids::{Ino, NodeId, ShardId};
 use crate::units::MIB;
 
 use super::bucket::done;
+use super::striped::Striper;
 use super::{Error, Store};
 
 /// Shards of one page of a node's list.
@@ -37,20 +38,45 @@ struct Cursor {
 }
 
 impl Store {
-    /// Compares the catalog with what the nodes have that answer; marks chunks of which a shard is missing. How many.
+    /// Compares the catalog with what the nodes have that answer, one after another; marks chunks of which a shard is missing.
+    /// How many. Holds 8 bytes for each shard of a node.
     ///
     /// # Errors
     /// `Catalog`, `Unavailable`: the catalog.
     pub(super) async fn recount(&self) -> Result<u64, Error> {
-        let there = self.list_all().await;
+        let Some(striper) = self.chunks.striper() else { return Ok(0) };
+        let mut marked_count = 0;
+        for node in striper.nodes().into_iter().filter(|node| striper.is_up(*node)) {
+            match self.list_all(striper, node).await {
+                Ok(there) => marked_count += self.mark_missing(node, &there).await?,
+                Err(error) => tracing::info!(%node, %error, "a node was not counted"),
+            }
+        }
+        Ok(marked_count)
+    }
+
+    /// All shards of a node, ascending.
+    async fn list_all(&self, striper: &Striper, node: NodeId) -> Result<Vec<ShardId>, Error> {
+        let mut shards: Vec<ShardId> = Vec::new();
+        loop {
+            let page = striper.list(node, shards.last().copied(), LIST_COUNT).await?;
+            if page.is_empty() {
+                return Ok(shards);
+            }
+            shards.extend(page.into_iter().map(|listed| listed.shard));
+        }
+    }
+
+    /// Marks the chunks that should have a shard on `node` and have none among `there`, ascending.
+    async fn mark_missing(&self, node: NodeId, there: &[ShardId]) -> Result<u64, Error> {
+        let is_missing = |(at, shard): &(NodeId, ShardId)| {
+            *at == node && *shard != ShardId(0) && there.binary_search(shard).is_err()
+        };
         let (mut marked_count, mut after) = (0, None);
         loop {
             let page = self.ledger.readers().read(move |view| view.places(after, PAGE_COUNT)).await?;
             let Some((last, _)) = page.last() else { return Ok(marked_count) };
             after = Some(*last);
-            let is_missing = |(node, shard): &(NodeId, ShardId)| {
-                *shard != ShardId(0) && there.get(node).is_some_and(|shards| !shards.contains(shard))
-            };
             let chunks: Vec<Ino> = (page.iter())
                 .filter(|(_, place)| place.layout.shards().iter().any(is_missing))
                 .map(|(chunk, _)| *chunk)
@@ -58,32 +84,6 @@ impl Store {
             marked_count += chunks.len() as u64;
             self.mark(chunks).await?;
         }
-    }
-
-    /// All shards of each node that can be listed.
-    async fn list_all(&self) -> HashMap<NodeId, HashSet<ShardId>> {
-        let mut there = HashMap::new();
-        let Some(striper) = self.chunks.striper() else { return there };
-        for node in striper.nodes().into_iter().filter(|node| striper.is_up(*node)) {
-            let (mut shards, mut after) = (HashSet::new(), None);
-            loop {
-                match striper.list(node, after, LIST_COUNT).await {
-                    Ok(page) if page.is_empty() => {
-                        there.insert(node, shards);
-                        break;
-                    }
-                    Ok(page) => {
-                        after = page.last().map(|listed| listed.shard);
-                        shards.extend(page.into_iter().map(|listed| listed.shard));
-                    }
-                    Err(error) => {
-                        tracing::info!(%node, %error, "a node was not counted");
-                        break;
-                    }
-                }
-            }
-        }
-        there
     }
 
     /// Has every node that answers read a little more of what it has. Marks the chunks that damage was found in.

@@ -1,12 +1,15 @@
 //! Several processes with one `cluster.toml`: one store, whichever of them is asked, while some of them die.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use predastore_tests::cluster::{Cluster, Shape};
+use predastore_tests::knobs::{number, say};
 use predastore_tests::random::{Rng, body};
 use predastore_tests::s3::S3;
-use predastore_tests::s3d::Config;
+use predastore_tests::s3d::{Config, S3d};
+use predastore_tests::workload::Workload;
 
 const BUCKET: &str = "cluster";
 /// In the catalog; one stripe; many; several chunks.
@@ -144,4 +147,56 @@ fn what_is_below_target_is_repaired() -> Result<()> {
     verify(&cluster, &others(&cluster, &[5, 6]), &written).context("with two others dead after the repair")?;
     cluster.restart_all()?;
     cluster.stop_all()
+}
+
+/// Writers go on while another box than theirs dies; what was acknowledged is there afterwards.
+#[test]
+fn a_box_killed_under_load_stops_nobody() -> Result<()> {
+    let mut rng = Rng::for_test("a_box_killed_under_load_stops_nobody");
+    let mut cluster = Cluster::start(&Shape::boxes(3, 3, (2, 1)), &Config::default())?;
+    let workload = Workload::new(&cluster.processes[0], &mut rng)?;
+    for round in 0..number("PREDASTORE_TEST_CLUSTER_KILLS", 3) {
+        let (before, victim) = (rng.below(50), rng.below(2) as usize);
+        let Some((first, rest)) = cluster.processes.split_first_mut() else { anyhow::bail!("no process") };
+        let killed = workload.run(first, &mut rng, |_, tally| {
+            tally.wait_acknowledged(before)?;
+            rest[victim].kill();
+            tally.wait_acknowledged(tally.acknowledged.load(Ordering::Relaxed) + 50)
+        });
+        killed.with_context(|| format!("round {round}\n{}", cluster.log_tails()))?;
+        verify_load(&mut cluster, &workload).with_context(|| format!("round {round}"))?;
+    }
+    cluster.stop_all()
+}
+
+/// All processes die at once, at any time: what was acknowledged is there afterwards, and nothing is half there.
+#[test]
+fn everything_killed_under_load_loses_nothing() -> Result<()> {
+    let mut rng = Rng::for_test("everything_killed_under_load_loses_nothing");
+    let mut cluster = Cluster::start(&Shape::boxes(3, 3, (2, 1)), &Config::default())?;
+    let workload = Workload::new(&cluster.processes[0], &mut rng)?;
+    let mut acknowledged = 0;
+    for round in 0..number("PREDASTORE_TEST_CLUSTER_KILLS", 3) {
+        let limit = *rng.choose(&[1, 20, 200]);
+        let before = rng.below(limit);
+        let Some((first, rest)) = cluster.processes.split_first_mut() else { anyhow::bail!("no process") };
+        let tally = workload.run(first, &mut rng, |first, tally| {
+            tally.wait_acknowledged(before)?;
+            rest.iter_mut().for_each(S3d::kill);
+            first.kill();
+            Ok(())
+        });
+        acknowledged += tally.with_context(|| format!("round {round}"))?.acknowledged.load(Ordering::Relaxed);
+        verify_load(&mut cluster, &workload).with_context(|| format!("round {round}"))?;
+    }
+    say(&format!("all killed at once: {acknowledged} acknowledged, all there"));
+    cluster.stop_all()
+}
+
+/// Starts what is dead, and looks through the last gateway whether everything is as its history allows.
+fn verify_load(cluster: &mut Cluster, workload: &Workload) -> Result<()> {
+    cluster.restart_all()?;
+    let last = cluster.processes.last().context("no process")?;
+    workload.verify(&mut last.s3()?).with_context(|| cluster.log_tails())?;
+    Ok(())
 }

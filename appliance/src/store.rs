@@ -1,6 +1,7 @@
 //! The one place where this program meets the core and the S3 frontend.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use predastore::catalog::Refusal;
@@ -23,6 +24,9 @@ use crate::admin::{Figure, Figures};
 use crate::config::cluster;
 use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Tls};
 use crate::db_status::{DbStatus, RaftState, StatusSource};
+
+/// Between two tries to make a configured bucket.
+const SEED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What this process runs of the core: a box, or nodes of a cluster.
 pub(crate) struct Process {
@@ -153,10 +157,18 @@ impl Store {
         }
         for bucket in &config.buckets {
             let region = bucket.region.as_ref().unwrap_or(&config.region);
-            match self.store.create_bucket(&bucket.name, ROOT_ACCOUNT_ID, region, false).await {
-                Ok(_) => tracing::info!(bucket = bucket.name, "made a bucket"),
-                Err(object::Error::Refused(Refusal::BucketExists { .. })) => {}
-                Err(error) => anyhow::bail!("bucket {}: {error}", bucket.name),
+            loop {
+                match self.store.create_bucket(&bucket.name, ROOT_ACCOUNT_ID, region, false).await {
+                    Ok(_) => tracing::info!(bucket = bucket.name, "made a bucket"),
+                    Err(object::Error::Refused(Refusal::BucketExists { .. })) => {}
+                    Err(error @ (object::Error::Unavailable(_) | object::Error::Overloaded)) => {
+                        tracing::warn!(bucket = bucket.name, %error, "a bucket was not made; it is tried again");
+                        tokio::time::sleep(SEED_PAUSE).await;
+                        continue;
+                    }
+                    Err(error) => anyhow::bail!("bucket {}: {error}", bucket.name),
+                }
+                break;
             }
         }
         Ok(())

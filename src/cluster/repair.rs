@@ -101,7 +101,15 @@ fn homes(
         }
     }
     free.retain(|node| !taken.contains(node));
-    homes.extend(other.iter().map(|(index, _)| *index).zip(free));
+    let host = |node: &NodeId| ring.members().iter().find(|member| member.node == *node).map(|member| &member.host);
+    for (index, _) in other {
+        // In the ring's order, hosts first that have fewest of the chunk's shards.
+        let used = |at: &usize| taken.iter().filter(|node| host(node) == host(&free[*at])).count();
+        let Some(at) = (0..free.len()).min_by_key(used) else { break };
+        let node = free.remove(at);
+        taken.push(node);
+        homes.push((index, node));
+    }
     homes.sort_unstable();
     homes
 }
@@ -149,6 +157,27 @@ mod tests {
             (&[There, Lost, Lost], 4, &[], Plan::Lost),
         ] {
             assert_eq!(planned(wanted, wanted, nodes, found, dead), expected, "{found:?} on {nodes} without {dead:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_without_a_shard_come_first() {
+        let member = |node, host: &str| Member {
+            node: NodeId(node),
+            weight: 64,
+            zone: String::new(),
+            host: host.to_owned(),
+            state: State::Active,
+        };
+        // Two nodes on each of three hosts; what is left is on b and c, so only a will do.
+        let hosts = ["a", "a", "b", "b", "c", "c"];
+        let members: Vec<_> = (0..).zip(hosts).map(|(node, host)| member(node, host)).collect();
+        let ring = Ring::new(1, members).unwrap();
+        let shards = [(NodeId(9), Found::Lost), (NodeId(2), Found::There), (NodeId(4), Found::There)];
+        for id in 1..50 {
+            let chunk = Chunk { id: Ino(id), scheme: rs(2, 1), shards: &shards };
+            let Plan::Rebuild(homes) = plan(&chunk, rs(2, 1), &ring, |_| true) else { panic!("no rebuild of {id}") };
+            assert!(homes.len() == 1 && homes[0].1.0 < 2, "{homes:?}");
         }
     }
 

@@ -41,6 +41,8 @@ use crate::units::{GIB, MIB};
 const REPLICA_BASE: u64 = 1_000_000;
 /// Room on the disk of a shard node that is left free.
 const RESERVE_BYTES: u64 = 64 * MIB;
+/// Between two tries to open the store.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long calls under way are waited for when the process ends.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// The capacity that stands for one point on the ring, and the points of a node whose capacity nobody said.
@@ -300,16 +302,18 @@ impl Members {
                     let workers = Workers::start(&store);
                     return Ok(Some((store, workers)));
                 }
-                Err(object::Error::Unavailable(why)) => tracing::warn!(why, "waiting for the cluster"),
+                Err(object::Error::Unavailable(why)) => {
+                    tracing::warn!(why, "waiting for the cluster");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// The same after a restart, and nobody else's.
+    /// The same after a restart, and nobody else's: a node runs in one process.
     fn gateway_name(&self) -> String {
-        let names: Vec<_> = self.cluster.peers().iter().map(ToString::to_string).collect();
-        names.join("+")
+        self.cluster.peers().first().map(ToString::to_string).unwrap_or_default()
     }
 
     /// Stops what the store has left running: the catalog's nodes, which hand over, then the transport, then the shards.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Layout, Reclaimable};
 use crate::file::{self, Files, Space, WRITE_BYTES};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, ShardId};
 use crate::units::SEGMENT_BYTES;
 
 use super::budget::Permit;
@@ -125,9 +125,15 @@ impl Chunks {
 
     async fn remove_shards(&self, batch: &[Reclaimable]) -> Vec<u64> {
         let Some(striper) = &self.striper else { return Vec::new() };
-        let shards: Vec<_> = batch.iter().flat_map(|dead| shards_of(&dead.place)).collect();
+        // What has a shard on a node that is down waits for it: deleting the others again and again would only fill logs.
+        let nodes = striper.nodes();
+        let is_reached = |(node, _): (NodeId, ShardId)| striper.is_up(node) || !nodes.contains(&node);
+        let batch: Vec<_> = batch.iter().filter(|dead| shards_of(&dead.place).all(is_reached)).collect();
+        // Nodes that the cluster has given up have nothing to give back.
+        let is_member = |(node, _): &(NodeId, ShardId)| nodes.contains(node);
+        let shards: Vec<_> = batch.iter().flat_map(|dead| shards_of(&dead.place)).filter(is_member).collect();
         let gone: std::collections::HashSet<_> = striper.remove(&shards).await.into_iter().collect();
-        let is_gone = |dead: &&Reclaimable| shards_of(&dead.place).all(|shard| gone.contains(&shard));
-        batch.iter().filter(is_gone).map(|dead| dead.row).collect()
+        let is_gone = |shard: (NodeId, ShardId)| gone.contains(&shard) || !nodes.contains(&shard.0);
+        batch.iter().filter(|dead| shards_of(&dead.place).all(is_gone)).map(|dead| dead.row).collect()
     }
 }

@@ -6,10 +6,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::catalog::{Command, SessionState};
+use crate::catalog::{Command, Envelope, SessionState};
 use crate::ids::SessionId;
 
-use super::bucket::done;
 use super::{Error, Store};
 
 /// Since when each session has stood still.
@@ -43,8 +42,15 @@ impl Store {
         let sessions = self.ledger.readers().read(|view| view.sessions()).await?;
         let now = self.env.clock.monotonic();
         for (session, renewals) in watch.expired(&sessions, now, self.config.session_expiry) {
+            // Its own stands still only while its own commands do not get through.
+            if self.session.is(session) {
+                continue;
+            }
             tracing::warn!(%session, "a gateway's session has stood still: ended");
-            done(self.session.propose_repeatable(Command::ExpireSession { session, renewals }).await?)?;
+            let command = Command::ExpireSession { session, renewals };
+            // Not under this gateway's session: "no session" is said of the other one, which has ended already.
+            let envelope = Envelope { session: SessionId(0), seq: 0, acked: 0, now: self.env.clock.now(), command };
+            self.ledger.propose(envelope).await?;
         }
         Ok(())
     }

@@ -205,12 +205,17 @@ impl Store {
     ) -> Result<Outcome, Error> {
         let store = self.clone();
         let task = tokio::spawn(async move {
+            let mut fresh = fresh;
+            if let Some(fresh) = &mut fresh {
+                fresh.propose();
+            }
             let answer = store.propose_in(&bucket, fresh.as_ref(), make).await;
             match (&answer, fresh) {
                 (_, None) => {}
                 (Ok(_), Some(fresh)) => fresh.keep(),
                 (Err(Failure::Never(_)), Some(fresh)) => fresh.discard().await,
-                (Err(Failure::Unknown(_)), Some(fresh)) => fresh.leave(),
+                // It may be named yet.
+                (Err(Failure::Unknown(_)), Some(_)) => {}
             }
             store.died.notify_one();
             answer

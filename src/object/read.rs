@@ -103,6 +103,15 @@ enum Memory {
     Elsewhere,
 }
 
+impl Drop for Reader {
+    /// What is being read for nobody is not read to its end: its memory is given back now.
+    fn drop(&mut self) {
+        if let Ahead::Reading(job) = &self.ahead {
+            job.abort();
+        }
+    }
+}
+
 impl Ahead {
     fn inline(bytes: &Bytes, range: &Range<u64>) -> Self {
         match bytes.get(range.start as usize..range.end as usize) {

@@ -4,7 +4,7 @@
 //! Both only mark chunks: repair looks again before it does anything. So a shard that came after its node was listed, and
 //! is marked for nothing, costs a look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::catalog::Command;
@@ -38,18 +38,19 @@ struct Cursor {
 }
 
 impl Store {
-    /// Compares the catalog with what the nodes have that answer, one after another; marks chunks of which a shard is missing.
-    /// How many. Holds 8 bytes for each shard of a node.
+    /// Compares the catalog with what each node has; marks chunks of which a shard is missing. How many. Nodes of `away` have
+    /// nothing; others that do not answer are left out. Holds 8 bytes for each shard of a node.
     ///
     /// # Errors
-    /// `Catalog`, `Unavailable`: the catalog.
-    pub(super) async fn recount(&self) -> Result<u64, Error> {
+    /// `Catalog`. `Unavailable`: the catalog, or a node that is up and could not be listed.
+    pub(super) async fn recount(&self, away: &HashSet<NodeId>) -> Result<u64, Error> {
         let Some(striper) = self.chunks.striper() else { return Ok(0) };
         let mut marked_count = 0;
-        for node in striper.nodes().into_iter().filter(|node| striper.is_up(*node)) {
-            match self.list_all(striper, node).await {
-                Ok(there) => marked_count += self.mark_missing(node, &there).await?,
-                Err(error) => tracing::info!(%node, %error, "a node was not counted"),
+        for node in striper.nodes() {
+            if away.contains(&node) {
+                marked_count += self.mark_missing(node, &[]).await?;
+            } else if striper.is_up(node) {
+                marked_count += self.mark_missing(node, &self.list_all(striper, node).await?).await?;
             }
         }
         Ok(marked_count)
@@ -105,11 +106,11 @@ impl Store {
                 }
             };
             let rest = if scrubbed.next.is_none() { SCRUB_REST } else { Duration::ZERO };
-            *cursor = Cursor { after: scrubbed.next, rests_until: now + rest };
             if !scrubbed.damaged.is_empty() {
                 tracing::warn!(%node, count = scrubbed.damaged.len(), "the scrub found damaged shards");
                 self.mark(scrubbed.damaged.iter().map(|listed| listed.origin.chunk).collect()).await?;
             }
+            *cursor = Cursor { after: scrubbed.next, rests_until: now + rest };
         }
         Ok(())
     }

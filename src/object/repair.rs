@@ -16,11 +16,13 @@ use crate::catalog::{Command, Layout, Outcome, Place, Refusal};
 use crate::cluster::repair::{Chunk, Found, Plan, plan};
 use crate::erasure::Scheme;
 use crate::ids::{Ino, NodeId, ShardId};
+use crate::placement::width;
 use crate::units::CHUNK_BYTES;
 
 use super::bucket::{done, unexpected};
-use super::session::FreshId;
-use super::striped::{READ_MAX_BYTES, Striped, Striper};
+use super::session::{FreshId, Lost};
+use super::sink::remove_unnamed;
+use super::striped::{Map, READ_MAX_BYTES, Striped, Striper};
 use super::{Error, Store};
 
 /// Chunks of one query.
@@ -55,7 +57,7 @@ pub(super) struct Absences(HashMap<NodeId, Duration>);
 
 impl Absences {
     /// Notes who is down now; those who have been for `limit`.
-    fn away(&mut self, striper: &Striper, now: Duration, limit: Duration) -> HashSet<NodeId> {
+    pub(super) fn away(&mut self, striper: &Striper, now: Duration, limit: Duration) -> HashSet<NodeId> {
         let down: HashSet<NodeId> =
             striper.health().into_iter().filter(|node| !node.is_up).map(|node| node.node).collect();
         self.0.retain(|node, _| down.contains(node));
@@ -175,15 +177,22 @@ impl Store {
             return self.rewrite(striper, chunk, place).await;
         };
         let scheme = Scheme::new(*data_count, *parity_count).map_err(|error| Error::Corrupt(error.to_string()))?;
-        let mut found = striper.look(chunk, place, away).await?;
         let map = striper.map();
+        if place.layout.missing().is_empty() && !is_wider_now(striper, &map, scheme) {
+            return Ok(Repaired::Waits);
+        }
+        let mut found = striper.look(chunk, place, away).await?;
         let decide = |found: &[(NodeId, Found)]| {
             plan(&Chunk { id: chunk, scheme, shards: found }, map.scheme, &map.ring, |node| striper.takes_shards(node))
         };
         let mut decided = decide(&found);
         if decided == Plan::Whole {
             striper.verify(chunk, place, &mut found).await?;
-            decided = decide(&found);
+            decided = match decide(&found) {
+                // Each of too many shards has a bad frame: stripe by stripe there may still be enough.
+                Plan::Lost => Plan::Rewrite,
+                decided => decided,
+            };
         }
         match decided {
             Plan::Whole => self.swap(chunk, place, place.clone(), false, Vec::new()).await,
@@ -252,8 +261,11 @@ impl Store {
             }
             Ok(outcome) => Err(unexpected(&outcome)),
             Err(lost) => {
-                // It may yet be named.
-                ids.iter_mut().for_each(FreshId::leave);
+                match lost {
+                    // It may yet be named.
+                    Lost::Unknown(_) => ids.iter_mut().for_each(FreshId::leave),
+                    Lost::Never(_) | Lost::Overloaded => self.remove_unnamed(&added).await,
+                }
                 Err(lost.into())
             }
         }
@@ -261,7 +273,15 @@ impl Store {
 
     async fn remove_unnamed(&self, shards: &[(NodeId, ShardId)]) {
         if let Some(striper) = self.chunks.striper() {
-            striper.remove(shards).await;
+            remove_unnamed(striper, shards).await;
         }
     }
+}
+
+/// Whether there is anything to do about a chunk of `scheme` that lacks no shard: it is as wanted, so somebody saw damage in
+/// it, or there are nodes for a wider layout. Decided without asking any node, for many chunks may wait.
+fn is_wider_now(striper: &Striper, map: &Map, scheme: Scheme) -> bool {
+    let live = |node: &&NodeId| striper.takes_shards(**node);
+    let live_count = striper.nodes().iter().filter(live).count();
+    scheme == map.scheme || width(map.scheme, live_count).is_ok_and(|widest| widest != scheme)
 }

@@ -284,6 +284,11 @@ impl Session {
         answer.map(|_| ()).map_err(Error::from)
     }
 
+    /// Whether it is this one.
+    pub(super) fn is(&self, session: SessionId) -> bool {
+        self.live().id == session
+    }
+
     fn live(&self) -> Arc<Live> {
         lock(&self.live).clone()
     }
@@ -403,6 +408,11 @@ impl FreshId {
     /// Leaves the id leased: a command that names it may yet be applied.
     pub(super) fn leave(&mut self) {
         self.unresolved = false;
+    }
+
+    /// The fate of every command that names it is known.
+    pub(super) fn settle(&mut self) {
+        self.unresolved = true;
     }
 }
 

@@ -1,7 +1,8 @@
 //! Where the batches of a long body go: digested, and stored under fresh ids.
 //!
-//! Invariant: what was stored under a fresh id and is dropped before a command that names it was proposed is removed;
-//! what a command may yet name is left. The sweep finds what a crash leaves.
+//! Invariant: what was stored under a fresh id and is dropped before a command that names it was proposed is removed.
+//! From the proposal on it is left, however its task ends, unless the command was refused for sure. The sweep finds what is
+//! left over.
 
 use std::sync::Arc;
 
@@ -81,62 +82,67 @@ impl Fresh {
         std::iter::once(&self.id).chain(&self.more)
     }
 
-    /// The catalog names it now.
-    pub(super) fn keep(mut self) {
-        self.forget();
+    /// A command that names it is about to be proposed: from now on it is left, even if its task ends early, until
+    /// [`Fresh::keep`] or [`Fresh::discard`] says what became of it.
+    pub(super) fn propose(&mut self) {
+        if let Some(stored) = &mut self.stored {
+            stored.arm(false);
+        }
+        self.ids_mut().for_each(FreshId::leave);
     }
 
-    /// The catalog may name it yet.
-    pub(super) fn leave(mut self) {
-        self.forget();
-        self.id.leave();
-        self.more.iter_mut().for_each(FreshId::leave);
+    /// The catalog names it now.
+    pub(super) fn keep(mut self) {
+        self.ids_mut().for_each(FreshId::settle);
     }
 
     /// The catalog will never name it.
     pub(super) async fn discard(mut self) {
+        self.ids_mut().for_each(FreshId::settle);
         match self.stored.take() {
             None => {}
             Some(Stored::Shards(mut shards)) => shards.remove().await,
             // A job lost with the runtime leaves the file to the sweep.
-            Some(file) => {
+            Some(mut file) => {
+                file.arm(true);
                 let _ = blocking(move || drop(file)).await;
             }
         }
     }
 
-    fn forget(&mut self) {
-        if let Some(stored) = self.stored.take() {
-            stored.keep();
-        }
+    fn ids_mut(&mut self) -> impl Iterator<Item = &mut FreshId> {
+        std::iter::once(&mut self.id).chain(&mut self.more)
     }
 }
 
-/// Bytes that nothing names yet; they go when it is dropped.
+/// Bytes that nothing names yet; they go when it is dropped while it is armed.
 enum Stored {
     File(StoredFile),
     Shards(StoredShards),
 }
 
 impl Stored {
-    fn keep(self) {
+    fn arm(&mut self, armed: bool) {
         match self {
-            Stored::File(mut file) => file.files = None,
-            Stored::Shards(mut shards) => shards.shards.clear(),
+            Stored::File(file) => file.armed = armed,
+            Stored::Shards(shards) => shards.armed = armed,
         }
     }
 }
 
 struct StoredFile {
-    files: Option<Files>,
+    files: Files,
     chunk: Ino,
+    armed: bool,
 }
 
 impl Drop for StoredFile {
     fn drop(&mut self) {
-        let Some(files) = self.files.take() else { return };
+        if !self.armed {
+            return;
+        }
         let chunk = self.chunk;
-        if let Err(error) = files.remove(chunk) {
+        if let Err(error) = self.files.remove(chunk) {
             tracing::warn!(%chunk, %error, "a chunk that nothing names was not removed; the sweep will");
         }
     }
@@ -145,31 +151,36 @@ impl Drop for StoredFile {
 struct StoredShards {
     striper: Striper,
     shards: Vec<(NodeId, ShardId)>,
+    armed: bool,
 }
 
 impl StoredShards {
     async fn remove(&mut self) {
         let shards = std::mem::take(&mut self.shards);
-        let gone_count = self.striper.remove(&shards).await.len();
-        if gone_count < shards.len() {
-            tracing::debug!(
-                count = shards.len() - gone_count,
-                "shards that nothing names were not removed; the sweep will"
-            );
-        }
+        remove_unnamed(&self.striper, &shards).await;
     }
 }
 
 impl Drop for StoredShards {
     fn drop(&mut self) {
-        if self.shards.is_empty() {
+        if self.shards.is_empty() || !self.armed {
             return;
         }
         // Without a runtime the process ends: the sweep finds them.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let mut rest = StoredShards { striper: self.striper.clone(), shards: std::mem::take(&mut self.shards) };
-            runtime.spawn(async move { rest.remove().await });
+            let (striper, shards) = (self.striper.clone(), std::mem::take(&mut self.shards));
+            // Nothing in the task has this Drop: a runtime that ends drops it at once.
+            runtime.spawn(async move { remove_unnamed(&striper, &shards).await });
         }
+    }
+}
+
+/// Removes shards that nothing will ever name.
+pub(super) async fn remove_unnamed(striper: &Striper, shards: &[(NodeId, ShardId)]) {
+    let gone_count = striper.remove(shards).await.len();
+    if gone_count < shards.len() {
+        let count = shards.len() - gone_count;
+        tracing::debug!(count, "shards that nothing names were not removed; the sweep will");
     }
 }
 
@@ -270,7 +281,7 @@ impl PlainSink {
         drop(permit);
         let len_bytes = digested.len_bytes;
         let place = Place { layout: Layout::Plain { node }, len_bytes, live_bytes: len_bytes };
-        let stored = Some(Stored::File(StoredFile { files: Some(files), chunk: id.ino() }));
+        let stored = Some(Stored::File(StoredFile { files, chunk: id.ino(), armed: true }));
         Ok((digested, Held::Chunk(place), Fresh { stored, id, more: Vec::new(), _memory: None }))
     }
 }
@@ -311,7 +322,7 @@ impl StripedSink {
             digests: Some(digests),
             writing: None,
             chunks: Vec::new(),
-            stored: StoredShards { striper, shards: Vec::new() },
+            stored: StoredShards { striper, shards: Vec::new(), armed: true },
             ids: Vec::new(),
             announced_bytes,
             id,

@@ -808,3 +808,25 @@ async fn what_an_ended_process_left_is_given_back_soon_after_the_start() {
     assert_eq!(quarantined.len(), 1, "the orphan is in quarantine first, whenever it is found");
     bed.assert_sound().await;
 }
+
+/// A process that stops drops the task that waits for a command's fate; the command may stand in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_may_name_is_left_when_its_task_ends_early() {
+    let bed = Bed::new().await;
+    let received = async || {
+        let permit = bed.store.budget.take(1).await.unwrap();
+        let mut source = runs(&[7; 100_000], End::Whole);
+        bed.store.receive(&Incoming::default(), &[], 0, permit, &mut source).await.unwrap()
+    };
+    drop(received().await);
+    assert_eq!(bed.chunks(), [], "nothing named it, or will");
+    let mut proposed = received().await;
+    proposed.fresh.propose();
+    let chunk = proposed.fresh.ino();
+    drop(proposed);
+    assert_eq!(bed.chunks(), [chunk]);
+    let mut refused = received().await;
+    refused.fresh.propose();
+    refused.fresh.discard().await;
+    assert_eq!(bed.chunks(), [chunk], "what was refused for sure is gone");
+}

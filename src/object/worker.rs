@@ -3,6 +3,7 @@
 //! Each begins at the start or soon after it, not one interval later: a store that is restarted again and again would
 //! otherwise pile up what is dead.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -45,7 +46,9 @@ impl Workers {
         let config = &store.config;
         let mut set = JoinSet::new();
         let (at_once, first_sweep) = (Duration::ZERO, config.first_sweep_pause.min(config.sweep_interval));
-        set.spawn(every(store.clone(), "renewal", at_once, config.renew_interval, renew_and_reclaim));
+        // Each by itself: however long reclaiming takes, the session is renewed.
+        set.spawn(every(store.clone(), "renewal", at_once, config.renew_interval, renew));
+        set.spawn(every(store.clone(), "reclaiming", at_once, config.renew_interval, reclaim));
         set.spawn(every(store.clone(), "sweep", first_sweep, config.sweep_interval, sweep));
         set.spawn(expire_sessions(store.clone()));
         if let Some(map) = config.first_map.clone() {
@@ -86,9 +89,12 @@ fn log(what: &'static str, result: Result<(), Error>) {
     }
 }
 
+async fn renew(store: Store) -> Result<(), Error> {
+    store.session.renew().await
+}
+
 /// Once reads have moved on, bytes can go.
-async fn renew_and_reclaim(store: Store) -> Result<(), Error> {
-    store.session.renew().await?;
+async fn reclaim(store: Store) -> Result<(), Error> {
     match store.ledger.leads() {
         true => store.reclaim().await.map(|_| ()),
         false => Ok(()),
@@ -150,7 +156,8 @@ async fn repair(store: Store) {
 /// Recounts when this process begins to lead, when a node has come back, and now and then; scrubs a little in between.
 async fn recount_and_scrub(store: Store) {
     let Some(striper) = store.chunks.striper().cloned() else { return };
-    let mut cursors = ScrubCursors::default();
+    let (mut cursors, mut absences) = (ScrubCursors::default(), Absences::default());
+    let mut counted_away = HashSet::new();
     let mut counted: Option<(Vec<NodeId>, Duration)> = None;
     loop {
         tokio::time::sleep(SCRUB_PAUSE).await;
@@ -158,22 +165,28 @@ async fn recount_and_scrub(store: Store) {
             counted = None;
             continue;
         }
+        // Whoever serves no traffic learns only so that a node has died.
+        striper.probe().await;
         let (up, now) = (up_nodes(&striper), store.env.clock.monotonic());
-        let is_due = counted.as_ref().is_none_or(|(then, at)| {
-            up.iter().any(|node| !then.contains(node)) || now.saturating_sub(*at) >= RECOUNT_INTERVAL
-        });
-        if is_due {
-            match store.recount().await {
+        let away = absences.away(&striper, now, store.config.repair_grace);
+        let is_newly_away = away != counted_away;
+        counted_away = away.clone();
+        let is_due = is_newly_away
+            || counted.as_ref().is_none_or(|(then, at)| {
+                up.iter().any(|node| !then.contains(node)) || now.saturating_sub(*at) >= RECOUNT_INTERVAL
+            });
+        match (is_due, &mut counted) {
+            (false, Some((then, _))) => *then = up,
+            _ => match store.recount(&away).await {
                 Ok(marked_count) => {
                     log("counting what is below target", store.count_below_target().await);
                     store.progress.recounted();
                     tracing::info!(marked_count, "recounted the shards");
+                    counted = Some((up, now));
                 }
                 Err(error) => tracing::warn!(%error, "the recount failed; it is tried again"),
-            }
+            },
         }
-        let at = if is_due { now } else { counted.map_or(now, |(_, at)| at) };
-        counted = Some((up, at));
         log("the scrub", store.scrub_a_little(&mut cursors).await);
     }
 }

@@ -261,6 +261,14 @@ impl Health {
         })
     }
 
+    /// Asks a node how it stands; one that does not answer is down, and watched until it does.
+    pub(super) async fn probe(self: &Arc<Self>, node: NodeId) {
+        self.ask(node).await;
+        if !self.is_up(node) {
+            self.watch(node);
+        }
+    }
+
     async fn ask(&self, node: NodeId) {
         let started = Instant::now();
         match self.client.status(node, self.timing.probe_deadline).await {

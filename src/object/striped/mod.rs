@@ -265,6 +265,12 @@ impl Striper {
         self.health.takes_shards(node)
     }
 
+    /// Asks every node that counts as up how it stands; those that do not answer are down from then on.
+    pub(crate) async fn probe(&self) {
+        let nodes = self.nodes();
+        join_all(nodes.iter().filter(|node| self.health.is_up(**node)).map(|node| self.health.probe(*node))).await;
+    }
+
     /// Whether a node answers, as far as is known.
     pub(crate) fn is_up(&self, node: NodeId) -> bool {
         self.health.is_up(node)

@@ -210,7 +210,15 @@ impl Work<'_> {
         let deadline = self.striper.timing.call;
         let mut durable = Vec::new();
         for Home { shard_index, node, shard, sending } in std::mem::take(&mut self.homes) {
-            match sending.finish(deadline).await {
+            let finished = match self.geometry.frame_count(shard_index) {
+                // A shard that a narrow stripe does not reach, and nothing else: nothing was begun.
+                0 => {
+                    let origin = Origin { chunk: self.chunk, slot: shard_index as u32 };
+                    self.striper.client.put(node, shard, origin, &[], deadline).await
+                }
+                _ => sending.finish(deadline).await,
+            };
+            match finished {
                 Ok(()) => durable.push((shard_index, node, shard)),
                 Err(error) => self.lose(node, shard, &error),
             }

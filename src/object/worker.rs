@@ -184,7 +184,10 @@ async fn recount_and_scrub(store: Store) {
                     tracing::info!(marked_count, "recounted the shards");
                     counted = Some((up, now));
                 }
-                Err(error) => tracing::warn!(%error, "the recount failed; it is tried again"),
+                Err(error) => {
+                    tracing::warn!(%error, "the recount failed; it is tried again");
+                    counted = None;
+                }
             },
         }
         log("the scrub", store.scrub_a_little(&mut cursors).await);

@@ -235,6 +235,7 @@ fn node_config(config: &Config) -> node::Config {
     node.store.budget_bytes = storage.memory_budget_bytes;
     node.store.low_water_bytes = storage.low_water_bytes;
     node.store.sweep_grace = storage.sweep_grace;
+    node.store.repair_grace = storage.repair_grace;
     node.store.sweep_interval = storage.sweep_interval;
     node
 }

@@ -429,9 +429,7 @@ impl Log {
         records: Vec<Bytes>,
         done: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) -> Result<(), Error> {
-        let longest = records.iter().map(Bytes::len).max().unwrap_or(0);
-        check_len(longest, self.inner.record_max_len)?;
-        self.inner.view.append(first_index, records, false, Box::new(done))
+        self.queue(first_index, records, false, done)
     }
 
     /// Like [`Log::append`], for what must go on when the disk is full, and is small: it may use the last spare file.
@@ -444,9 +442,19 @@ impl Log {
         records: Vec<Bytes>,
         done: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) -> Result<(), Error> {
+        self.queue(first_index, records, true, done)
+    }
+
+    fn queue(
+        &self,
+        first_index: u64,
+        records: Vec<Bytes>,
+        is_reserved: bool,
+        done: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) -> Result<(), Error> {
         let longest = records.iter().map(Bytes::len).max().unwrap_or(0);
         check_len(longest, self.inner.record_max_len)?;
-        self.inner.view.append(first_index, records, true, Box::new(done))
+        self.inner.view.append(first_index, records, is_reserved, Box::new(done))
     }
 
     /// Removes a spare file, to make room on a full disk for something that will give room back. False: there is none.

@@ -42,7 +42,7 @@ mod worker;
 
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,7 +69,7 @@ pub use worker::Workers;
 
 use bucket::BucketNames;
 use budget::Budget;
-use repair::Suspects;
+use repair::{Absences, Suspects};
 use room::Room;
 use session::Session;
 use stray::Strays;
@@ -299,6 +299,7 @@ pub struct Inner {
     strays: Strays,
     suspects: Suspects,
     progress: repair::Progress,
+    absences: Mutex<Absences>,
 }
 
 impl Deref for Store {
@@ -335,6 +336,7 @@ impl Store {
             strays: Strays::default(),
             suspects: Suspects::default(),
             progress: repair::Progress::default(),
+            absences: Mutex::default(),
             env,
             ledger,
             chunks,

@@ -16,13 +16,12 @@ use crate::catalog::{Command, Layout, Outcome, Place, Refusal};
 use crate::cluster::repair::{Chunk, Found, Plan, plan};
 use crate::erasure::Scheme;
 use crate::ids::{Ino, NodeId, ShardId};
-use crate::placement::width;
 use crate::units::CHUNK_BYTES;
 
 use super::bucket::{done, unexpected};
 use super::session::{FreshId, Lost};
 use super::sink::remove_unnamed;
-use super::striped::{Map, READ_MAX_BYTES, Striped, Striper};
+use super::striped::{READ_MAX_BYTES, Striped, Striper};
 use super::{Error, Store};
 
 /// Chunks of one query.
@@ -57,7 +56,7 @@ pub(super) struct Absences(HashMap<NodeId, Duration>);
 
 impl Absences {
     /// Notes who is down now; those who have been for `limit`.
-    pub(super) fn away(&mut self, striper: &Striper, now: Duration, limit: Duration) -> HashSet<NodeId> {
+    fn away(&mut self, striper: &Striper, now: Duration, limit: Duration) -> HashSet<NodeId> {
         let down: HashSet<NodeId> =
             striper.health().into_iter().filter(|node| !node.is_up).map(|node| node.node).collect();
         self.0.retain(|node, _| down.contains(node));
@@ -134,15 +133,22 @@ impl Store {
         done(told?)
     }
 
+    /// Shard nodes that have not answered for so long that their shards are made anew elsewhere.
+    pub(super) fn away(&self) -> HashSet<NodeId> {
+        let Some(striper) = self.chunks.striper() else { return HashSet::new() };
+        let mut absences = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
+        absences.away(striper, self.env.clock.monotonic(), self.config.repair_grace)
+    }
+
     /// Repairs what can be repaired of all that is below target, once.
     ///
     /// # Errors
     /// `Catalog`, `Unavailable`: the catalog.
-    pub(super) async fn repair(&self, absences: &mut Absences) -> Result<RepairReport, Error> {
+    pub(super) async fn repair(&self) -> Result<RepairReport, Error> {
         let (mut report, mut after) = (RepairReport::default(), None);
         let Some(striper) = self.chunks.striper() else { return Ok(report) };
         loop {
-            let away = absences.away(striper, self.env.clock.monotonic(), self.config.repair_grace);
+            let away = self.away();
             let page = self.ledger.readers().read(move |view| view.repairs(after, PAGE_COUNT)).await?;
             let Some((last, _)) = page.last() else { return Ok(report) };
             after = Some(*last);
@@ -178,9 +184,6 @@ impl Store {
         };
         let scheme = Scheme::new(*data_count, *parity_count).map_err(|error| Error::Corrupt(error.to_string()))?;
         let map = striper.map();
-        if place.layout.missing().is_empty() && !is_wider_now(striper, &map, scheme) {
-            return Ok(Repaired::Waits);
-        }
         let mut found = striper.look(chunk, place, away).await?;
         let decide = |found: &[(NodeId, Found)]| {
             plan(&Chunk { id: chunk, scheme, shards: found }, map.scheme, &map.ring, |node| striper.takes_shards(node))
@@ -217,7 +220,8 @@ impl Store {
         let to = striper.rebuild(chunk, place, found, &homes).await?;
         let is_there =
             |index: usize| found[index].1 == Found::There || to.layout.shards()[index] != place.layout.shards()[index];
-        let short = !(0..found.len()).all(is_there);
+        let is_narrow = !is_scheme(place, striper.map().scheme);
+        let short = is_narrow || !(0..found.len()).all(is_there);
         self.swap(chunk, place, to, short, ids).await
     }
 
@@ -278,10 +282,8 @@ impl Store {
     }
 }
 
-/// Whether there is anything to do about a chunk of `scheme` that lacks no shard: it is as wanted, so somebody saw damage in
-/// it, or there are nodes for a wider layout. Decided without asking any node, for many chunks may wait.
-fn is_wider_now(striper: &Striper, map: &Map, scheme: Scheme) -> bool {
-    let live = |node: &&NodeId| striper.takes_shards(**node);
-    let live_count = striper.nodes().iter().filter(live).count();
-    scheme == map.scheme || width(map.scheme, live_count).is_ok_and(|widest| widest != scheme)
+/// Whether a chunk has the layout that is wanted.
+fn is_scheme(place: &Place, wanted: Scheme) -> bool {
+    let Layout::Rs { data_count, parity_count, .. } = &place.layout else { return false };
+    Scheme::new(*data_count, *parity_count) == Ok(wanted)
 }

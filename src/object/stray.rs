@@ -35,7 +35,7 @@ impl Store {
     pub async fn sweep_shards(&self, grace: Duration) -> Result<(u64, u64), Error> {
         let Some(striper) = self.chunks.striper() else { return Ok((0, 0)) };
         let (mut noted_count, mut removed_count) = (0, 0);
-        for node in striper.nodes() {
+        for node in striper.nodes().into_iter().filter(|node| striper.is_up(*node)) {
             match self.strays_of(node).await {
                 Ok(strays) => {
                     let old = self.note(node, &strays, grace);

@@ -16,7 +16,7 @@ use crate::ids::NodeId;
 use super::bucket::done;
 use super::expiry::Watch;
 use super::recount::ScrubCursors;
-use super::repair::{Absences, RepairReport};
+use super::repair::RepairReport;
 use super::striped::Striper;
 use super::{Error, Store};
 
@@ -127,7 +127,6 @@ async fn sweep(store: Store) -> Result<(), Error> {
 /// a while.
 async fn repair(store: Store) {
     let Some(striper) = store.chunks.striper().cloned() else { return };
-    let mut absences = Absences::default();
     let mut waiting: Option<(Vec<NodeId>, Duration)> = None;
     loop {
         tokio::time::sleep(REPAIR_INTERVAL).await;
@@ -137,16 +136,19 @@ async fn repair(store: Store) {
         }
         log("counting what is below target", store.count_below_target().await);
         let (up, now) = (up_nodes(&striper), store.env.clock.monotonic());
-        if waiting.as_ref().is_some_and(|(then, at)| *then == up && now.saturating_sub(*at) < WAITING_INTERVAL) {
+        if waiting.as_ref().is_some_and(|(then, until)| *then == up && now < *until) {
             continue;
         }
-        let report = store.repair(&mut absences).await;
+        let report = store.repair().await;
+        let ended = store.env.clock.monotonic();
         waiting = None;
         match report {
             Ok(report) if report == RepairReport::default() => {}
             Ok(report) => {
                 tracing::info!(?report, "repaired");
-                waiting = (report.whole_count == 0).then_some((up, now));
+                // However many wait, looking at them takes a tenth of the time at most.
+                let pause = WAITING_INTERVAL.max(9 * ended.saturating_sub(now));
+                waiting = (report.whole_count == 0).then_some((up, ended + pause));
             }
             Err(error) => tracing::warn!(%error, "repair failed; it is tried again"),
         }
@@ -156,7 +158,7 @@ async fn repair(store: Store) {
 /// Recounts when this process begins to lead, when a node has come back, and now and then; scrubs a little in between.
 async fn recount_and_scrub(store: Store) {
     let Some(striper) = store.chunks.striper().cloned() else { return };
-    let (mut cursors, mut absences) = (ScrubCursors::default(), Absences::default());
+    let mut cursors = ScrubCursors::default();
     let mut counted_away = HashSet::new();
     let mut counted: Option<(Vec<NodeId>, Duration)> = None;
     loop {
@@ -168,7 +170,7 @@ async fn recount_and_scrub(store: Store) {
         // Whoever serves no traffic learns only so that a node has died.
         striper.probe().await;
         let (up, now) = (up_nodes(&striper), store.env.clock.monotonic());
-        let away = absences.away(&striper, now, store.config.repair_grace);
+        let away = store.away();
         let is_newly_away = away != counted_away;
         counted_away = away.clone();
         let is_due = is_newly_away

@@ -30,6 +30,8 @@ pub mod setting {
     pub const MEMORY_BUDGET: &str = "PREDASTORE_STORAGE_MEMORY_BUDGET";
     /// Age below which a chunk that nothing names is left alone by the sweep: `1s`.
     pub const SWEEP_GRACE: &str = "PREDASTORE_STORAGE_SWEEP_GRACE";
+    /// How long a shard node may be away before its shards are made anew: `1s`.
+    pub const REPAIR_GRACE: &str = "PREDASTORE_STORAGE_REPAIR_GRACE";
     /// Time between sweeps: `1s`.
     pub const SWEEP_INTERVAL: &str = "PREDASTORE_STORAGE_SWEEP_INTERVAL";
     /// Time for a request's head: `2s`.

@@ -149,6 +149,43 @@ fn what_is_below_target_is_repaired() -> Result<()> {
     cluster.stop_all()
 }
 
+/// A chunk that was written narrow, as nodes were dead, gets a lost shard back though it cannot be widened yet; and is widened
+/// when it can be.
+#[test]
+fn a_narrow_chunk_gets_its_shards_back() -> Result<()> {
+    let mut rng = Rng::for_test("a_narrow_chunk_gets_its_shards_back");
+    // Processes 0 to 2 are db nodes, 3 to 7 shard nodes 0 to 4.
+    let mut cluster = Cluster::start(&Shape::apart(3, 5, (3, 2)), &Config::default())?;
+    cluster.processes[0].s3()?.create_bucket(BUCKET)?;
+    kill(&mut cluster, &[6, 7]);
+    let written = write(&cluster, &[0, 1, 2, 4], 0, &mut rng)?;
+    // Node 0 loses its disk. Once it is filled again, it alone is enough: the layout is (1,2).
+    kill(&mut cluster, &[3]);
+    std::fs::remove_dir_all(cluster.dir.path().join("node-0"))?;
+    cluster.processes[3].restart()?;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        kill(&mut cluster, &[4, 5]);
+        let read = verify(&cluster, &[0, 1, 2], &written);
+        if read.is_ok() {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "{read:?}");
+        cluster.processes[4].restart()?;
+        cluster.processes[5].restart()?;
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    let before = repair_state(&cluster)?;
+    cluster.restart_all()?;
+    wait_healthy(&cluster, before)?;
+    kill(&mut cluster, &[3, 4]);
+    verify(&cluster, &[0, 1, 2, 5, 6, 7], &written).context("widened, with two dead")
+}
+
+fn kill(cluster: &mut Cluster, processes: &[usize]) {
+    processes.iter().for_each(|index| cluster.processes[*index].kill());
+}
+
 /// Writers go on while another box than theirs dies; what was acknowledged is there afterwards.
 #[test]
 fn a_box_killed_under_load_stops_nobody() -> Result<()> {

@@ -76,6 +76,8 @@ pub(crate) struct Storage {
     #[serde(deserialize_with = "scalar")]
     pub(crate) sweep_grace: Span,
     #[serde(deserialize_with = "scalar")]
+    pub(crate) repair_grace: Span,
+    #[serde(deserialize_with = "scalar")]
     pub(crate) sweep_interval: Span,
     #[serde(default, deserialize_with = "optional")]
     pub(crate) low_water: Option<Size>,

@@ -136,6 +136,7 @@ pub(crate) struct Storage {
     pub(crate) catalog_cache_bytes: u64,
     pub(crate) inline_max_bytes: u64,
     pub(crate) sweep_grace: Duration,
+    pub(crate) repair_grace: Duration,
     pub(crate) sweep_interval: Duration,
     /// None: the store decides by the size of the disk.
     pub(crate) low_water_bytes: Option<u64>,
@@ -340,6 +341,7 @@ fn storage(storage: document::Storage) -> Result<Storage, Error> {
         catalog_cache_bytes: storage.catalog_cache.0,
         inline_max_bytes: storage.inline_size.0,
         sweep_grace: storage.sweep_grace.0,
+        repair_grace: storage.repair_grace.0,
         sweep_interval: positive("storage.sweep_interval", storage.sweep_interval.0)?,
         low_water_bytes: storage.low_water.map(|size| size.0),
     })

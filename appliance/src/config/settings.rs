@@ -92,6 +92,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Time between sweeps for files that nothing names; the first is ten seconds after the start",
     ),
     Setting::new(
+        "storage.repair_grace",
+        "10m",
+        "Distributed: how long a shard node may be away before its shards are made anew on others",
+    ),
+    Setting::new(
         "storage.low_water",
         "",
         "With less free disk than this, new bytes are refused (507); unset: 64MiB, or 1% of the disk if that is more",

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use predastore_tests::http::{Endpoint, Request};
 use predastore_tests::random::body;
@@ -48,6 +48,38 @@ fn sigterm_drains() -> Result<()> {
     ensure!(s3d.wait_exit(PATIENCE)?.success(), "{}", s3d.log_tail());
     s3d.restart()?;
     s3d.s3()?.expect_body("drained", "key", &bytes)
+}
+
+/// Sent, but not yet read (or even accepted) when the signal comes: the client cannot know, so it is answered.
+#[test]
+fn requests_that_cross_with_sigterm_are_answered() -> Result<()> {
+    for config in [Config::default().plain(), Config::default()] {
+        let is_plain = config.plain_http;
+        let mut s3d = S3d::start(config)?;
+        let s3 = s3d.s3()?;
+        s3d.s3()?.create_bucket("crossing")?;
+        let request = |key: &str| {
+            let mut request = s3.request("PUT", "crossing", key, "", "x");
+            s3.signer.sign_as(&mut request, UNSIGNED_PAYLOAD);
+            request
+        };
+        let mut connections = vec![("open", s3.endpoint.connect()?)];
+        s3d.signal(Signal::SIGSTOP)?;
+        if is_plain {
+            connections.push(("queued", s3.endpoint.connect()?));
+        }
+        for (key, connection) in &mut connections {
+            let request = request(key);
+            connection.write(&[request.head(), request.body].concat())?;
+        }
+        s3d.signal(Signal::SIGTERM)?;
+        s3d.signal(Signal::SIGCONT)?;
+        for (key, connection) in &mut connections {
+            connection.response("PUT").with_context(|| format!("{key}, plain: {is_plain}"))?.expect(200)?;
+        }
+        ensure!(s3d.wait_exit(PATIENCE)?.success(), "{}", s3d.log_tail());
+    }
+    Ok(())
 }
 
 #[test]

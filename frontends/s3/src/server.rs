@@ -13,12 +13,11 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -49,6 +48,9 @@ impl Default for Limits {
     }
 }
 
+/// How long connections are still listened to after the server was told to stop: a request that crossed with that is answered.
+const CROSSING: Duration = Duration::from_millis(200);
+
 /// The largest request head: line and headers.
 const HEAD_MAX_BYTES: usize = 128 << 10;
 const HEADER_COUNT_MAX: usize = 256;
@@ -56,7 +58,8 @@ const HEADER_COUNT_MAX: usize = 256;
 const USE_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
     content-length: 49\r\n\r\nThis port speaks HTTPS; the request was in HTTP.\n";
 
-/// Serves `router` on `listener` until `stop` resolves, then lets running requests end within `limits.drain`.
+/// Serves `router` on `listener` until `stop` resolves, then lets running requests, and those already sent, end within
+/// `limits.drain`.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -64,35 +67,31 @@ pub async fn serve(
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) {
-    let acceptor = tls.map(TlsAcceptor::from);
+    let (draining, told_to_drain) = watch::channel(());
+    let connection = Connection { acceptor: tls.map(TlsAcceptor::from), router, limits: limits.clone(), told_to_drain };
     let places = Arc::new(Semaphore::new(limits.connection_count));
-    let draining = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+        tokio::select! {
+            accepted = accept(&listener, &places) => connection.start(accepted),
             () = &mut stop => break,
-        };
-        let Some((stream, peer, place)) = accepted else { continue };
-        let connection =
-            Connection { acceptor: acceptor.clone(), router: router.clone(), limits: limits.clone(), peer };
-        let watcher = draining.watcher();
-        tokio::spawn(async move {
-            connection.run(stream, watcher).await;
-            drop(place);
-        });
+        }
     }
-    drop(listener);
-    if timeout(limits.drain, draining.shutdown()).await.is_err() {
+    // Closing the listener would reset what waits in its queue.
+    while let Ok(accepted @ Some(_)) = timeout(Duration::ZERO, accept(&listener, &places)).await {
+        connection.start(accepted);
+    }
+    drop((listener, connection));
+    draining.send_replace(());
+    if timeout(limits.drain, draining.closed()).await.is_err() {
         tracing::warn!(seconds = limits.drain.as_secs(), "requests still running after the drain time were cut");
     }
 }
 
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
 /// The next connection that there is a place for; none after an error, which is logged.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Accepted> {
     let place = places.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer, place)),
@@ -109,26 +108,38 @@ async fn accept(
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// What serving a connection needs.
+#[derive(Clone)]
 struct Connection {
     acceptor: Option<TlsAcceptor>,
     router: axum::Router,
     limits: Limits,
-    peer: SocketAddr,
+    /// Changes once, when the server stops; which then waits until all of these are gone.
+    told_to_drain: watch::Receiver<()>,
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher) {
+    fn start(&self, accepted: Option<Accepted>) {
+        let Some((stream, peer, place)) = accepted else { return };
+        let connection = self.clone();
+        tokio::spawn(async move {
+            connection.run(stream, peer).await;
+            drop(place);
+        });
+    }
+
+    async fn run(self, stream: TcpStream, peer: SocketAddr) {
         // Without it, small answers wait 40 ms for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         match self.acceptor.clone() {
             None => {
                 let stream = StallGuard::new(stream, self.limits.stall);
-                self.speak(stream, watcher).await;
+                self.speak(stream, peer).await;
             }
             Some(acceptor) => match timeout(self.limits.handshake, self.shake_hands(acceptor, stream)).await {
-                Ok(Ok(stream)) => self.speak(stream, watcher).await,
-                Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "TLS handshake failed"),
-                Err(_) => tracing::debug!(peer = %self.peer, "TLS handshake timed out"),
+                Ok(Ok(stream)) => self.speak(stream, peer).await,
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
             },
         }
     }
@@ -148,19 +159,32 @@ impl Connection {
         acceptor.accept(StallGuard::new(stream, self.limits.stall)).await
     }
 
-    async fn speak<S>(self, stream: S, watcher: hyper_util::server::graceful::Watcher)
+    async fn speak<S>(mut self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let router = self.router.layer(axum::Extension(Peer(self.peer)));
+        let router = self.router.layer(axum::Extension(Peer(peer)));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.headers)
             .max_buf_size(HEAD_MAX_BYTES)
             .max_headers(HEADER_COUNT_MAX)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(peer = %self.peer, %error, "connection ended");
+        tokio::pin!(connection);
+        let told_to_drain = async {
+            // An error says the same: the server is gone.
+            let _ = self.told_to_drain.changed().await;
+            sleep(CROSSING).await;
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = told_to_drain => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "connection ended");
         }
     }
 }

@@ -254,7 +254,7 @@ fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {
         ("pressure", "How full the disk is: 0 fine, 1 nearly full, 2 full", pressure),
         ("memory_budget_taken_bytes", "Bytes of bodies held in memory", store.budget_taken_bytes()),
         ("chunks_below_target", "Chunks to be repaired, when the leader last looked", below_target_count),
-        ("recounts", "Comparisons of the catalog with the shard nodes, by the leader", recount_count),
+        ("recounts", "Comparisons of the catalog with all shard nodes, by the leader", recount_count),
         ("raft_leads", "1: this process leads", u64::from(status.leader == Some(status.node))),
         ("raft_term", "Term of Raft", status.term),
         ("raft_last_index", "Last entry in the log", index(status.last_index)),

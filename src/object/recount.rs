@@ -38,22 +38,24 @@ struct Cursor {
 }
 
 impl Store {
-    /// Compares the catalog with what each node has; marks chunks of which a shard is missing. How many. Nodes of `away` have
-    /// nothing; others that do not answer are left out. Holds 8 bytes for each shard of a node.
+    /// Compares the catalog with what each node has; marks chunks of which a shard is missing. How many, and whether that was
+    /// all: nodes of `away` have nothing; others that do not answer are left out. Holds 8 bytes for each shard of a node.
     ///
     /// # Errors
     /// `Catalog`. `Unavailable`: the catalog, or a node that is up and could not be listed.
-    pub(super) async fn recount(&self, away: &HashSet<NodeId>) -> Result<u64, Error> {
-        let Some(striper) = self.chunks.striper() else { return Ok(0) };
-        let mut marked_count = 0;
+    pub(super) async fn recount(&self, away: &HashSet<NodeId>) -> Result<(u64, bool), Error> {
+        let (mut marked_count, mut is_complete) = (0, true);
+        let Some(striper) = self.chunks.striper() else { return Ok((0, true)) };
         for node in striper.nodes() {
             if away.contains(&node) {
                 marked_count += self.mark_missing(node, &[]).await?;
             } else if striper.is_up(node) {
                 marked_count += self.mark_missing(node, &self.list_all(striper, node).await?).await?;
+            } else {
+                is_complete = false;
             }
         }
-        Ok(marked_count)
+        Ok((marked_count, is_complete))
     }
 
     /// All shards of a node, ascending.

@@ -180,10 +180,13 @@ async fn recount_and_scrub(store: Store) {
         match (is_due, &mut counted) {
             (false, Some((then, _))) => *then = up,
             _ => match store.recount(&away).await {
-                Ok(marked_count) => {
+                Ok((marked_count, is_complete)) => {
                     log("counting what is below target", store.count_below_target().await);
-                    store.progress.recounted();
-                    tracing::info!(marked_count, "recounted the shards");
+                    // Nobody is to take a store for healthy of which a part was not seen.
+                    if is_complete {
+                        store.progress.recounted();
+                    }
+                    tracing::info!(marked_count, is_complete, "recounted the shards");
                     counted = Some((up, now));
                 }
                 Err(error) => {

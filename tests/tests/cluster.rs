@@ -8,7 +8,7 @@ use predastore_tests::cluster::{Cluster, Shape};
 use predastore_tests::knobs::{number, say};
 use predastore_tests::random::{Rng, body};
 use predastore_tests::s3::S3;
-use predastore_tests::s3d::{Config, S3d};
+use predastore_tests::s3d::{Config, S3d, setting};
 use predastore_tests::workload::Workload;
 
 const BUCKET: &str = "cluster";
@@ -147,6 +147,23 @@ fn what_is_below_target_is_repaired() -> Result<()> {
     verify(&cluster, &others(&cluster, &[5, 6]), &written).context("with two others dead after the repair")?;
     cluster.restart_all()?;
     cluster.stop_all()
+}
+
+/// A node that never comes back: what it held is made anew on a spare one, so another may die.
+#[test]
+fn a_node_that_is_gone_for_good_is_replaced_by_a_spare() -> Result<()> {
+    let mut rng = Rng::for_test("a_node_that_is_gone_for_good_is_replaced_by_a_spare");
+    // Processes 0 to 2 are db nodes, 3 to 6 shard nodes 0 to 3.
+    let config = Config::default().set(setting::REPAIR_GRACE, "2s");
+    let mut cluster = Cluster::start(&Shape::apart(3, 4, (2, 1)), &config)?;
+    cluster.processes[0].s3()?.create_bucket(BUCKET)?;
+    let written = write(&cluster, &[0, 1, 2], 0, &mut rng)?;
+    wait_healthy(&cluster, (usize::MAX, 0.0, 0.0))?;
+    let before = repair_state(&cluster)?;
+    cluster.processes[3].kill();
+    wait_healthy(&cluster, before)?;
+    cluster.processes[4].kill();
+    verify(&cluster, &[0, 1, 2, 5], &written).context("with another dead after the repair")
 }
 
 /// A chunk that was written narrow, as nodes were dead, gets a lost shard back though it cannot be widened yet; and is widened

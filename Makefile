@@ -1,7 +1,7 @@
 # make run    build and start one box, data in ./data        make test     all tests, with what they need installed
 # make build  bin/s3d                                       make soak     the long forms of the crash tests
 # make bench  figures of this machine                       make preflight  formatting, lints, documentation
-# make cluster  three boxes on this machine, data in ./boxes
+# make cluster  three boxes on this machine, data in ./boxes   make bench-cluster  figures of clusters beside one box
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,7 +14,7 @@ DATA ?= data
 
 CLUSTER ?= boxes
 
-.PHONY: run build dev cluster test test-deps preflight bench soak fuzz clean
+.PHONY: run build dev cluster test test-deps preflight bench bench-cluster soak fuzz clean
 
 build:
 	@$(CARGO) build --release -p predastore-appliance
@@ -60,6 +60,9 @@ preflight:
 
 bench: build
 	appliance/bench.sh
+
+bench-cluster: build
+	appliance/bench-cluster.sh
 
 # The large forms; tests/README.md has the table. At least 500 kills and 100 shutdowns of a file system. Takes hours, and
 # 80 GB of disk: 64 PUTs of 1 GiB at once.

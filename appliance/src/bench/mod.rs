@@ -173,7 +173,7 @@ fn site(args: &BenchArgs, url: &str, credentials: Credentials) -> Result<Site> {
         bail!("{url}: whom to trust? --ca FILE (or AWS_CA_BUNDLE), or --insecure");
     }
     let tls = tls::client(args.ca.as_deref(), args.insecure)?;
-    let reads = args.ops.iter().any(|op| matches!(op, Op::Get | Op::Head | Op::Mixed));
+    let reads = args.ops.iter().any(|op| matches!(op, Op::Get | Op::Range | Op::Head | Op::Mixed));
     let read_count = args.objects.min((READ_SET_BYTES / args.size.0.max(1)).max(16));
     Ok(Site {
         target: Arc::new(Target::new(url, credentials, tls, args.signed_payload)?),

@@ -70,7 +70,18 @@ async fn handle(State(fake): State<Arc<Fake>>, request: Request) -> Response {
     assert!(signed, "an unsigned request");
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
-    fake.answer(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default(), body)
+    let answer = fake.answer(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default(), body);
+    match parts.headers.get("range") {
+        Some(range) => part(answer, range.to_str().unwrap()).await,
+        None => answer,
+    }
+}
+
+async fn part(whole: Response, range: &str) -> Response {
+    let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    let bytes = to_bytes(whole.into_body(), usize::MAX).await.unwrap();
+    let bytes = bytes.slice(first.parse().unwrap()..last.parse::<usize>().unwrap() + 1);
+    (StatusCode::PARTIAL_CONTENT, bytes).into_response()
 }
 
 async fn start(fake: Fake) -> (String, Arc<Fake>) {
@@ -100,7 +111,7 @@ fn args(url: &str, more: &str) -> BenchArgs {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_is_measured_and_everything_cleared_away() {
     let (url, fake) = start(Fake::default()).await;
-    for more in ["", "--signed-payload --rounds 2", "--ops mixed,list"] {
+    for more in ["", "--signed-payload --rounds 2", "--ops mixed,range,list"] {
         let args = args(&url, more);
         let sites = sites(&args).unwrap();
         let rows = prepare_and_measure(&args, &sites).await.unwrap();
@@ -129,7 +140,7 @@ async fn two_endpoints_take_turns_and_the_second_run_finds_its_objects() {
 async fn lies_are_noticed() {
     let (url, _) = start(Fake { flips: true, ..Fake::default() }).await;
     let error = measure(&args(&url, "--ops get")).await.unwrap_err().to_string();
-    assert!(error.contains("not the 100000 written"), "{error}");
+    assert!(error.contains("not those of 0..100000 as written"), "{error}");
     let (url, _) = start(Fake { forgets: true, ..Fake::default() }).await;
     let error = measure(&args(&url, "--ops list --objects 1500 --size 10")).await.unwrap_err().to_string();
     assert!(error.contains("gave 999 keys"), "{error}");

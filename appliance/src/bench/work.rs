@@ -6,6 +6,7 @@
 //! p/<run>/<chance>    what PUT makes, at places spread by chance, and DELETE takes away
 //! ```
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ use super::histogram::Histogram;
 
 /// Keys a page of LIST is asked for.
 const PAGE_COUNT: u64 = 1000;
+/// What RANGE reads of an object.
+const RANGE_BYTES: u64 = 8 << 10;
 /// The body of what LIST lists: it is not read.
 const LISTED_BYTES: u64 = 8;
 
@@ -28,6 +31,8 @@ pub(super) enum Op {
     Put,
     /// Whole objects, compared with what was written.
     Get,
+    /// 8 KiB of them from places chosen by chance, compared too.
+    Range,
     /// The same without bodies.
     Head,
     /// Pages of 1,000 keys from chosen-by-chance starts.
@@ -43,6 +48,7 @@ impl Op {
         match self {
             Op::Put => "PUT",
             Op::Get => "GET",
+            Op::Range => "RANGE",
             Op::Head => "HEAD",
             Op::List => "LIST",
             Op::Delete => "DELETE",
@@ -131,6 +137,7 @@ enum Step {
     PrepareList(u64),
     Put,
     Get,
+    Range,
     Head,
     List,
     Delete,
@@ -160,6 +167,7 @@ impl Plan {
                 (Op::Put, _) | (Op::Mixed, 60..85) => Step::Put,
                 (Op::Get, _) | (Op::Mixed, 0..60) => Step::Get,
                 (Op::Head, _) | (Op::Mixed, 85..95) => Step::Head,
+                (Op::Range, _) => Step::Range,
                 (Op::List, _) => Step::List,
                 (Op::Delete | Op::Mixed, _) => Step::Delete,
             }),
@@ -233,6 +241,7 @@ impl Client {
                 self.put(&site.put_path(index), site.size_bytes).await.map(Some)
             }
             Step::Get => self.get(&site.read_path(self.chance % site.read_count)).await.map(Some),
+            Step::Range => self.range(&site.read_path(self.chance % site.read_count)).await.map(Some),
             Step::Head => self.head(&site.read_path(self.chance % site.read_count)).await.map(Some),
             Step::List => self.list(self.chance % site.list_count).await.map(Some),
             Step::Delete => {
@@ -277,20 +286,32 @@ impl Client {
     }
 
     async fn get(&mut self, path: &str) -> Result<u64> {
+        self.read(path, 0..self.site.size_bytes, 200, "").await
+    }
+
+    /// [`RANGE_BYTES`] from a place chosen by chance.
+    async fn range(&mut self, path: &str) -> Result<u64> {
+        let len_bytes = RANGE_BYTES.min(self.site.size_bytes);
+        let start = mix(self.chance) % (self.site.size_bytes - len_bytes + 1);
+        let end = start + len_bytes;
+        self.read(path, start..end, 206, &format!("Range: bytes={start}-{}\r\n", end - 1)).await
+    }
+
+    async fn read(&mut self, path: &str, range: Range<u64>, status: u16, headers: &str) -> Result<u64> {
         let body = Body::of(path, self.site.size_bytes);
-        let (mut offset, mut same) = (0, true);
-        let call = Call { method: "GET", path, query: "", headers: "", body: Payload::None };
+        let (mut offset, mut same) = (range.start, true);
+        let call = Call { method: "GET", path, query: "", headers, body: Payload::None };
         let answer = self
             .call(call, |run| {
                 same = same && body.matches(offset, run);
                 offset += run.len() as u64;
             })
             .await?;
-        check_status(&[200], answer, "GET", path)?;
-        if !same || offset != body.len_bytes {
-            bail!("GET {path} gave {offset} bytes that are not the {} written", body.len_bytes);
+        check_status(&[status], answer, "GET", path)?;
+        if !same || offset != range.end {
+            bail!("GET {path} gave bytes to {offset} that are not those of {range:?} as written");
         }
-        Ok(offset)
+        Ok(offset - range.start)
     }
 
     /// A page that begins behind object `start`.

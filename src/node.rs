@@ -1,7 +1,7 @@
 //! One process: opens what it keeps, wires the parts, and shuts them down in order.
 //!
 //! - [`Node`]: a box, which is a cluster of one, with its chunks in files. [`members`]: the nodes of a larger cluster.
-//! - `data_dir`: whose a directory is.
+//! - [`control`]: what operators ask a cluster. `data_dir`: whose a directory is.
 //!
 //! ```text
 //! DATA/LOCK        held while a process has the directory open
@@ -14,12 +14,14 @@
 //!
 //! Invariant: what cannot be survived (a failed sync, an error in `apply`) ends the process; the next start recovers.
 
+pub mod control;
 mod data_dir;
 pub mod members;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use data_dir::{DataDir, Identity, Owner};
 pub use members::{Cluster, Members};
@@ -101,6 +103,8 @@ pub struct Config {
     pub log_cache_bytes: u64,
     /// Memory for pages of the catalog, bytes.
     pub catalog_cache_bytes: u64,
+    /// How long a little that is dead on a shard node may wait until its space is given back.
+    pub clean_interval: Duration,
     /// Of the store; `gateway` is set by [`Node::open`].
     pub store: object::Config,
     /// After what cannot be survived.
@@ -116,6 +120,7 @@ impl Config {
             accept_loss: false,
             log_cache_bytes: 8 * MIB,
             catalog_cache_bytes: 8 * MIB,
+            clean_interval: Duration::from_secs(60),
             store: object::Config::default(),
             fatal: Arc::new(abort),
         }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
+use crate::cluster::ClusterCommand;
 use crate::config::settings::{SETTINGS, Setting};
 
 const AFTER_HELP: &str = "\
@@ -42,6 +43,9 @@ enum Commands {
         #[command(flatten)]
         settings: Flags,
     },
+    /// See a cluster, and change which nodes it has
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Measure any S3 endpoint, or two against each other
     Bench(Box<BenchArgs>),
 }
@@ -78,6 +82,8 @@ pub(crate) enum Action {
     Check(Flags),
     /// Accept that acknowledged writes are lost.
     Recover(Flags),
+    /// See or change a cluster.
+    Cluster(ClusterCommand, Flags),
     /// Measure an endpoint.
     Bench(Box<BenchArgs>),
 }
@@ -87,6 +93,12 @@ pub(crate) enum Action {
 pub(crate) struct Flags(pub(crate) Vec<(&'static Setting, String)>);
 
 impl Flags {
+    /// The backend of a cluster: whoever asks for one need not say so.
+    fn distributed() -> Flags {
+        let backend = SETTINGS.iter().find(|setting| setting.key == "storage.backend");
+        Flags(backend.map(|setting| (setting, "distributed".to_owned())).into_iter().collect())
+    }
+
     /// These, then `later` ones, which win.
     fn then(mut self, later: Flags) -> Flags {
         self.0.extend(later.0);
@@ -113,6 +125,10 @@ impl Cli {
             }
             Some(Commands::Check { settings }) => Action::Check(self.settings.then(settings)),
             Some(Commands::Recover { settings }) => Action::Recover(self.settings.then(settings)),
+            Some(Commands::Cluster(mut command)) => {
+                let settings = command.take_settings();
+                Action::Cluster(command, Flags::distributed().then(self.settings).then(settings))
+            }
             Some(Commands::Bench(bench)) => Action::Bench(bench),
         }
     }
@@ -192,9 +208,11 @@ mod tests {
     fn flags(args: &[&str]) -> Vec<(&'static str, String)> {
         let cli = Cli::try_parse_from(normal(args)).unwrap();
         let flags = match cli.action() {
-            Action::Serve(flags) | Action::Check(flags) | Action::Recover(flags) | Action::Credentials(_, flags) => {
-                flags
-            }
+            Action::Serve(flags)
+            | Action::Check(flags)
+            | Action::Recover(flags)
+            | Action::Credentials(_, flags)
+            | Action::Cluster(_, flags) => flags,
             Action::Bench(_) => Flags::default(),
         };
         let mut pairs: Vec<_> = flags.0.into_iter().map(|(setting, value)| (setting.key, value)).collect();

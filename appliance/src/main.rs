@@ -6,11 +6,12 @@
 //!   printing them.
 //! - `admin`, `logging`: what an operator sees; `db_status`: what a db node of a cluster answers over HTTPS.
 //! - `memory`: how much the process keeps.
-//! - `bench`: measures any S3 endpoint.
+//! - `cluster`: an operator's commands for a cluster; `bench`: measures any S3 endpoint.
 
 mod admin;
 mod bench;
 mod cli;
+mod cluster;
 mod config;
 mod credentials;
 mod db_status;
@@ -56,6 +57,11 @@ fn main() -> ExitCode {
             let _lines = logging::start(&config.log);
             print(&format!("{}\n", block_on(store::recover(&config))?))?;
             Ok(ExitCode::SUCCESS)
+        }),
+        Action::Cluster(command, flags) => with_config(flags, |config| {
+            let (text, code) = block_on(cluster::run(&config, command))?;
+            print(&text)?;
+            Ok(code)
         }),
         Action::Bench(args) => exit(bench::run(*args).map(|()| ExitCode::SUCCESS)),
     }

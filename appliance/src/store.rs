@@ -184,7 +184,8 @@ fn check_one_box(config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn core_cluster(from: &cluster::Cluster) -> members::Cluster {
+/// A cluster as the core knows it.
+pub(crate) fn core_cluster(from: &cluster::Cluster) -> members::Cluster {
     let own = |own: &cluster::Own| members::Own { id: own.id, listen: own.listen, dir: own.path.clone() };
     let db = |db: &cluster::DbNode| members::Db { id: db.id, dial: db.dial.clone() };
     let node = |node: &cluster::ShardNode| members::ShardNode {
@@ -237,6 +238,8 @@ fn node_config(config: &Config) -> node::Config {
     node.store.sweep_grace = storage.sweep_grace;
     node.store.repair_grace = storage.repair_grace;
     node.store.sweep_interval = storage.sweep_interval;
+    node.store.scrub_interval = storage.scrub_interval;
+    node.clean_interval = storage.clean_interval;
     node
 }
 
@@ -247,14 +250,17 @@ fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {
         Pressure::Full => 2,
     };
     let index = |index: Option<u64>| index.unwrap_or_default();
-    let (below_target_count, recount_count) = store.repair_figures();
+    let upkeep = store.upkeep();
     let (log, apply) = (&status.log, &status.apply);
     [
         ("read_only", "1: the log lost acknowledged writes, reads only", u64::from(status.read_only)),
         ("pressure", "How full the disk is: 0 fine, 1 nearly full, 2 full", pressure),
         ("memory_budget_taken_bytes", "Bytes of bodies held in memory", store.budget_taken_bytes()),
-        ("chunks_below_target", "Chunks to be repaired, when the leader last looked", below_target_count),
-        ("recounts", "Comparisons of the catalog with all shard nodes, by the leader", recount_count),
+        ("chunks_below_target", "Chunks to be repaired, when the leader last looked", upkeep.below_target_count),
+        ("chunks_lost", "Of these, chunks that cannot be read: too few shards are left", upkeep.lost_count),
+        ("chunks_to_move", "Chunks that lie elsewhere than the map wants them", upkeep.to_move_count),
+        ("recounts", "Comparisons of the catalog with all shard nodes, by the leader", upkeep.recount_count),
+        ("scrub_passes", "Passes over all that one shard node has, by the leader", upkeep.scrub_pass_count),
         ("raft_leads", "1: this process leads", u64::from(status.leader == Some(status.node))),
         ("raft_term", "Term of Raft", status.term),
         ("raft_last_index", "Last entry in the log", index(status.last_index)),

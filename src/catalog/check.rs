@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use rusqlite::params;
 
 use super::query::{ENTRY_COLUMNS, Entry, kind, read_place, signed, unsigned, version_id};
-use super::types::decode_missing;
+use super::types::Repair;
 use super::*;
 use crate::ids::{Ino, Seq, ShardId, VersionId};
 
@@ -370,7 +370,7 @@ impl View<'_> {
         let checksums: Decode = |bytes| Checksum::decode_all(bytes).map(drop);
         let outcome: Decode = |bytes| Outcome::decode(bytes).map(drop);
         let written: Decode = |bytes| Written::decode(bytes).map(drop);
-        let missing: Decode = |bytes| decode_missing(bytes).map(drop);
+        let repair: Decode = |bytes| Repair::decode(bytes).map(drop);
         let columns = [
             ("outcome", "seq", "value", outcome),
             ("completed", "id", "outcome", written),
@@ -378,7 +378,7 @@ impl View<'_> {
             ("node", "id", "place", place),
             ("upload", "id", "attrs", attrs),
             ("reclaim", "seq", "place", place),
-            ("repair", "chunk", "missing", missing),
+            ("repair", "chunk", "missing", repair),
             ("part", "upload", "checksums", checksums),
         ];
         let mut found = Vec::new();
@@ -428,9 +428,12 @@ impl View<'_> {
             WHERE n.place IS NOT NULL";
         self.all(sql, [], |row| {
             let Ok(place) = Place::decode(row.get_ref(1)?.as_blob()?) else { return Ok(()) };
-            let repair = row.get_ref(2)?.as_blob_or_null()?.map(decode_missing).transpose();
+            let repair = row.get_ref(2)?.as_blob_or_null()?.map(Repair::decode).transpose();
             let (Ok(repair), true) = (repair, found.len() < limit) else { return Ok(()) };
-            found.extend(flaws(&place, repair.as_deref()).map(|flaw| format!("chunk {} {flaw}", lenient(row, 0))));
+            found.extend(
+                flaws(&place, repair.as_ref().map(|repair| repair.missing.as_slice()))
+                    .map(|flaw| format!("chunk {} {flaw}", lenient(row, 0))),
+            );
             Ok(())
         })?;
         self.each_name(|chunk, name| {

@@ -122,6 +122,17 @@ pub enum Change {
     Acl(Option<Vec<u8>>),
 }
 
+/// Whether a chunk is to be repaired, after a swap. Ordinals are in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Due {
+    /// No more.
+    No,
+    /// It is.
+    Yes,
+    /// If it was.
+    AsBefore,
+}
+
 /// All that can happen. Ordinals are stable.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Command {
@@ -322,12 +333,14 @@ pub enum Command {
         /// `rs`, of the same length. Its shards are those of `from` at the same index, or leased.
         to: Place,
         /// Whether it is to be repaired (again).
-        short: bool,
+        due: Due,
     },
     /// Says that chunks are to be repaired; those that are no more do not matter.
     MarkRepair {
         /// At most 4,096.
         chunks: Vec<Ino>,
+        /// Whether damage was seen in them.
+        damaged: bool,
     },
 }
 

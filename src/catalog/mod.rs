@@ -26,7 +26,7 @@ use futures::future::BoxFuture;
 pub use apply::Catalog;
 pub use check::{ChunkRow, VersionRow};
 pub use command::{
-    Body, Change, Command, CompletePart, DeleteKey, Deleted, Envelope, NEW_CHUNK_COUNT_MAX, NewChunk, Outcome,
+    Body, Change, Command, CompletePart, DeleteKey, Deleted, Due, Envelope, NEW_CHUNK_COUNT_MAX, NewChunk, Outcome,
     PartBody, Precondition, Refusal, Written,
 };
 pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};
@@ -34,7 +34,7 @@ pub use query::{Lookup, Reclaimable, SessionState, Usage, View};
 pub use store::{Options, Prepared, Readers, verify_snapshot};
 pub use types::{
     Attrs, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Encryption, Extent, Header, Layout, Linked,
-    Manifest, Map, MapNode, MapState, Part, Place, Posix, Retention, RetentionMode, Setting, Upload, Version,
+    Manifest, Map, MapNode, MapState, Part, Place, Posix, Repair, Retention, RetentionMode, Setting, Upload, Version,
     Versioning,
 };
 

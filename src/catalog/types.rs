@@ -273,6 +273,8 @@ pub struct MapNode {
     pub zone: String,
     /// Whether it takes new shards.
     pub state: MapState,
+    /// Where it is dialled, "host:port", for those whose configuration does not name it.
+    pub dial: String,
 }
 
 /// Where new chunks are to lie: the target of placement. Version 1.
@@ -379,15 +381,32 @@ impl Map {
     }
 }
 
-/// Which shards of a chunk are known to be nowhere, by index, ascending; empty: another reason calls for its repair.
-/// One version byte, then postcard.
-pub(super) fn encode_missing(indexes: &[u8]) -> Vec<u8> {
-    encode(indexes)
+/// What is known of a chunk that is to be repaired. Version 2; version 1 has no `is_suspect`.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Repair {
+    /// Its shards that are known to be nowhere, by index, ascending.
+    pub missing: Vec<u8>,
+    /// Whether damage was seen in it: what is there is to be read, and verified.
+    pub is_suspect: bool,
 }
 
-/// The inverse of [`encode_missing`].
-pub(super) fn decode_missing(bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    decode("missing shards", bytes)
+impl Repair {
+    const FORMAT: u8 = 2;
+
+    /// One version byte, then postcard.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        // Serialising plain values into a growing vector has no way to fail.
+        postcard::to_extend(self, vec![Repair::FORMAT]).unwrap_or_default()
+    }
+
+    /// The inverse of [`Repair::encode`].
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let what = "repair";
+        match bytes.split_first() {
+            Some((&Repair::FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| Error::Undecodable { what }),
+            _ => Ok(Repair { missing: decode(what, bytes)?, is_suspect: false }),
+        }
+    }
 }
 
 /// Versioning of a bucket. Ordinals are stable.

@@ -20,7 +20,7 @@ pub use geometry::{Cover, Geometry, Location, Segment, Stripe};
 pub const SHARD_COUNT_MAX: usize = 32;
 
 /// What cannot be encoded, decoded or cut.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// No such scheme: k of 0, or more shards than [`SHARD_COUNT_MAX`].
     #[error("no layout has {data_count} data shards and {parity_count} parity shards")]

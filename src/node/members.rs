@@ -15,12 +15,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 
+use super::control::{self, Control};
 use super::data_dir::{DataDir, Owner, in_dir};
 use super::{Config, Error};
 use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
@@ -29,7 +30,7 @@ use crate::consensus::{self, Founding, Raft};
 use crate::env::Env;
 use crate::erasure::Scheme;
 use crate::ids::{LogIndex, NodeId};
-use crate::object::{self, Chunks, ClusterKeys, Store, Striper, Workers};
+use crate::object::{self, Chunks, ClusterKeys, OnMap, Store, Striper, Workers};
 use crate::placement;
 use crate::segment::ClusterKey;
 use crate::shard::{self, ShardService, Shards};
@@ -135,7 +136,7 @@ impl Cluster {
         dbs.chain(self.own_nodes.iter().map(|node| Peer { role: Role::Shard, id: node.id })).collect()
     }
 
-    fn addresses(&self) -> AddressBook {
+    pub(super) fn addresses(&self) -> AddressBook {
         let dbs = self.dbs.iter().map(|db| (db_peer(db.id), db.dial.clone()));
         let nodes = self.nodes.iter().map(|node| (Peer { role: Role::Shard, id: node.id }, node.dial.clone()));
         let replicas = self.nodes.iter().map(|node| (db_peer(replica_of(node.id)), node.dial.clone()));
@@ -156,13 +157,14 @@ impl Cluster {
     }
 
     /// The map that a new cluster begins with.
-    fn map(&self) -> Map {
+    pub fn map(&self) -> Map {
         let node = |node: &ShardNode| MapNode {
             node: node.id,
             weight: node.capacity_bytes.map_or(POINT_COUNT, |bytes| placement::weight(bytes, POINT_BYTES)),
             zone: node.zone.clone(),
             host: node.host.clone(),
             state: MapState::Active,
+            dial: node.dial.clone(),
         };
         // At most 32 shards.
         let (data_count, parity_count) = (self.scheme.data_count() as u8, self.scheme.parity_count() as u8);
@@ -170,13 +172,18 @@ impl Cluster {
     }
 }
 
-fn db_peer(id: NodeId) -> Peer {
+pub(super) fn db_peer(id: NodeId) -> Peer {
     Peer { role: Role::Db, id }
 }
 
 /// The number of a shard node's process among those who keep a catalog, if it keeps one to read only.
 fn replica_of(node: NodeId) -> NodeId {
     NodeId(REPLICA_BASE + node.0)
+}
+
+/// Whether it is the number of one who keeps a catalog to read only.
+pub(super) fn is_replica(id: NodeId) -> bool {
+    id.0 >= REPLICA_BASE
 }
 
 /// Notes where members of Raft are that the configuration does not name; where it does, it is right.
@@ -188,15 +195,30 @@ fn remember(book: Arc<AddressBook>) -> consensus::OnMember {
     })
 }
 
+/// Notes where shard nodes are that the configuration does not name.
+fn remember_nodes(book: Arc<AddressBook>) -> OnMap {
+    OnMap(Arc::new(move |map| {
+        for MapNode { node, dial, .. } in &map.nodes {
+            let peer = Peer { role: Role::Shard, id: *node };
+            if book.get(peer).is_none() {
+                book.set(peer, dial.as_str());
+            }
+        }
+    }))
+}
+
 /// The running nodes of this process.
 pub struct Members {
     env: Env,
     cluster: Cluster,
     config: Config,
     transport: Arc<Transport>,
+    book: Arc<AddressBook>,
+    /// The store of this process, once it has one.
+    store: Arc<OnceLock<Store>>,
     /// Db nodes, or the one replica.
     dbs: Vec<Raft>,
-    shards: Vec<Shards>,
+    shards: Vec<ShardService>,
     upkeep: Mutex<JoinSet<()>>,
     striper: Striper,
     /// Locked as long as this lives.
@@ -227,6 +249,8 @@ impl Members {
             cluster,
             config,
             transport,
+            book,
+            store: Arc::default(),
             dbs: Vec::new(),
             shards: Vec::new(),
             upkeep: Mutex::default(),
@@ -234,7 +258,7 @@ impl Members {
             directories,
         };
         members.start_shards().await?;
-        members.start_dbs(&book).await?;
+        members.start_dbs().await?;
         Ok(members)
     }
 
@@ -247,15 +271,19 @@ impl Members {
             if found.damaged {
                 tracing::error!(node = %node.id, "some shards are damaged or missing: they will be repaired");
             }
-            let service = ShardService::new(shards.clone(), node.dir.clone(), RESERVE_BYTES);
-            self.lock_upkeep().spawn(service.clone().run(std::future::pending()));
-            self.transport.serve(Peer { role: Role::Shard, id: node.id }, shard::wire::SERVICE, Arc::new(service));
-            self.shards.push(shards);
+            let service = ShardService::new(shards, node.dir.clone(), RESERVE_BYTES, self.env.random_u64());
+            self.lock_upkeep().spawn(service.clone().run(self.config.clean_interval, std::future::pending()));
+            self.transport.serve(
+                Peer { role: Role::Shard, id: node.id },
+                shard::wire::SERVICE,
+                Arc::new(service.clone()),
+            );
+            self.shards.push(service);
         }
         Ok(())
     }
 
-    async fn start_dbs(&mut self, book: &Arc<AddressBook>) -> Result<(), Error> {
+    async fn start_dbs(&mut self) -> Result<(), Error> {
         for db in self.cluster.catalogs() {
             let mut options = consensus::Options::new(&db.dir, db.id);
             options.address = self.cluster.dial(db.id);
@@ -267,10 +295,12 @@ impl Members {
             options.catalog.cache_bytes = self.config.catalog_cache_bytes;
             options.accept_loss = self.config.accept_loss;
             options.peers = self.cluster.dbs.iter().map(|db| db.id).filter(|id| *id != db.id).collect();
-            options.on_member = remember(book.clone());
+            options.on_member = remember(self.book.clone());
             let caller: Arc<dyn Caller> = self.transport.clone();
             let raft = Raft::open(options, caller).await?;
             self.transport.serve(db_peer(db.id), consensus::SERVICE, raft.service());
+            let control = Control::new(raft.clone(), self.store.clone());
+            self.transport.serve(db_peer(db.id), control::SERVICE, Arc::new(control));
             self.dbs.push(raft);
         }
         Ok(())
@@ -294,12 +324,15 @@ impl Members {
         let mut config = self.config.store.clone();
         config.gateway = self.gateway_name();
         config.first_map = Some(self.cluster.map());
+        config.on_map = remember_nodes(self.book.clone());
         let chunks = Chunks::striped(self.striper.clone(), self.directories[0].path().to_owned());
         loop {
             let opened = Store::open(self.env.clone(), ledger.clone(), chunks.clone(), config.clone()).await;
             match opened {
                 Ok(store) => {
                     let workers = Workers::start(&store);
+                    // The only one who sets it.
+                    let _ = self.store.set(store.clone());
                     return Ok(Some((store, workers)));
                 }
                 Err(object::Error::Unavailable(why)) => {
@@ -316,14 +349,18 @@ impl Members {
         self.cluster.peers().first().map(ToString::to_string).unwrap_or_default()
     }
 
-    /// Stops what the store has left running: the catalog's nodes, which hand over, then the transport, then the shards.
+    /// Stops what the store has left running: the catalog's nodes, which hand over, while shards that others are writing
+    /// here come to their end; then the transport, then the shards.
     pub async fn shutdown(&self) {
-        futures::future::join_all(self.dbs.iter().map(Raft::shutdown)).await;
+        let dbs = futures::future::join_all(self.dbs.iter().map(Raft::shutdown));
+        let shards = futures::future::join_all(self.shards.iter().map(|shards| shards.drain(DRAIN_PATIENCE)));
+        futures::join!(dbs, shards);
         self.transport.close(DRAIN_PATIENCE).await;
         let mut upkeep = std::mem::take(&mut *self.lock_upkeep());
         upkeep.shutdown().await;
         let shards = self.shards.clone();
-        let closed = tokio::task::spawn_blocking(move || shards.iter().for_each(Shards::close)).await;
+        let close = move || shards.iter().for_each(|service| service.shards().close());
+        let closed = tokio::task::spawn_blocking(close).await;
         if let Err(error) = closed {
             tracing::error!(%error, "the shards did not close");
         }

@@ -5,8 +5,8 @@
 //! - `sink`: where incoming bytes go; `chunks`: where chunks are: files, or shards by `striped`.
 //! - `bucket`, `key`: buckets; deleting, changing and listing keys.
 //! - `session`: at-most-once proposals, leased ids, the read watermark. `budget`, `room`: memory and disk.
-//! - `map`: the cluster's map; `repair`: chunks below target made whole; `recount`: finding
-//!   them, by counting and by scrubbing.
+//! - `map`: the cluster's map; `mover`: chunks brought to where it wants them; `repair`: chunks below target made whole;
+//!   `recount`: finding them, by counting and by scrubbing; `progress`: how far that is.
 //! - `reclaim`, `sweep`, `stray`: giving back what nothing names; `expiry`: ending dead sessions; `worker`: when.
 //!   In a cluster the process that leads does these for all.
 //!
@@ -26,6 +26,8 @@ mod expiry;
 mod key;
 mod lanes;
 mod map;
+mod mover;
+mod progress;
 mod put;
 mod read;
 mod reclaim;
@@ -59,7 +61,10 @@ use crate::units::{BLOCK_BYTES, MIB};
 pub use chunks::Chunks;
 pub use digest::is_body_of;
 pub use key::Found;
+pub use map::OnMap;
 pub(crate) use map::placed;
+pub use mover::MoveReport;
+pub use progress::Upkeep;
 pub use read::{Object, Reader};
 pub use repair::RepairReport;
 pub use room::Pressure;
@@ -69,6 +74,7 @@ pub use worker::Workers;
 
 use bucket::BucketNames;
 use budget::Budget;
+use progress::Progress;
 use repair::{Absences, Suspects};
 use room::Room;
 use session::Session;
@@ -246,6 +252,10 @@ pub struct Config {
     pub repair_grace: Duration,
     /// The map of a cluster that has none yet; none: a box.
     pub first_map: Option<catalog::Map>,
+    /// Hears of each map that this process comes to know.
+    pub on_map: OnMap,
+    /// From the end of a pass of the scrub over a shard node to the next.
+    pub scrub_interval: Duration,
     /// Between ticks of catalog time.
     pub tick_interval: Duration,
     /// From the start to the first sweep; at most the interval. Starting has the disk to itself until then.
@@ -270,7 +280,9 @@ impl Default for Config {
             renew_interval: Duration::from_secs(5),
             session_expiry: Duration::from_secs(60),
             repair_grace: Duration::from_secs(600),
+            scrub_interval: Duration::from_secs(24 * 3600),
             first_map: None,
+            on_map: OnMap::default(),
             tick_interval: Duration::from_secs(60),
             first_sweep_pause: Duration::from_secs(10),
             sweep_interval: Duration::from_secs(3600),
@@ -298,7 +310,7 @@ pub struct Inner {
     died: Notify,
     strays: Strays,
     suspects: Suspects,
-    progress: repair::Progress,
+    progress: Progress,
     absences: Mutex<Absences>,
 }
 
@@ -335,7 +347,7 @@ impl Store {
             died: Notify::new(),
             strays: Strays::default(),
             suspects: Suspects::default(),
-            progress: repair::Progress::default(),
+            progress: Progress::default(),
             absences: Mutex::default(),
             env,
             ledger,

@@ -17,13 +17,8 @@ use super::{Error, Store};
 
 /// Shards of one page of a node's list.
 const LIST_COUNT: u32 = 10_000;
-/// Chunks of one query.
-const PAGE_COUNT: usize = 1000;
 /// What one call has a node read: at a call every other second nobody notices.
 const SCRUB_BYTES: u64 = 8 * MIB;
-
-/// From the end of a pass over a node to the next.
-const SCRUB_REST: Duration = Duration::from_secs(24 * 3600);
 
 /// Where the scrub is on each node. A new leader begins anew.
 #[derive(Default)]
@@ -76,17 +71,15 @@ impl Store {
             *at == node && *shard != ShardId(0) && there.binary_search(shard).is_err()
         };
         let (mut marked_count, mut after) = (0, None);
-        loop {
-            let page = self.ledger.readers().read(move |view| view.places(after, PAGE_COUNT)).await?;
-            let Some((last, _)) = page.last() else { return Ok(marked_count) };
-            after = Some(*last);
+        while let Some(page) = self.next_places(&mut after).await? {
             let chunks: Vec<Ino> = (page.iter())
                 .filter(|(_, place)| place.layout.shards().iter().any(is_missing))
                 .map(|(chunk, _)| *chunk)
                 .collect();
             marked_count += chunks.len() as u64;
-            self.mark(chunks).await?;
+            self.mark(chunks, false).await?;
         }
+        Ok(marked_count)
     }
 
     /// Has every node that answers read a little more of what it has. Marks the chunks that damage was found in.
@@ -107,20 +100,24 @@ impl Store {
                     continue;
                 }
             };
-            let rest = if scrubbed.next.is_none() { SCRUB_REST } else { Duration::ZERO };
+            let rest = if scrubbed.next.is_none() { self.config.scrub_interval } else { Duration::ZERO };
             if !scrubbed.damaged.is_empty() {
                 tracing::warn!(%node, count = scrubbed.damaged.len(), "the scrub found damaged shards");
-                self.mark(scrubbed.damaged.iter().map(|listed| listed.origin.chunk).collect()).await?;
+                self.mark(scrubbed.damaged.iter().map(|listed| listed.origin.chunk).collect(), true).await?;
+            }
+            if scrubbed.next.is_none() {
+                self.progress.scrubbed();
             }
             *cursor = Cursor { after: scrubbed.next, rests_until: now + rest };
         }
         Ok(())
     }
 
-    async fn mark(&self, chunks: Vec<Ino>) -> Result<(), Error> {
+    /// Has chunks repaired. `damaged`: damage was seen in them.
+    pub(super) async fn mark(&self, chunks: Vec<Ino>, damaged: bool) -> Result<(), Error> {
         match chunks.is_empty() {
             true => Ok(()),
-            false => done(self.session.propose_repeatable(Command::MarkRepair { chunks }).await?),
+            false => done(self.session.propose_repeatable(Command::MarkRepair { chunks, damaged }).await?),
         }
     }
 }

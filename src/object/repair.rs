@@ -8,17 +8,17 @@
 //! - One chunk at a time: repair holds a bounded amount of memory, outside of the requests' budget.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::catalog::{Command, Layout, Outcome, Place, Refusal};
+use crate::catalog::{Command, Due, Layout, Outcome, Place, Refusal};
 use crate::cluster::repair::{Chunk, Found, Plan, plan};
 use crate::erasure::Scheme;
 use crate::ids::{Ino, NodeId, ShardId};
 use crate::units::CHUNK_BYTES;
 
 use super::bucket::{done, unexpected};
+use super::progress::Upkeep;
 use super::session::{FreshId, Lost};
 use super::sink::remove_unnamed;
 use super::striped::{READ_MAX_BYTES, Striped, Striper};
@@ -80,31 +80,17 @@ pub struct RepairReport {
     pub failed_count: u64,
 }
 
-/// How far repair is, as the leader knows it.
-#[derive(Default)]
-pub(super) struct Progress {
-    below_target_count: AtomicU64,
-    recount_count: AtomicU64,
-}
-
-impl Progress {
-    pub(super) fn recounted(&self) {
-        self.recount_count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// What came of one chunk.
-enum Repaired {
+pub(super) enum Repaired {
     Whole,
     Waits,
     Lost,
 }
 
 impl Store {
-    /// Chunks below target when repair last looked, and recounts made since the start; both by the leader alone.
-    pub fn repair_figures(&self) -> (u64, u64) {
-        let Progress { below_target_count, recount_count } = &self.progress;
-        (below_target_count.load(Ordering::Relaxed), recount_count.load(Ordering::Relaxed))
+    /// How far the upkeep of the cluster is, as this process knows it.
+    pub fn upkeep(&self) -> Upkeep {
+        self.progress.upkeep(self.env.clock.monotonic())
     }
 
     /// Counts what is below target, for the figures.
@@ -113,7 +99,7 @@ impl Store {
     /// `Catalog`.
     pub(super) async fn count_below_target(&self) -> Result<(), Error> {
         let count = self.ledger.readers().read(|view| view.repair_count()).await?;
-        self.progress.below_target_count.store(count, Ordering::Relaxed);
+        self.progress.below_target(count);
         Ok(())
     }
 
@@ -126,7 +112,7 @@ impl Store {
         if chunks.is_empty() {
             return Ok(());
         }
-        let told = self.session.propose_repeatable(Command::MarkRepair { chunks: chunks.clone() }).await;
+        let told = self.session.propose_repeatable(Command::MarkRepair { chunks: chunks.clone(), damaged: true }).await;
         if told.is_err() {
             chunks.into_iter().for_each(|chunk| self.suspects.note(chunk));
         }
@@ -150,14 +136,20 @@ impl Store {
         loop {
             let away = self.away();
             let page = self.ledger.readers().read(move |view| view.repairs(after, PAGE_COUNT)).await?;
-            let Some((last, _)) = page.last() else { return Ok(report) };
+            let Some((last, ..)) = page.last() else {
+                self.progress.lost(report.lost_count);
+                return Ok(report);
+            };
             after = Some(*last);
-            for (chunk, place) in page {
+            for (chunk, place, known) in page {
                 if !self.ledger.leads() {
                     return Ok(report);
                 }
-                match self.repair_one(striper, chunk, &place, &away).await {
-                    Ok(Repaired::Whole) => report.whole_count += 1,
+                match self.repair_one(striper, (chunk, &place), known.is_suspect, &away).await {
+                    Ok(Repaired::Whole) => {
+                        self.progress.repaired(self.env.clock.monotonic());
+                        report.whole_count += 1;
+                    }
                     Ok(Repaired::Waits) => report.waiting_count += 1,
                     Ok(Repaired::Lost) => {
                         tracing::error!(%chunk, "too few shards of a chunk are left: it cannot be read");
@@ -172,11 +164,12 @@ impl Store {
         }
     }
 
+    /// `is_suspect`: damage was seen in it.
     async fn repair_one(
         &self,
         striper: &Striper,
-        chunk: Ino,
-        place: &Place,
+        (chunk, place): (Ino, &Place),
+        is_suspect: bool,
         away: &HashSet<NodeId>,
     ) -> Result<Repaired, Error> {
         let Layout::Rs { data_count, parity_count, .. } = &place.layout else {
@@ -189,18 +182,25 @@ impl Store {
             plan(&Chunk { id: chunk, scheme, shards: found }, map.scheme, &map.ring, |node| striper.takes_shards(node))
         };
         let mut decided = decide(&found);
-        if decided == Plan::Whole {
+        if is_suspect && decided != Plan::Lost {
             striper.verify(chunk, place, &mut found).await?;
-            decided = match decide(&found) {
+            decided = decide(&found);
+            if decided == Plan::Lost {
                 // Each of too many shards has a bad frame: stripe by stripe there may still be enough.
-                Plan::Lost => Plan::Rewrite,
-                decided => decided,
-            };
+                return match self.rewrite(striper, chunk, place).await {
+                    Err(Error::Corrupt(_)) => Ok(Repaired::Lost),
+                    rewritten => rewritten,
+                };
+            }
         }
         match decided {
-            Plan::Whole => self.swap(chunk, place, place.clone(), false, Vec::new()).await,
-            Plan::Rebuild(homes) => self.rebuild(striper, chunk, place, &found, &homes).await,
+            Plan::Whole => self.swap(chunk, place, place.clone(), Due::No, Vec::new()).await,
+            Plan::Rebuild(homes) => self.rebuild(striper, chunk, place, found, &homes).await,
             Plan::Rewrite => self.rewrite(striper, chunk, place).await,
+            // Verified, and whole but for its layout.
+            Plan::Wait if is_suspect && found.iter().all(|(_, found)| *found == Found::There) => {
+                self.swap(chunk, place, place.clone(), Due::Yes, Vec::new()).await
+            }
             Plan::Wait => Ok(Repaired::Waits),
             Plan::Lost => Ok(Repaired::Lost),
         }
@@ -211,18 +211,37 @@ impl Store {
         striper: &Striper,
         chunk: Ino,
         place: &Place,
-        found: &[(NodeId, Found)],
+        mut found: Vec<(NodeId, Found)>,
         homes: &[(usize, NodeId)],
     ) -> Result<Repaired, Error> {
-        let ids = self.session.fresh_ids(homes.len()).await?;
-        let named = |((index, node), id): (&(usize, NodeId), &FreshId)| (*index, *node, ShardId(id.ino().0));
-        let homes: Vec<_> = homes.iter().zip(&ids).map(named).collect();
-        let to = striper.rebuild(chunk, place, found, &homes).await?;
+        let (to, is_damaged, ids) = self.make_shards(striper, (chunk, place), &mut found, homes).await?;
         let is_there =
             |index: usize| found[index].1 == Found::There || to.layout.shards()[index] != place.layout.shards()[index];
         let is_narrow = !is_scheme(place, striper.map().scheme);
         let short = is_narrow || !(0..found.len()).all(is_there);
-        self.swap(chunk, place, to, short, ids).await
+        self.swap(chunk, place, to, if is_damaged { Due::AsBefore } else { due(short) }, ids).await
+    }
+
+    /// Makes shards of a chunk anew under fresh ids. The place that names them, which is not the chunk's yet, and whether
+    /// damage was found in others on the way: the chunk is marked then.
+    pub(super) async fn make_shards(
+        &self,
+        striper: &Striper,
+        (chunk, place): (Ino, &Place),
+        found: &mut [(NodeId, Found)],
+        homes: &[(usize, NodeId)],
+    ) -> Result<(Place, bool, Vec<FreshId>), Error> {
+        let ids = self.session.fresh_ids(homes.len()).await?;
+        let named = |((index, node), id): (&(usize, NodeId), &FreshId)| (*index, *node, ShardId(id.ino().0));
+        let homes: Vec<_> = homes.iter().zip(&ids).map(named).collect();
+        let lost_count = |found: &[(NodeId, Found)]| found.iter().filter(|(_, found)| *found == Found::Lost).count();
+        let lost_before_count = lost_count(found);
+        let made = striper.rebuild(chunk, place, found, &homes).await;
+        let is_damaged = lost_count(found) > lost_before_count;
+        if is_damaged {
+            self.mark(vec![chunk], true).await?;
+        }
+        Ok((made?, is_damaged, ids))
     }
 
     /// Reads a chunk and writes it again as it should be.
@@ -238,23 +257,23 @@ impl Store {
         }
         let Striped { place: mut to, short } = writer.finish().await?;
         to.live_bytes = place.live_bytes;
-        self.swap(chunk, place, to, short, ids).await
+        self.swap(chunk, place, to, due(short), ids).await
     }
 
     /// Names new shards instead of old ones, unless the chunk lies elsewhere by now.
-    async fn swap(
+    pub(super) async fn swap(
         &self,
         chunk: Ino,
         from: &Place,
         to: Place,
-        short: bool,
+        due: Due,
         mut ids: Vec<FreshId>,
     ) -> Result<Repaired, Error> {
         let added: Vec<_> =
             to.layout.shards().iter().copied().filter(|new| !from.layout.shards().contains(new)).collect();
-        let command = Command::Swap { chunk, from: from.clone(), to, short };
+        let command = Command::Swap { chunk, from: from.clone(), to, due };
         match self.session.propose_with(ids.iter(), command).await {
-            Ok(Outcome::Done) => Ok(if short { Repaired::Waits } else { Repaired::Whole }),
+            Ok(Outcome::Done) => Ok(if due == Due::Yes { Repaired::Waits } else { Repaired::Whole }),
             Ok(Outcome::Refused(Refusal::PlaceChanged(_))) => {
                 self.remove_unnamed(&added).await;
                 Ok(Repaired::Waits)
@@ -280,6 +299,11 @@ impl Store {
             remove_unnamed(striper, shards).await;
         }
     }
+}
+
+/// What a swap says of a chunk that is, or is not, short of what is wanted.
+fn due(is_short: bool) -> Due {
+    if is_short { Due::Yes } else { Due::No }
 }
 
 /// Whether a chunk has the layout that is wanted.

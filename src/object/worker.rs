@@ -3,7 +3,7 @@
 //! Each begins at the start or soon after it, not one interval later: a store that is restarted again and again would
 //! otherwise pile up what is dead.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::ids::NodeId;
 
 use super::bucket::done;
 use super::expiry::Watch;
+use super::mover::MoveReport;
 use super::recount::ScrubCursors;
 use super::repair::RepairReport;
 use super::striped::Striper;
@@ -32,6 +33,8 @@ const REPAIR_INTERVAL: Duration = Duration::from_secs(2);
 const WAITING_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two calls of the scrub.
 const SCRUB_PAUSE: Duration = Duration::from_secs(2);
+/// Between two looks whether shards are to be moved.
+const MOVE_INTERVAL: Duration = Duration::from_secs(2);
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(3600);
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
 /// Completed uploads that one command forgets.
@@ -55,6 +58,7 @@ impl Workers {
             set.spawn(store.clone().follow_map(map));
             set.spawn(repair(store.clone()));
             set.spawn(recount_and_scrub(store.clone()));
+            set.spawn(rebalance(store.clone()));
         }
         set.spawn(every(store.clone(), "forgetting of uploads", at_once, FORGET_INTERVAL, forget_completed));
         set.spawn(drain_when_told(store.clone()));
@@ -127,7 +131,7 @@ async fn sweep(store: Store) -> Result<(), Error> {
 /// a while.
 async fn repair(store: Store) {
     let Some(striper) = store.chunks.striper().cloned() else { return };
-    let mut waiting: Option<(Vec<NodeId>, Duration)> = None;
+    let mut waiting: Option<(Up, Duration)> = None;
     loop {
         tokio::time::sleep(REPAIR_INTERVAL).await;
         log("reporting damage", store.report_suspects().await);
@@ -155,15 +159,17 @@ async fn repair(store: Store) {
     }
 }
 
-/// Recounts when this process begins to lead, when a node has come back, and now and then; scrubs a little in between.
+/// Recounts when this process begins to lead, when a node has come back or was started again, and now and then; scrubs a
+/// little in between.
 async fn recount_and_scrub(store: Store) {
     let Some(striper) = store.chunks.striper().cloned() else { return };
     let mut cursors = ScrubCursors::default();
     let mut counted_away = HashSet::new();
-    let mut counted: Option<(Vec<NodeId>, Duration)> = None;
+    let mut counted: Option<(Up, Duration)> = None;
     loop {
         tokio::time::sleep(SCRUB_PAUSE).await;
         if !store.ledger.leads() {
+            store.progress.recount_due();
             counted = None;
             continue;
         }
@@ -171,12 +177,13 @@ async fn recount_and_scrub(store: Store) {
         striper.probe().await;
         let (up, now) = (up_nodes(&striper), store.env.clock.monotonic());
         let away = store.away();
-        let is_newly_away = away != counted_away;
+        let is_stale =
+            away != counted_away || counted.as_ref().is_none_or(|(then, _)| up.iter().any(|node| !then.contains(node)));
         counted_away = away.clone();
-        let is_due = is_newly_away
-            || counted.as_ref().is_none_or(|(then, at)| {
-                up.iter().any(|node| !then.contains(node)) || now.saturating_sub(*at) >= RECOUNT_INTERVAL
-            });
+        if is_stale {
+            store.progress.recount_due();
+        }
+        let is_due = is_stale || counted.as_ref().is_some_and(|(_, at)| now.saturating_sub(*at) >= RECOUNT_INTERVAL);
         match (is_due, &mut counted) {
             (false, Some((then, _))) => *then = up,
             _ => match store.recount(&away).await {
@@ -199,8 +206,43 @@ async fn recount_and_scrub(store: Store) {
     }
 }
 
-fn up_nodes(striper: &Striper) -> Vec<NodeId> {
-    striper.nodes().into_iter().filter(|node| striper.is_up(*node)).collect()
+/// Moves what lies elsewhere than the map wants: when the map has changed, when a node came or went, and now and then.
+async fn rebalance(store: Store) {
+    let Some(striper) = store.chunks.striper().cloned() else { return };
+    let mut settled: Option<(u64, Up, Duration)> = None;
+    loop {
+        tokio::time::sleep(MOVE_INTERVAL).await;
+        if !store.ledger.leads() {
+            settled = None;
+            continue;
+        }
+        let (epoch, up, now) = (striper.map().ring.epoch(), up_nodes(&striper), store.env.clock.monotonic());
+        if settled.as_ref().is_some_and(|(then, up_then, until)| *then == epoch && *up_then == up && now < *until) {
+            continue;
+        }
+        match store.rebalance().await {
+            Ok(report) => {
+                let is_done = report.waiting_count + report.failed_count == 0;
+                if report != MoveReport::default() {
+                    tracing::info!(?report, epoch, "moved shards");
+                }
+                let ended = store.env.clock.monotonic();
+                let pause = if is_done { RECOUNT_INTERVAL } else { WAITING_INTERVAL };
+                settled = Some((epoch, up, ended + pause.max(9 * ended.saturating_sub(now))));
+            }
+            Err(error) => tracing::warn!(%error, "moving shards failed; it is tried again"),
+        }
+    }
+}
+
+/// The nodes that answer, and which start of each does: one that was started again may have lost what it had.
+type Up = Vec<(NodeId, Option<u64>)>;
+
+fn up_nodes(striper: &Striper) -> Up {
+    let starts: HashMap<NodeId, Option<u64>> =
+        striper.health().into_iter().map(|node| (node.node, node.start)).collect();
+    let up = striper.nodes().into_iter().filter(|node| striper.is_up(*node));
+    up.map(|node| (node, starts.get(&node).copied().flatten())).collect()
 }
 
 async fn forget_completed(store: Store) -> Result<(), Error> {

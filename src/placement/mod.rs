@@ -22,7 +22,7 @@ use crate::erasure::Scheme;
 use crate::ids::NodeId;
 
 /// What cannot be placed.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// A node that is a member twice.
     #[error("node {node} is on the ring twice")]

@@ -303,11 +303,16 @@ mod tests {
     }
 
     fn node_within(reserve_bytes: u64, limits: ServiceLimits) -> (TempDir, ShardClient) {
+        let (dir, service) = service_within(reserve_bytes, limits);
+        (dir, ShardClient::new(Arc::new(Direct(service))))
+    }
+
+    fn service_within(reserve_bytes: u64, limits: ServiceLimits) -> (TempDir, ShardService) {
         let dir = TempDir::new().unwrap();
         let options = Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) };
         let (shards, _) = Shards::open(&options).unwrap();
-        let service = ShardService::with_limits(shards, dir.path(), reserve_bytes, limits);
-        (dir, ShardClient::new(Arc::new(Direct(service))))
+        let service = ShardService::with_limits(shards, dir.path(), (reserve_bytes, 1), limits);
+        (dir, service)
     }
 
     fn origin() -> Origin {
@@ -372,7 +377,7 @@ mod tests {
         let (shards, _) = Shards::open(&Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) }).unwrap();
         let book = Arc::new(AddressBook::default());
         let there = start(peer(NODE), &book);
-        there.serve(peer(NODE), wire::SERVICE, Arc::new(ShardService::new(shards, dir.path(), 0)));
+        there.serve(peer(NODE), wire::SERVICE, Arc::new(ShardService::new(shards, dir.path(), 0, 1)));
         book.set(peer(NODE), there.addresses()[0].to_string());
         let here = Arc::new(start(Peer { role: Role::Gateway, id: NodeId(5) }, &book));
 
@@ -449,6 +454,33 @@ mod tests {
         assert!(!has_answer(&mut waits).await);
         drop(held);
         waits.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_ends_takes_nothing_new_and_lets_what_is_half_way_end() {
+        let (_dir, service) = service_within(0, ServiceLimits::default());
+        let client = ShardClient::new(Arc::new(Direct(service.clone())));
+        service.clone().drain(SOON).await;
+        let (_other_dir, service) = service_within(0, ServiceLimits::default());
+        let client_of_other = ShardClient::new(Arc::new(Direct(service.clone())));
+        let mut sending = client_of_other.send(NODE, ShardId(1), origin());
+        sending.push(&frames(3), SOON).await.unwrap();
+        let mut draining = Box::pin(service.drain(SOON));
+        assert!(!has_answer(&mut draining).await, "a shard is half-way");
+        for client in [&client, &client_of_other] {
+            let late = client.send(NODE, ShardId(2), origin()).push(&frames(3), SOON).await;
+            assert!(matches!(late, Err(ClientError::Busy(_))), "{late:?}");
+        }
+        sending.push(&frames(3), SOON).await.unwrap();
+        sending.finish(SOON).await.unwrap();
+        draining.await;
+        assert_eq!(client_of_other.info(NODE, ShardId(1), SOON).await.unwrap().frames.len(), 6);
+        // One that nobody goes on with is not waited for.
+        let (_third_dir, service) = service_within(0, ServiceLimits::default());
+        let client = ShardClient::new(Arc::new(Direct(service.clone())));
+        let mut left = client.send(NODE, ShardId(1), origin());
+        left.push(&frames(3), SOON).await.unwrap();
+        service.drain(Duration::from_millis(50)).await;
     }
 
     #[tokio::test]

@@ -10,8 +10,6 @@ use super::service::ShardService;
 
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long what little there is to clean may wait.
-const CLEAN_EVERY: Duration = Duration::from_secs(60);
 /// So many changes that the index has not seen are too many to keep in memory.
 const CHANGES_MAX: usize = 20_000;
 /// So many dead bytes are worth being given back at once.
@@ -27,9 +25,10 @@ struct Keeping {
 }
 
 impl ShardService {
-    /// Keeps the node in order until `stop` ends, or until this is dropped.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
-        self.run_every(LOOK_EVERY, CLEAN_EVERY, stop).await;
+    /// Keeps the node in order until `stop` ends, or until this is dropped. `clean`: how long what little there is to clean
+    /// may wait.
+    pub async fn run(self, clean: Duration, stop: impl Future<Output = ()> + Send) {
+        self.run_every(LOOK_EVERY.min(clean), clean, stop).await;
     }
 
     pub(super) async fn run_every(self, look: Duration, clean: Duration, stop: impl Future<Output = ()> + Send) {

@@ -88,6 +88,9 @@ impl Permits {
     }
 }
 
+/// Between two looks whether shards are half-way.
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
+
 /// Answers calls for one node's shards; clones are the same.
 #[derive(Clone)]
 pub struct ShardService {
@@ -99,6 +102,8 @@ struct Inner {
     dir: PathBuf,
     /// Room on the disk that is left free, bytes.
     reserve_bytes: u64,
+    /// A random number of this start.
+    start: u64,
     limits: ServiceLimits,
     writes: Permits,
     reads: Permits,
@@ -154,21 +159,22 @@ async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T, Error> + Se
 
 impl ShardService {
     /// Serves `shards`, which lie in `dir`; `reserve_bytes` of its disk are left free.
-    pub fn new(shards: Shards, dir: impl Into<PathBuf>, reserve_bytes: u64) -> ShardService {
-        ShardService::with_limits(shards, dir, reserve_bytes, ServiceLimits::default())
+    pub fn new(shards: Shards, dir: impl Into<PathBuf>, reserve_bytes: u64, start: u64) -> ShardService {
+        ShardService::with_limits(shards, dir, (reserve_bytes, start), ServiceLimits::default())
     }
 
-    /// Like [`ShardService::new`], within `limits`.
+    /// Like [`ShardService::new`], within `limits`. The pair: `reserve_bytes` and `start`.
     pub fn with_limits(
         shards: Shards,
         dir: impl Into<PathBuf>,
-        reserve_bytes: u64,
+        (reserve_bytes, start): (u64, u64),
         limits: ServiceLimits,
     ) -> ShardService {
         let inner = Inner {
             shards,
             dir: dir.into(),
             reserve_bytes,
+            start,
             limits,
             writes: Permits::new(limits.write_bytes),
             reads: Permits::new(limits.read_bytes),
@@ -179,7 +185,23 @@ impl ShardService {
         ShardService { inner: Arc::new(inner) }
     }
 
-    pub(super) fn shards(&self) -> &Shards {
+    /// Takes no more shards that come in several calls; returns when those that are half-way have ended, or after `patience`.
+    /// Their writers would have no other way than to begin their chunk again.
+    pub async fn drain(&self, patience: Duration) {
+        let places = &self.inner.half_way_places;
+        places.close();
+        let ended = async {
+            while places.available_permits() < self.inner.limits.half_way_count {
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            tracing::info!("shards that were half-way in are cut off");
+        }
+    }
+
+    /// What it serves.
+    pub fn shards(&self) -> &Shards {
         &self.inner.shards
     }
 
@@ -236,7 +258,7 @@ impl ShardService {
 
     fn begin(&self, put: &Put) -> Result<HalfWay, Refusal> {
         let place = self.inner.half_way_places.clone().try_acquire_owned();
-        let place = place.map_err(|_| Error::Busy("too many shards are half-way in"))?;
+        let place = place.map_err(|_| Error::Busy("it is ending, or too many shards are half-way in"))?;
         let writing = self.inner.shards.write(put.shard, put.origin());
         Ok(HalfWay { writing, number: 0, len_bytes: 0, frame_count: 0, _place: place, touched: Instant::now() })
     }
@@ -305,8 +327,13 @@ impl ShardService {
     async fn status(&self) -> Answer {
         let usage = self.inner.shards.usage();
         let (free_bytes, total_bytes) = self.room().await?;
-        let status =
-            NodeStatus { shard_count: usage.shard_count, live_bytes: usage.live_bytes, free_bytes, total_bytes };
+        let status = NodeStatus {
+            shard_count: usage.shard_count,
+            live_bytes: usage.live_bytes,
+            free_bytes,
+            total_bytes,
+            start: self.inner.start,
+        };
         Ok((wire::encode(&status), Body::empty()))
     }
 

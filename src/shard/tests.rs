@@ -550,7 +550,7 @@ fn the_keeper_gives_up_and_gives_back_until_it_is_stopped() {
     let runtime = runtime();
     let (shards, _) = Shards::open(&options(dir.path())).unwrap();
     let limits = ServiceLimits { patience: Duration::ZERO, ..ServiceLimits::default() };
-    let service = ShardService::with_limits(shards.clone(), dir.path(), 0, limits);
+    let service = ShardService::with_limits(shards.clone(), dir.path(), (0, 1), limits);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let tick = Duration::from_millis(1);
     let keeper = runtime.spawn(service.clone().run_every(tick, tick, async { drop(stopped.await) }));
@@ -685,5 +685,8 @@ fn nothing_live_is_gone_and_no_space_either_when_the_node_is_killed() {
     assert_eq!(shards.usage().shard_count, fates.len() as u64);
     assert!(fates.keys().all(|shard| read_all(&shards, *shard).unwrap() == frames_of(*shard)));
     let used = disk_bytes(dir.path());
-    assert!(live > 2 << 20 && used as f64 <= live as f64 * 1.1, "{used} bytes on the disk for {live}");
+    // What is dead goes in whole blocks: at each end of what lives, one may stay. These shards are small.
+    let blocks_bytes = 2 * 4096 * fates.len() as u64;
+    let most = (live as f64 * 1.05) as u64 + blocks_bytes;
+    assert!(live > 2 << 20 && used <= most, "{used} bytes on the disk for {live} in {} shards", fates.len());
 }

@@ -186,6 +186,8 @@ pub struct NodeStatus {
     pub free_bytes: u64,
     /// All of its disk.
     pub total_bytes: u64,
+    /// A random number of this start of the node: with another one, what it had may be gone.
+    pub start: u64,
 }
 
 pub(super) fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
@@ -229,8 +231,8 @@ mod tests {
         assert_eq!(hex(&encode(&Read { shard: ShardId(300), start: 1, end: 3 })), "01ac020103");
         assert_eq!(hex(&encode(&List { after: Some(ShardId(1)), limit: 9 })), "01010109");
         assert_eq!(hex(&encode(&Info { chunk: Ino(5), slot: 4, frames: vec![7] })), "0105040107");
-        let status = NodeStatus { shard_count: 1, live_bytes: 2, free_bytes: 3, total_bytes: 4 };
-        assert_eq!(hex(&encode(&status)), "0101020304");
+        let status = NodeStatus { shard_count: 1, live_bytes: 2, free_bytes: 3, total_bytes: 4, start: 5 };
+        assert_eq!(hex(&encode(&status)), "010102030405");
         assert_eq!(Method::Status.number(), 0x0209);
         assert_eq!(hex(&encode(&Scrub { after: None, budget_bytes: 300 })), "0100ac02");
         let reply = ScrubReply { next: Some(ShardId(9)), checked_bytes: 128, damaged: vec![(ShardId(300), Ino(5), 4)] };

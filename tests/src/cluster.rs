@@ -95,6 +95,50 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Writes one more process into `cluster.toml`, and spawns it without waiting until it serves. The others know nothing
+    /// of that until they are started again.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn grow(&mut self, roles: Roles) -> Result<()> {
+        let mut config = self.processes.last().context("an empty cluster")?.config.clone();
+        let toml = config.toml.get_or_insert_default();
+        if let Some(id) = roles.db {
+            toml.push_str(&node(self.dir.path(), "db", "db", id)?);
+        }
+        if let Some(id) = roles.node {
+            toml.push_str(&node(self.dir.path(), "nodes", "node", id)?);
+        }
+        let toml = config.toml.clone();
+        config.args = arguments(roles);
+        config.data_dir = Some(self.dir.path().join(format!("process-{}", self.processes.len())));
+        let mut process = S3d::stopped(config)?;
+        process.spawn()?;
+        self.processes.push(process);
+        // From its next start on, everybody has it.
+        self.processes.iter_mut().for_each(|process| process.config.toml = toml.clone());
+        Ok(())
+    }
+
+    /// Asks `s3d cluster status --json` until `is_so`.
+    ///
+    /// # Errors
+    /// Unless it is so within `patience`; with the last status as text.
+    pub fn wait_status(&self, patience: Duration, is_so: impl Fn(&serde_json::Value) -> bool) -> Result<()> {
+        let operator = self.processes.last().context("an empty cluster")?;
+        let deadline = Instant::now() + patience;
+        loop {
+            let (_, text) = operator.cluster(&["status", "--json"])?;
+            if serde_json::from_str(&text).is_ok_and(|status| is_so(&status)) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("after {patience:?}:\n{}\n{}", operator.cluster(&["status"])?.1, self.log_tails());
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
     /// Starts every process that does not run, and waits until all serve.
     ///
     /// # Errors
@@ -176,17 +220,18 @@ fn toml(shape: &Shape, dir: &Path) -> Result<String> {
         shape.data,
         shape.parity
     );
-    let node = |kind: &str, name: &str, id: u64| -> Result<String> {
-        let (port, path) = (free_port()?, dir.join(format!("{name}-{id}")));
-        Ok(format!("[[{kind}]]\nid = {id}\nhost = \"127.0.0.1\"\nport = {port}\npath = \"{}\"\n", path.display()))
-    };
     for id in shape.dbs() {
-        text.write_str(&node("db", "db", id)?)?;
+        text.write_str(&node(dir, "db", "db", id)?)?;
     }
     for id in shape.nodes() {
-        text.write_str(&node("nodes", "node", id)?)?;
+        text.write_str(&node(dir, "nodes", "node", id)?)?;
     }
     Ok(text)
+}
+
+fn node(dir: &Path, kind: &str, name: &str, id: u64) -> Result<String> {
+    let (port, path) = (free_port()?, dir.join(format!("{name}-{id}")));
+    Ok(format!("[[{kind}]]\nid = {id}\nhost = \"127.0.0.1\"\nport = {port}\npath = \"{}\"\n", path.display()))
 }
 
 fn restrict(path: &Path) -> Result<()> {

@@ -30,6 +30,10 @@ pub mod setting {
     pub const MEMORY_BUDGET: &str = "PREDASTORE_STORAGE_MEMORY_BUDGET";
     /// Age below which a chunk that nothing names is left alone by the sweep: `1s`.
     pub const SWEEP_GRACE: &str = "PREDASTORE_STORAGE_SWEEP_GRACE";
+    /// Rest between two passes of the scrub over a shard node: `1s`.
+    pub const SCRUB_INTERVAL: &str = "PREDASTORE_STORAGE_SCRUB_INTERVAL";
+    /// How long a little that is dead on a shard node may wait until its space is given back: `1s`.
+    pub const CLEAN_INTERVAL: &str = "PREDASTORE_STORAGE_CLEAN_INTERVAL";
     /// How long a shard node may be away before its shards are made anew: `1s`.
     pub const REPAIR_GRACE: &str = "PREDASTORE_STORAGE_REPAIR_GRACE";
     /// Time between sweeps: `1s`.
@@ -173,9 +177,7 @@ impl S3d {
             bail!("it runs already");
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        if let Some(toml) = &self.config.toml {
-            std::fs::write(self.config_file(), toml)?;
-        }
+        self.write_config()?;
         let mut command = self.command();
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         die_with_this_thread(&mut command);
@@ -203,6 +205,16 @@ impl S3d {
         command.args(&self.config.args);
         self.environment(&mut command);
         command
+    }
+
+    /// Leaves a file alone that is right: a process may be reading it.
+    fn write_config(&self) -> Result<()> {
+        match &self.config.toml {
+            Some(toml) if std::fs::read_to_string(self.config_file()).ok().as_ref() != Some(toml) => {
+                Ok(std::fs::write(self.config_file(), toml)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn config_file(&self) -> PathBuf {
@@ -283,6 +295,21 @@ impl S3d {
         command.args(&self.config.args);
         self.environment(&mut command);
         shell::run(&mut command)
+    }
+
+    /// Runs `s3d cluster` with its configuration, whether it runs or not: exit code, and all that was printed.
+    ///
+    /// # Errors
+    /// When it cannot be run, or ends by a signal.
+    pub fn cluster(&self, words: &[&str]) -> Result<(i32, String)> {
+        self.write_config()?;
+        let mut command = Command::new(binary());
+        command.arg("cluster").args(words).arg("-config").arg(self.config_file());
+        self.environment(&mut command);
+        let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+        let text = [output.stdout, output.stderr].concat();
+        let code = output.status.code().with_context(|| format!("{command:?} ended with {}", output.status))?;
+        Ok((code, String::from_utf8_lossy(&text).into_owned()))
     }
 
     /// The root credentials; known once it has served.

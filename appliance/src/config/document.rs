@@ -79,6 +79,10 @@ pub(crate) struct Storage {
     pub(crate) repair_grace: Span,
     #[serde(deserialize_with = "scalar")]
     pub(crate) sweep_interval: Span,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) scrub_interval: Span,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) clean_interval: Span,
     #[serde(default, deserialize_with = "optional")]
     pub(crate) low_water: Option<Size>,
 }

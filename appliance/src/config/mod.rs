@@ -138,6 +138,8 @@ pub(crate) struct Storage {
     pub(crate) sweep_grace: Duration,
     pub(crate) repair_grace: Duration,
     pub(crate) sweep_interval: Duration,
+    pub(crate) scrub_interval: Duration,
+    pub(crate) clean_interval: Duration,
     /// None: the store decides by the size of the disk.
     pub(crate) low_water_bytes: Option<u64>,
 }
@@ -343,6 +345,8 @@ fn storage(storage: document::Storage) -> Result<Storage, Error> {
         sweep_grace: storage.sweep_grace.0,
         repair_grace: storage.repair_grace.0,
         sweep_interval: positive("storage.sweep_interval", storage.sweep_interval.0)?,
+        scrub_interval: positive("storage.scrub_interval", storage.scrub_interval.0)?,
+        clean_interval: positive("storage.clean_interval", storage.clean_interval.0)?,
         low_water_bytes: storage.low_water.map(|size| size.0),
     })
 }

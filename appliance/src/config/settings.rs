@@ -97,6 +97,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Distributed: how long a shard node may be away before its shards are made anew on others",
     ),
     Setting::new(
+        "storage.scrub_interval",
+        "24h",
+        "Distributed: rest between two passes over all that a shard node has, which find silent damage",
+    ),
+    Setting::new(
+        "storage.clean_interval",
+        "1m",
+        "Distributed: how long a little that is dead on a shard node may wait until its space is given back",
+    ),
+    Setting::new(
         "storage.low_water",
         "",
         "With less free disk than this, new bytes are refused (507); unset: 64MiB, or 1% of the disk if that is more",

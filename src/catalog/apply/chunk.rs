@@ -8,8 +8,7 @@
 
 use rusqlite::params;
 
-use crate::catalog::types::encode_missing;
-use crate::catalog::{Error, Layout, NEW_CHUNK_COUNT_MAX, NewChunk, Outcome, Place, Refusal};
+use crate::catalog::{Due, Error, Layout, NEW_CHUNK_COUNT_MAX, NewChunk, Outcome, Place, Refusal, Repair};
 use crate::ids::{Ino, NodeId, SEQS_PER_COMMAND, ShardId};
 use crate::units::{CHUNK_BYTES, MIB};
 
@@ -23,7 +22,7 @@ pub(super) struct Accepted {
     /// As it is stored.
     pub(super) place: Vec<u8>,
     /// For its row in `repair`, if it is to have one.
-    missing: Option<Vec<u8>>,
+    repair: Option<Repair>,
 }
 
 impl Step<'_> {
@@ -66,16 +65,23 @@ impl Step<'_> {
 
     /// Inserts what is to be repaired of a new chunk.
     pub(super) fn insert_repair(&self, chunk: &Accepted) -> Result<(), Error> {
-        match &chunk.missing {
-            Some(missing) => self.set_repair(chunk.id, missing),
+        match &chunk.repair {
+            Some(repair) => self.set_repair(chunk.id, repair),
             None => Ok(()),
         }
     }
 
-    fn set_repair(&self, chunk: Ino, missing: &[u8]) -> Result<(), Error> {
+    fn set_repair(&self, chunk: Ino, repair: &Repair) -> Result<(), Error> {
         let replace = "INSERT OR REPLACE INTO repair(chunk, missing) VALUES(?, ?)";
-        self.run(replace, params![sql(chunk.0), encode_missing(missing)])?;
+        self.run(replace, params![sql(chunk.0), repair.encode()])?;
         Ok(())
+    }
+
+    /// What is known of a chunk that is to be repaired.
+    fn repair(&self, chunk: Ino) -> Result<Option<Repair>, Error> {
+        let query = "SELECT missing FROM repair WHERE chunk=?";
+        let found = self.find(query, [sql(chunk.0)], |row| row.get::<_, Vec<u8>>(0))?;
+        found.map(|bytes| Repair::decode(&bytes)).transpose()
     }
 
     pub(super) fn delete_repair(&self, chunk: Ino) -> Result<(), Error> {
@@ -90,7 +96,7 @@ impl Step<'_> {
         found.map(|bytes| Place::decode(&bytes)).transpose()
     }
 
-    pub(super) fn swap(&mut self, chunk: Ino, from: &Place, to: &Place, short: bool) -> Decision<Outcome> {
+    pub(super) fn swap(&mut self, chunk: Ino, from: &Place, to: &Place, due: Due) -> Decision<Outcome> {
         // The name of a file is its chunk's: were a chunk swapped back to one, its reclaim would take the new bytes.
         bound(matches!(to.layout, Layout::Rs { .. }), "a chunk is swapped to shards")?;
         bound(to.len_bytes == from.len_bytes, "a chunk's length does not change")?;
@@ -107,18 +113,23 @@ impl Step<'_> {
         }
         let place = Place { live_bytes: current.live_bytes, ..to.clone() };
         self.run("UPDATE node SET place=?2 WHERE id=?1", params![sql(chunk.0), place.encode()])?;
-        match missing(to, short) {
-            Some(missing) => self.set_repair(chunk, &missing)?,
+        let before = if due == Due::AsBefore { self.repair(chunk)? } else { None };
+        match repair(to, due == Due::Yes || before.is_some()) {
+            Some(repair) => {
+                let is_suspect = before.is_some_and(|before| before.is_suspect);
+                self.set_repair(chunk, &Repair { is_suspect, ..repair })?;
+            }
             None => self.delete_repair(chunk)?,
         }
         Ok(Outcome::Done)
     }
 
-    pub(super) fn mark_repair(&mut self, chunks: &[Ino]) -> Decision<Outcome> {
+    pub(super) fn mark_repair(&mut self, chunks: &[Ino], damaged: bool) -> Decision<Outcome> {
         bound(chunks.len() as u64 <= SEQS_PER_COMMAND, "at most 4,096 chunks a command")?;
         for chunk in chunks {
             if let Some(place) = self.place(*chunk)? {
-                self.set_repair(*chunk, &place.layout.missing())?;
+                let is_suspect = damaged || self.repair(*chunk)?.is_some_and(|before| before.is_suspect);
+                self.set_repair(*chunk, &Repair { missing: place.layout.missing(), is_suspect })?;
             }
         }
         Ok(Outcome::Done)
@@ -128,14 +139,14 @@ impl Step<'_> {
 impl Accepted {
     fn new(chunk: &NewChunk) -> Accepted {
         let NewChunk { id, place, short } = chunk;
-        Accepted { id: *id, len_bytes: place.len_bytes, place: place.encode(), missing: missing(place, *short) }
+        Accepted { id: *id, len_bytes: place.len_bytes, place: place.encode(), repair: repair(place, *short) }
     }
 }
 
-/// What the row in `repair` of a chunk there says; none: it has none.
-fn missing(place: &Place, short: bool) -> Option<Vec<u8>> {
+/// The row in `repair` of a chunk there; none: it has none.
+fn repair(place: &Place, is_due: bool) -> Option<Repair> {
     let missing = place.layout.missing();
-    (short || !missing.is_empty()).then_some(missing)
+    (is_due || !missing.is_empty()).then_some(Repair { missing, is_suspect: false })
 }
 
 /// A new place has bytes and, if it names shards, one for each index, enough of them somewhere to read it.

@@ -29,10 +29,10 @@ impl Step<'_> {
 
 fn check_map(from_epoch: u64, map: &Map) -> Result<(), Refusal> {
     let ascends = map.nodes.is_sorted_by(|left, right| left.node < right.node);
-    let is_named = |node: &MapNode| node.host.len().max(node.zone.len()) <= NAME_MAX_BYTES;
+    let is_named = |node: &MapNode| node.host.len().max(node.zone.len()).max(node.dial.len()) <= NAME_MAX_BYTES;
     let is_late = from_epoch < map.epoch && i64::try_from(map.epoch).is_ok();
     bound(is_late, "a map's epoch is later than that of the one before")?;
     bound(map.data_count > 0 && map.data_count.checked_add(map.parity_count).is_some(), "1 to 255 shards a chunk")?;
     bound(map.nodes.len() <= NODE_COUNT_MAX && ascends, "at most 1,024 nodes a map, in the order of their ids")?;
-    bound(map.nodes.iter().all(is_named), "a host or a zone has at most 255 bytes")
+    bound(map.nodes.iter().all(is_named), "a host, a zone or an address has at most 255 bytes")
 }

@@ -291,8 +291,8 @@ impl Step<'_> {
             Command::ForgetCompleted { before, row_count } => self.forget_completed(*before, *row_count),
             Command::SetCredential { access_key, value } => self.set_credential(access_key, value.as_ref()),
             Command::SetMap { from_epoch, map } => self.set_map(*from_epoch, map),
-            Command::Swap { chunk, from, to, short } => self.swap(*chunk, from, to, *short),
-            Command::MarkRepair { chunks } => self.mark_repair(chunks),
+            Command::Swap { chunk, from, to, due } => self.swap(*chunk, from, to, *due),
+            Command::MarkRepair { chunks, damaged } => self.mark_repair(chunks, *damaged),
         }
     }
 

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::*;
 use crate::catalog::types::{
-    ChecksumAlgorithm, ChecksumKind, Encryption, Header, Layout, Linked, MapNode, MapState, Posix, Retention,
-    RetentionMode, decode_missing, encode_missing,
+    ChecksumAlgorithm, ChecksumKind, Encryption, Header, Layout, Linked, MapNode, MapState, Posix, Repair, Retention,
+    RetentionMode,
 };
 use crate::ids::{NodeId, Seq, ShardId};
 
@@ -40,8 +40,19 @@ fn new_chunks() -> Vec<NewChunk> {
     vec![chunk(400, striped(), true), chunk(401, plain(), false)]
 }
 
+fn repair() -> Repair {
+    Repair { missing: vec![0, 200], is_suspect: true }
+}
+
 fn map() -> Map {
-    let node = |id, state| MapNode { node: NodeId(id), weight: 256, host: "host".into(), zone: "zone".into(), state };
+    let node = |id, state| MapNode {
+        node: NodeId(id),
+        weight: 256,
+        host: "host".into(),
+        zone: "zone".into(),
+        state,
+        dial: "host:9991".into(),
+    };
     let nodes = vec![node(0, MapState::Active), node(300, MapState::Draining)];
     Map { epoch: 301, data_count: 3, parity_count: 2, nodes }
 }
@@ -169,8 +180,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("Put-Chunks", put(Body::Chunks(new_chunks()))),
         ("PutPart-Chunks", put_part(PartBody::Chunks(new_chunks()))),
         ("SetMap", Command::SetMap { from_epoch: 300, map: map() }),
-        ("Swap", Command::Swap { chunk: Ino(300), from: plain(), to: striped(), short: true }),
-        ("MarkRepair", Command::MarkRepair { chunks: vec![Ino(1), Ino(300)] }),
+        ("Swap", Command::Swap { chunk: Ino(300), from: plain(), to: striped(), due: Due::Yes }),
+        ("MarkRepair", Command::MarkRepair { chunks: vec![Ino(1), Ino(300)], damaged: true }),
     ]
 }
 
@@ -245,7 +256,7 @@ fn encodings() -> String {
     writeln!(text, "checksums five {}", hex(&Checksum::encode_all(&full_attrs().checksums))).unwrap();
     writeln!(text, "written one {}", hex(&written().encode())).unwrap();
     writeln!(text, "map two {}", hex(&map().encode())).unwrap();
-    writeln!(text, "missing two {}", hex(&encode_missing(&[0, 200]))).unwrap();
+    writeln!(text, "repair one {}", hex(&repair().encode())).unwrap();
     text
 }
 
@@ -280,7 +291,9 @@ fn golden_bytes_decode_to_what_they_were() {
     assert_eq!(Checksum::decode_all(&of("checksums")[0]).unwrap(), full_attrs().checksums);
     assert_eq!(Written::decode(&of("written")[0]).unwrap(), written());
     assert_eq!(Map::decode(&of("map")[0]).unwrap(), map());
-    assert_eq!(decode_missing(&of("missing")[0]).unwrap(), [0, 200]);
+    assert_eq!(Repair::decode(&of("repair")[0]).unwrap(), repair());
+    // Version 1.
+    assert_eq!(Repair::decode(&[1, 2, 0, 200, 1]).unwrap(), Repair { is_suspect: false, ..repair() });
 }
 
 #[test]

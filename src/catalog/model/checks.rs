@@ -43,7 +43,14 @@ fn check_chunks(view: &View<'_>, model: &Model) {
         }
     };
     let places = all(&|after| view.places(after, 7).unwrap());
-    let repairs = all(&|after| view.repairs(after, 2).unwrap());
+    let repairs = all(&|after| {
+        let page = view.repairs(after, 2).unwrap();
+        page.iter().for_each(|(chunk, place, repair)| {
+            assert_eq!(repair.missing, place.layout.missing());
+            assert_eq!(model.repairs.get(chunk), Some(&repair.is_suspect), "{chunk}");
+        });
+        page.into_iter().map(|(chunk, place, _)| (chunk, place)).collect()
+    });
     assert_eq!(view.repair_count().unwrap(), repairs.len() as u64);
     let alive = model.chunks();
     for (listed, is_due) in [(places, None), (repairs, Some(&model.repairs))] {
@@ -51,9 +58,9 @@ fn check_chunks(view: &View<'_>, model: &Model) {
         for (chunk, place) in &listed {
             assert_eq!(Some(place), model.places.get(chunk));
             assert!(alive.contains(chunk) || model.fading_chunks.contains(chunk), "{chunk} is gone");
-            assert!(is_due.is_none_or(|due| due.contains(chunk)), "{chunk} is not to be repaired");
+            assert!(is_due.is_none_or(|due| due.contains_key(chunk)), "{chunk} is not to be repaired");
         }
-        let due = alive.iter().filter(|chunk| is_due.is_none_or(|due| due.contains(*chunk)));
+        let due = alive.iter().filter(|chunk| is_due.is_none_or(|due| due.contains_key(*chunk)));
         let found = listed.iter().map(|(chunk, _)| chunk).filter(|chunk| alive.contains(chunk));
         assert!(found.eq(due), "{listed:?}");
     }

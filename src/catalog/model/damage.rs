@@ -49,7 +49,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ("UPDATE node SET place=(SELECT place FROM node WHERE length(place)>20 LIMIT 1) WHERE length(place)>20", "Shard("),
     ("DELETE FROM repair", "its row in repair says None"),
     ("UPDATE OR IGNORE repair SET chunk=3", "what is to be repaired is a chunk"),
-    ("UPDATE repair SET missing=x''", "undecodable missing"),
+    ("UPDATE repair SET missing=x''", "undecodable repair"),
     ("UPDATE repair SET missing=x'010109'", "its row in repair says Some([9])"),
     ("UPDATE extent SET len_bytes=len_bytes+1 WHERE ino IN (SELECT id FROM node WHERE form=2)", "an object of chunks"),
     ("UPDATE map SET value=x''", "undecodable map"),

@@ -115,8 +115,8 @@ struct Model {
     shards: Vec<(NodeId, ShardId, Ino)>,
     /// What swaps left behind: (chunk, encoded place).
     left: BTreeSet<(Ino, Vec<u8>)>,
-    /// Chunks that are to be repaired, if they are there at all.
-    repairs: BTreeSet<Ino>,
+    /// Chunks that are to be repaired, if they are there at all; and whether damage was seen in them.
+    repairs: BTreeMap<Ino, bool>,
     map: Option<Map>,
     /// Contents by node that nothing named at some time since the last complete drain: they may still be there.
     fading: BTreeMap<Ino, (Ino, Content)>,
@@ -238,11 +238,13 @@ impl Stroke<'_> {
             Command::Reclaimed { .. } => {}
             Command::ForgetCompleted { .. } => self.model.completed.clear(),
             Command::SetMap { from_epoch, map } => self.set_map(*from_epoch, map)?,
-            Command::Swap { chunk, from, to, short } => self.swap(*chunk, from, to, *short)?,
-            Command::MarkRepair { chunks } => {
+            Command::Swap { chunk, from, to, due } => self.swap(*chunk, from, to, *due)?,
+            Command::MarkRepair { chunks, damaged } => {
                 let there = chunks.iter().filter(|chunk| self.model.may_be_there(**chunk));
                 let there: Vec<Ino> = there.copied().collect();
-                self.model.repairs.extend(there);
+                for chunk in there {
+                    *self.model.repairs.entry(chunk).or_default() |= damaged;
+                }
             }
             other => panic!("the model does not know {other:?}"),
         }
@@ -607,14 +609,14 @@ impl Stroke<'_> {
     fn put_at(&mut self, chunk: Ino, place: &Place, short: bool) {
         let slots = slots(&place.layout);
         match short || slots.len() < place.layout.shards().len() {
-            true => self.model.repairs.insert(chunk),
+            true => self.model.repairs.insert(chunk, false),
             false => self.model.repairs.remove(&chunk),
         };
         self.model.shards.extend(slots.into_iter().map(|(_, node, shard)| (node, shard, chunk)));
         self.model.places.insert(chunk, place.clone());
     }
 
-    fn swap(&mut self, chunk: Ino, from: &Place, to: &Place, short: bool) -> Result<(), Refusal> {
+    fn swap(&mut self, chunk: Ino, from: &Place, to: &Place, due: Due) -> Result<(), Refusal> {
         bound(matches!(to.layout, Layout::Rs { .. }) && to.len_bytes == from.len_bytes)?;
         check_place(to)?;
         let is_gone = *self.actual == Outcome::Refused(Refusal::PlaceChanged(chunk))
@@ -638,7 +640,12 @@ impl Stroke<'_> {
         if matches!(behind.layout, Layout::Plain { .. }) || !slots(&behind.layout).is_empty() {
             self.model.left.insert((chunk, behind.encode()));
         }
-        self.put_at(chunk, &Place { live_bytes: current.live_bytes, ..to.clone() }, short);
+        let before = self.model.repairs.get(&chunk).copied().filter(|_| due == Due::AsBefore);
+        let is_due = due == Due::Yes || before.is_some();
+        self.put_at(chunk, &Place { live_bytes: current.live_bytes, ..to.clone() }, is_due);
+        if before == Some(true) {
+            self.model.repairs.insert(chunk, true);
+        }
         Ok(())
     }
 

@@ -307,7 +307,7 @@ impl World {
             99..=107 => self.swap(random),
             108..=111 => {
                 let chunks = (0..random.below(4)).map(|_| self.run_of_chunk(random).0);
-                Command::MarkRepair { chunks: chunks.chain([bucket.root()]).collect() }
+                Command::MarkRepair { chunks: chunks.chain([bucket.root()]).collect(), damaged: random.below(2) == 0 }
             }
             112..=113 => self.set_map(random),
             _ => Command::Drain { row_count: 1 + random.below(4) as u32 },
@@ -511,7 +511,8 @@ impl World {
             (3, _) => (from.live_bytes, to.live_bytes) = (7, 8), // they do not matter
             _ => {}
         }
-        Command::Swap { chunk, from, to, short: random.below(4) == 0 }
+        let due = *random.pick(&[&Due::No, &Due::No, &Due::Yes, &Due::AsBefore]);
+        Command::Swap { chunk, from, to, due }
     }
 
     fn set_map(&self, random: &mut Random) -> Command {
@@ -523,6 +524,7 @@ impl World {
             host: format!("host {}", random.below(9)),
             zone: String::new(),
             state: *random.pick(&[&MapState::Active, &MapState::Draining]),
+            dial: format!("host-{}:9991", random.below(9)),
         };
         let mut nodes: Vec<MapNode> = (0..random.below(5)).map(|_| node(random)).collect();
         if random.below(6) > 0 {

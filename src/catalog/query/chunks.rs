@@ -7,18 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::params;
 
-use super::{Error, Place, View, read_place, signed, unsigned};
+use super::{Error, Place, Repair, View, read_place, signed, unsigned};
 use crate::ids::{ID_COUNTER_BITS, Ino, NodeId, ShardId};
 
 impl View<'_> {
-    /// Chunks that are to be repaired, with ids above `after`, ascending; and where they are.
+    /// Chunks that are to be repaired, with ids above `after`, ascending; where they are, and what is known of them.
     ///
     /// # Errors
     /// `Undecodable`, `Inconsistent`: one of them is damaged; [`View::chunks`] goes on behind it.
-    pub fn repairs(&self, after: Option<Ino>, limit: usize) -> Result<Vec<(Ino, Place)>, Error> {
-        let sql = "SELECT r.chunk,n.place FROM repair r LEFT JOIN node n ON n.id=r.chunk WHERE r.chunk>?1
+    pub fn repairs(&self, after: Option<Ino>, limit: usize) -> Result<Vec<(Ino, Place, Repair)>, Error> {
+        let sql = "SELECT r.chunk,n.place,r.missing FROM repair r LEFT JOIN node n ON n.id=r.chunk WHERE r.chunk>?1
             ORDER BY r.chunk LIMIT ?2";
-        self.placed(sql, after, limit)
+        self.all(sql, params![signed(after.unwrap_or_default().0), signed(limit as u64)], |row| {
+            let chunk = Ino(unsigned(row, 0)?);
+            Ok((chunk, read_place(row, 1, chunk)?, Repair::decode(row.get_ref(2)?.as_blob()?)?))
+        })
     }
 
     /// How many chunks are to be repaired.
@@ -33,12 +36,7 @@ impl View<'_> {
     /// As of [`View::repairs`].
     pub fn places(&self, after: Option<Ino>, limit: usize) -> Result<Vec<(Ino, Place)>, Error> {
         let sql = "SELECT id,place FROM node WHERE id>?1 AND place IS NOT NULL ORDER BY id LIMIT ?2";
-        self.placed(sql, after, limit)
-    }
-
-    fn placed(&self, sql: &str, after: Option<Ino>, limit: usize) -> Result<Vec<(Ino, Place)>, Error> {
-        let after = after.unwrap_or_default();
-        self.all(sql, params![signed(after.0), signed(limit as u64)], |row| {
+        self.all(sql, params![signed(after.unwrap_or_default().0), signed(limit as u64)], |row| {
             let chunk = Ino(unsigned(row, 0)?);
             Ok((chunk, read_place(row, 1, chunk)?))
         })

@@ -39,6 +39,8 @@ pub(crate) struct NodeHealth {
     pub(crate) is_up: bool,
     /// Whether its disk had no room, when it was last asked.
     pub(crate) is_full: bool,
+    /// Which start of it last said how it stands.
+    pub(crate) start: Option<u64>,
     /// Why it was last taken for down.
     pub(crate) last_error: Option<String>,
     /// What 95 of 100 of the latest reads did not exceed; none if there were few.
@@ -61,6 +63,8 @@ struct Node {
     is_watched: bool,
     /// When it was last asked only because it was slow.
     suspected: Option<Instant>,
+    /// Which start of it last said how it stands.
+    start: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +86,7 @@ impl Node {
             latencies: [(); 3].map(|()| Latency::new()),
             is_watched: false,
             suspected: None,
+            start: None,
         }
     }
 
@@ -194,6 +199,7 @@ impl Health {
             node: *node,
             is_up: health.is_up(),
             is_full: health.is_full,
+            start: health.start,
             last_error: health.last_error.clone(),
             read_p95: health.latencies[Kind::Read as usize].p95(now),
             store_p95: health.latencies[Kind::Store as usize].p95(now),
@@ -274,7 +280,13 @@ impl Health {
         match self.client.status(node, self.timing.probe_deadline).await {
             Ok(status) => {
                 let was_up = self.is_up(node);
-                self.with(node, |node| node.answered(status.free_bytes, Instant::now()));
+                let start = self.with(node, |node| {
+                    node.answered(status.free_bytes, Instant::now());
+                    node.start.replace(status.start)
+                });
+                if start.is_some_and(|start| start != status.start) {
+                    tracing::info!(%node, "a shard node was started again");
+                }
                 if !was_up && self.is_up(node) {
                     tracing::info!(%node, "a shard node is back");
                     self.changes.send_replace(());

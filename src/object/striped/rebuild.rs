@@ -1,4 +1,5 @@
-//! Making lost shards of a chunk anew: looking what is there, and writing what is not, stripe after stripe.
+//! Making shards of a chunk anew, because they are lost or to lie elsewhere: looking what is there, and writing what is
+//! wanted, stripe after stripe.
 //!
 //! Invariants
 //! - It needs no key: frames are made of frames, byte for byte those that were lost, and verified.
@@ -118,15 +119,14 @@ impl Striper {
                         return Found::Lost;
                     }
                 }
-                Err(ClientError::NotFound(_) | ClientError::Failed(_)) => return Found::Lost,
-                Err(_) => return Found::Unknown,
+                Err(error) => return found_by(&error),
             }
         }
         Found::There
     }
 
-    /// Makes shards anew from those of `found` that are there. `homes`: shard index, the node that gets it, a fresh id.
-    /// The place with those that are durable now.
+    /// Makes shards anew from those of `found` that are there: copies of themselves, if they are. `homes`: shard index, the node that gets it, a fresh id.
+    /// The place with those that are durable now. Sources that are found to be damaged, or gone, become `Lost`.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`: too few of the others can be read. No new shard is left then, as well as that can be done.
@@ -134,7 +134,7 @@ impl Striper {
         &self,
         chunk: Ino,
         place: &Place,
-        found: &[(NodeId, Found)],
+        found: &mut [(NodeId, Found)],
         homes: &[(usize, NodeId, ShardId)],
     ) -> Result<Place, Error> {
         let rs = Rs::of(chunk, place)?;
@@ -149,11 +149,21 @@ impl Striper {
             codec: self.codec(rs.geometry.scheme()),
             geometry: rs.geometry,
             shards: rs.shards,
-            there: found.iter().map(|(_, found)| *found == Found::There).collect(),
+            found: found.iter().map(|(_, found)| *found).collect(),
             homes: homes.iter().map(begin).collect(),
         };
-        let durable = work.run().await?;
+        let ran = work.run().await;
+        found.iter_mut().zip(&work.found).for_each(|((_, found), now)| *found = *now);
+        let durable = ran?;
         Ok(with_shards(place, &durable))
+    }
+}
+
+/// How a shard is found that could not be read.
+fn found_by(error: &ClientError) -> Found {
+    match error {
+        ClientError::NotFound(_) | ClientError::Failed(_) => Found::Lost,
+        _ => Found::Unknown,
     }
 }
 
@@ -189,8 +199,8 @@ struct Work<'a> {
     codec: Codec,
     geometry: Geometry,
     shards: &'a [(NodeId, ShardId)],
-    /// By shard index: whether it can be read.
-    there: Vec<bool>,
+    /// By shard index: `There` can be read.
+    found: Vec<Found>,
     homes: Vec<Home>,
 }
 
@@ -245,46 +255,58 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Frames of k shards, by shard index, all verified; another shard is asked for one that does not give them.
+    /// Frames, all verified, by shard index: of the wanted shards themselves where they are there (they are copied then),
+    /// else of k shards. Another shard is asked for one that does not give them.
     async fn read(&mut self, stripes: Range<u32>) -> Result<Vec<Option<Column>>, Error> {
         let needed_count = self.geometry.scheme().data_count();
         let mut columns: Vec<Option<Column>> = vec![None; self.shards.len()];
+        let wanted: Vec<usize> = self.homes.iter().map(|home| home.shard_index).collect();
         loop {
+            let is_there = |index: &usize| self.found[*index] == Found::There;
+            let open = |index: &usize| is_there(index) && columns[*index].is_none();
             let missing_count = needed_count.saturating_sub(columns.iter().flatten().count());
-            if missing_count == 0 {
+            let is_copy = wanted.iter().all(is_there);
+            let asked: Vec<usize> = match is_copy {
+                true => wanted.iter().copied().filter(open).collect(),
+                false => (0..self.shards.len()).filter(open).take(missing_count).collect(),
+            };
+            if missing_count == 0 || is_copy && asked.is_empty() {
                 return Ok(columns);
             }
-            let is_open = |index: &usize| self.there[*index] && columns[*index].is_none();
-            let asked: Vec<usize> = (0..self.shards.len()).filter(is_open).take(missing_count).collect();
-            if asked.len() < missing_count {
+            if !is_copy && asked.len() < missing_count {
                 return Err(Error::Unavailable(format!("too few shards of chunk {} can be read", self.chunk)));
             }
             let read = join_all(asked.iter().map(|index| self.column(*index, stripes.clone()))).await;
             for (index, column) in asked.into_iter().zip(read) {
-                self.there[index] = column.is_some();
-                columns[index] = column;
+                match column {
+                    Ok(column) => columns[index] = Some(column),
+                    Err(found) => self.found[index] = found,
+                }
             }
         }
     }
 
-    /// A shard's frames of these stripes; none if they cannot be had.
-    async fn column(&self, index: usize, stripes: Range<u32>) -> Option<Column> {
+    /// A shard's frames of these stripes; else how the shard is found.
+    async fn column(&self, index: usize, stripes: Range<u32>) -> Result<Column, Found> {
         let (node, shard) = self.shards[index];
         let end = stripes.end.min(self.geometry.frame_count(index));
         let mut column: Column = Vec::new();
         if stripes.start < end {
             let asked = stripes.start..end;
             let read = self.striper.client.read(node, shard, asked.clone(), self.striper.timing.call).await;
-            let (bytes, lens) = read.inspect_err(|error| tracing::debug!(%error, "a source of a repair")).ok()?;
+            let (bytes, lens) = read.map_err(|error| {
+                tracing::debug!(%error, "a source of a repair");
+                found_by(&error)
+            })?;
             column.extend(cut(bytes, &lens).map(Some));
             let mut frames = asked.zip(column.iter().flatten());
             if !frames.all(|(stripe, frame)| is_frame(frame, self.chunk, stripe, index)) {
                 tracing::warn!(chunk = %self.chunk, %node, %shard, "a frame is damaged");
-                return None;
+                return Err(Found::Lost);
             }
         }
         column.resize(stripes.len(), None);
-        Some(column)
+        Ok(column)
     }
 
     /// The lost frames, home by home.
@@ -327,19 +349,23 @@ struct Stripe<'a> {
 }
 
 impl Stripe<'_> {
-    /// Appends the stripe's frames of `wanted` to `made`; none where a shard has none.
+    /// Appends the stripe's frames of `wanted`, copied or computed, to `made`; none where a shard has none.
     fn make(&self, codec: &Codec, wanted: &[usize], made: &mut [Vec<Bytes>]) -> Result<(), segment::Error> {
         let Some(cut) = self.geometry.stripe(self.index) else { return Ok(()) };
         let present: Vec<bool> =
             self.columns.iter().enumerate().map(|(index, column)| column.is_some() || !cut.has_frame(index)).collect();
-        let homes: Vec<usize> = (0..wanted.len()).filter(|home| cut.has_frame(wanted[*home])).collect();
+        let read = |index: usize| self.columns[index].as_ref()?[self.row].as_ref();
+        let (copied, homes): (Vec<usize>, Vec<usize>) = (0..wanted.len())
+            .filter(|home| cut.has_frame(wanted[*home]))
+            .partition(|home| read(wanted[*home]).is_some());
+        copied.into_iter().for_each(|home| made[home].extend(read(wanted[home]).cloned()));
         let lost: Vec<usize> = homes.iter().map(|home| wanted[*home]).collect();
         if lost.is_empty() {
             return Ok(());
         }
         let plan = codec.plan(&present, &lost)?;
         let frame = |index: usize| {
-            let bytes = self.columns[index].as_ref()?[self.row].as_ref()?;
+            let bytes = read(index)?;
             let place = segment::Place { chunk: self.chunk, stripe: self.index, shard_index: index as u8 };
             // Verified when it came: cheap beside the reading, and it keeps the type honest.
             Frame::verify(bytes, place).ok()

@@ -119,7 +119,7 @@ impl Cluster {
         let node = |id| {
             let dir = TempDir::new().unwrap();
             let (shards, _) = Shards::open(&Options { file_len_bytes: 16 << 20, ..Options::new(dir.path()) }).unwrap();
-            let service = ShardService::new(shards.clone(), dir.path(), 0);
+            let service = ShardService::new(shards.clone(), dir.path(), 0, 1);
             (NodeId(id), Node { shards, service, fault: Mutex::new(Fault::None), _dir: dir })
         };
         let nodes = (0..node_count).map(node).collect();
@@ -774,7 +774,7 @@ async fn lost_shards_come_back_byte_for_byte_on_other_nodes() {
                 before.push(frames_of(&striper, shards[index], geometry.frame_count(index)).await);
                 assert_eq!(striper.remove(&shards[index..=index]).await.len(), 1);
             }
-            let found = striper.look(chunk, &place, &HashSet::new()).await.unwrap();
+            let mut found = striper.look(chunk, &place, &HashSet::new()).await.unwrap();
             for (index, (_, found)) in found.iter().enumerate() {
                 let expected = if lost.contains(&(index as u64)) { Found::Lost } else { Found::There };
                 assert_eq!(*found, expected, "shard {index} of rs({k},{m})");
@@ -788,7 +788,7 @@ async fn lost_shards_come_back_byte_for_byte_on_other_nodes() {
                 .zip(ids(&striper))
                 .map(|((index, node), id)| (*index as usize, *node, id))
                 .collect();
-            let made = striper.rebuild(chunk, &place, &found, &homes).await.unwrap();
+            let made = striper.rebuild(chunk, &place, &mut found, &homes).await.unwrap();
             for ((index, node, id), before) in homes.iter().zip(before) {
                 assert_eq!(layout(&made).2[*index], (*node, *id));
                 assert!(frames_of(&striper, (*node, *id), geometry.frame_count(*index)).await == before);
@@ -816,15 +816,46 @@ async fn damage_is_found_by_verifying_and_is_no_source_of_a_rebuild() {
     // Another is lost; the bad one is not known to be bad.
     let lost = (bad + 1) % 5;
     striper.remove(&shards[lost..=lost]).await;
-    let unverified = striper.look(CHUNK, &place, &HashSet::new()).await.unwrap();
-    let made = striper.rebuild(CHUNK, &place, &unverified, &[(lost, shards[lost].0, ids(&striper)[0])]).await.unwrap();
+    let mut found = striper.look(CHUNK, &place, &HashSet::new()).await.unwrap();
+    let homes = [(lost, shards[lost].0, ids(&striper)[0])];
+    let made = striper.rebuild(CHUNK, &place, &mut found, &homes).await.unwrap();
+    // Three of four are asked, in order.
+    let is_asked = (0..5).filter(|index| *index != lost).position(|index| index == bad) != Some(3);
+    assert_eq!(found[bad].1 == Found::Lost, is_asked, "who rebuilds learns that it is bad");
     assert!(read(&striper, CHUNK, &made).await.unwrap().0 == bytes);
     // Two more: too few good ones are left.
     let more = [(bad + 2) % 5, (bad + 3) % 5];
     for index in more {
         striper.remove(&shards[index..=index]).await;
     }
-    let left = striper.look(CHUNK, &place, &HashSet::new()).await.unwrap();
-    let refused = striper.rebuild(CHUNK, &place, &left, &[(lost, shards[lost].0, ids(&striper)[1])]).await;
+    let mut left = striper.look(CHUNK, &place, &HashSet::new()).await.unwrap();
+    let refused = striper.rebuild(CHUNK, &place, &mut left, &[(lost, shards[lost].0, ids(&striper)[1])]).await;
     assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_there_is_copied_and_from_the_others_if_it_turns_out_bad() {
+    let (cluster, mut random) = (Cluster::new(6), Random::seeded());
+    let striper = cluster.striper(3, 2, patient());
+    let bytes = random.bytes(MIB + 77);
+    let place = write(&striper, CHUNK, &bytes).await.unwrap().place;
+    let shards = layout(&place).2.to_vec();
+    let moved = random.below(5) as usize;
+    let spare = *cluster.nodes.keys().find(|node| shards.iter().all(|(used, _)| used != *node)).unwrap();
+    let fresh = ids(&striper);
+    let mut found = striper.look(CHUNK, &place, &HashSet::new()).await.unwrap();
+    // Nobody but its own node has to answer.
+    let others: Vec<u64> = shards.iter().map(|(node, _)| node.0).filter(|node| *node != shards[moved].0.0).collect();
+    cluster.set(&others, Fault::Refuse);
+    let made = striper.rebuild(CHUNK, &place, &mut found, &[(moved, spare, fresh[0])]).await.unwrap();
+    cluster.set(&others, Fault::None);
+    let geometry = Geometry::new(Scheme::new(3, 2).unwrap(), bytes.len() as u64).unwrap();
+    let count = geometry.frame_count(moved);
+    let before = frames_of(&striper, shards[moved], count).await;
+    assert!(frames_of(&striper, layout(&made).2[moved], count).await == before);
+    // Its own bytes are bad: it is made of the others, and known to be bad.
+    cluster.set(&[shards[moved].0.0], Fault::Flip(random.next()));
+    let made = striper.rebuild(CHUNK, &place, &mut found, &[(moved, spare, fresh[1])]).await.unwrap();
+    assert_eq!(found[moved].1, Found::Lost);
+    assert!(frames_of(&striper, layout(&made).2[moved], count).await == before);
 }

@@ -1,7 +1,7 @@
 //! Contents of several chunks; chunks of shards: under which ids they come, where they go, when they are to be repaired.
 
 use super::*;
-use crate::catalog::{Extent, Manifest, NEW_CHUNK_COUNT_MAX, NewChunk};
+use crate::catalog::{Due, Extent, Manifest, NEW_CHUNK_COUNT_MAX, NewChunk, Repair};
 use crate::ids::{LogIndex, ShardId};
 use crate::units::{CHUNK_BYTES, MIB};
 
@@ -21,7 +21,8 @@ fn chunk(id: Ino, place: Place) -> NewChunk {
 }
 
 fn swap(chunk: Ino, from: &Place, to: &Place, short: bool) -> Command {
-    Command::Swap { chunk, from: from.clone(), to: to.clone(), short }
+    let due = if short { Due::Yes } else { Due::No };
+    Command::Swap { chunk, from: from.clone(), to: to.clone(), due }
 }
 
 impl World {
@@ -221,9 +222,10 @@ fn what_is_below_target_is_to_be_repaired_until_it_is_gone() {
     let ids = [world.id(), world.id()];
     lacking.place = rs(2, &[ids[0].0, 0, ids[1].0, 0], 10);
     world.put_chunks(bucket, "k", &[lacking.clone(), whole.clone(), short.clone()]);
-    let due = [format!("{}|\\x01\\x00", short.id), format!("{}|\\x01\\x02\\x01\\x03", lacking.id)];
+    let due = [format!("{}|\\x02\\x00\\x00", short.id), format!("{}|\\x02\\x02\\x01\\x03\\x00", lacking.id)];
     assert_eq!(world.rows(REPAIR), due);
-    let expected = [(short.id, short.place.clone()), (lacking.id, lacking.place.clone())];
+    let repair = |missing: &[u8]| Repair { missing: missing.to_vec(), is_suspect: false };
+    let expected = [(short.id, short.place.clone(), repair(&[])), (lacking.id, lacking.place.clone(), repair(&[1, 3]))];
     let view = world.catalog.view();
     assert_eq!(view.repairs(None, 10).unwrap(), expected);
     assert_eq!(view.repairs(None, 1).unwrap(), expected[..1]);
@@ -361,14 +363,23 @@ fn marks_come_by_command_and_go_by_a_good_swap() {
     world.delete(bucket, "dead", None);
     world.drain();
     let chunks = vec![one.id, two.id, one.id, dead.id, ino, Ino(0), Ino(u64::MAX)];
-    assert_eq!(world.send(Command::MarkRepair { chunks }), Outcome::Done);
-    let (marked, lacking) = (format!("{}|\\x01\\x00", one.id), format!("{}|\\x01\\x01\\x01", two.id));
+    assert_eq!(world.send(Command::MarkRepair { chunks, damaged: false }), Outcome::Done);
+    let (marked, lacking) = (format!("{}|\\x02\\x00\\x00", one.id), format!("{}|\\x02\\x01\\x01\\x00", two.id));
     assert_eq!(world.rows(REPAIR), [marked.clone(), lacking.clone()]);
     world.check_sound();
 
     let command = swap(one.id, &one.place, &one.place, true);
     world.send(command);
-    assert_eq!(world.rows(REPAIR), [marked, lacking.clone()], "still short");
+    assert_eq!(world.rows(REPAIR), [marked.clone(), lacking.clone()], "still short");
+    let moved = |due| Command::Swap { chunk: one.id, from: one.place.clone(), to: one.place.clone(), due };
+    let mark = |damaged| Command::MarkRepair { chunks: vec![one.id], damaged };
+    for command in [mark(true), mark(false), moved(Due::AsBefore)] {
+        assert_eq!(world.send(command), Outcome::Done);
+    }
+    let suspect = format!("{}|\\x02\\x00\\x01", one.id);
+    assert_eq!(world.rows(REPAIR), [suspect, lacking.clone()], "nobody has verified it");
+    world.send(moved(Due::Yes));
+    assert_eq!(world.rows(REPAIR), [marked, lacking.clone()], "verified, and still short");
     let command = swap(one.id, &one.place, &one.place, false);
     world.send(command);
     assert_eq!(world.rows(REPAIR), std::slice::from_ref(&lacking), "looked at, and whole");
@@ -380,7 +391,7 @@ fn marks_come_by_command_and_go_by_a_good_swap() {
     assert_eq!(world.rows(REPAIR), [""; 0]);
     world.check_sound();
     let chunks = vec![one.id; 4097];
-    assert!(matches!(world.refusal(Command::MarkRepair { chunks }), Refusal::OutOfBounds(_)));
+    assert!(matches!(world.refusal(Command::MarkRepair { chunks, damaged: true }), Refusal::OutOfBounds(_)));
 }
 
 #[test]

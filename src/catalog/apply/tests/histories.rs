@@ -1,7 +1,7 @@
 //! Random histories: the same log gives the same state, however it is cut into batches; and the state stays sound.
 
 use super::*;
-use crate::catalog::NewChunk;
+use crate::catalog::{Due, NewChunk};
 use crate::ids::ShardId;
 
 struct Random(u64);
@@ -99,11 +99,14 @@ fn command(random: &mut Random, world: &mut World, bucket: BucketId, uploads: &m
         21 => Command::RenewSession { watermark: random.below(100), retired: vec![(Ino(0), some_node)] },
         22..24 => {
             let places = world.catalog.view().places(None, 1000).unwrap();
-            let Some((chunk, from)) = random.pick(&places) else { return Command::MarkRepair { chunks: vec![] } };
+            let Some((chunk, from)) = random.pick(&places) else {
+                return Command::MarkRepair { chunks: vec![], damaged: false };
+            };
             let to = striped(random, world, from.len_bytes);
-            Command::Swap { chunk, from, to, short: random.below(3) == 0 }
+            let due = random.pick(&[Due::No, Due::Yes, Due::AsBefore]).unwrap_or(Due::No);
+            Command::Swap { chunk, from, to, due }
         }
-        24 => Command::MarkRepair { chunks: vec![some_node] },
+        24 => Command::MarkRepair { chunks: vec![some_node], damaged: random.below(2) == 0 },
         _ => Command::Drain { row_count: 1 + random.below(6) as u32 },
     }
 }

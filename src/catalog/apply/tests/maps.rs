@@ -6,7 +6,7 @@ use crate::catalog::{Map, MapNode, MapState};
 fn map(epoch: u64, nodes: &[u64]) -> Map {
     let node = |id: &u64| {
         let (host, zone) = (format!("host {id}"), "rack".to_owned());
-        MapNode { node: NodeId(*id), weight: 256, host, zone, state: MapState::Active }
+        MapNode { node: NodeId(*id), weight: 256, host, zone, state: MapState::Active, dial: String::new() }
     };
     Map { epoch, data_count: 2, parity_count: 1, nodes: nodes.iter().map(node).collect() }
 }

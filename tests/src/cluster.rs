@@ -170,10 +170,26 @@ impl Cluster {
         }
     }
 
+    /// Waits until the leader knows of nothing below target.
+    ///
+    /// # Errors
+    /// When it does for more than three minutes.
+    pub fn wait_whole(&self) -> Result<()> {
+        let deadline = Instant::now() + HEALTHY_PATIENCE;
+        loop {
+            let (_, below) = self.repair_state()?;
+            if below == 0 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{below} chunks are below target\n{}", self.log_tails());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Waits until a recount that ended after `before` was asked has left nothing below target.
     ///
     /// # Errors
-    /// When something is below target, or not recounted, for more than [`HEALTHY_PATIENCE`].
+    /// When something is below target, or not recounted, for more than three minutes.
     pub fn wait_healthy(&self, before: Recounts) -> Result<()> {
         let deadline = Instant::now() + HEALTHY_PATIENCE;
         loop {
@@ -219,6 +235,17 @@ impl Cluster {
             ensure!(status.success(), "process {index} ended with {status}\n{}", process.log_tail());
         }
         Ok(())
+    }
+
+    /// The last warnings, errors and refused requests of each process: a load buries them.
+    pub fn troubles(&self) -> String {
+        let trouble = |line: &&str| ["WARN", "ERROR", " status=5"].iter().any(|word| line.contains(word));
+        let of = |(index, process): (usize, &S3d)| {
+            let log = process.log_text();
+            let lines: Vec<&str> = log.lines().filter(trouble).collect();
+            format!("--- troubles of process {index}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+        };
+        self.processes.iter().enumerate().map(of).collect::<Vec<_>>().join("\n")
     }
 
     /// The ends of all logs.

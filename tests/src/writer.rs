@@ -191,7 +191,7 @@ impl<'a> Writer<'a> {
     fn is_acknowledged(&self, place: &Place, answer: &Result<Response>, was_known: bool) -> Result<bool> {
         let acknowledged = match answer {
             Ok(answer) if (200..300).contains(&answer.status) => !answer.text_is_error(),
-            Ok(answer) if answer.status == 412 && !was_known => false,
+            Ok(answer) if answer.status == 412 && !was_known => return Ok(false),
             Ok(answer) if answer.status < 500 => bail!("{place:?}: {} {}", answer.status, answer.text()),
             _ => false,
         };

@@ -105,7 +105,7 @@ impl Trial {
 
     /// `dead` come back; then `others` may die.
     fn end(&mut self, dead: &[usize], others: &[usize]) -> Result<()> {
-        self.heal().context("when they are back")?;
+        self.heal().with_context(|| format!("when {dead:?} are back"))?;
         self.cluster.kill(others);
         self.verify(others).with_context(|| format!("with {others:?} dead, after all was whole"))?;
         // They have missed nothing.

@@ -20,8 +20,8 @@ const DYING: Duration = Duration::from_secs(20);
 fn shutdown_all(disks: &[LoopMount]) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = disks.iter().map(|disk| scope.spawn(|| disk.shutdown())).collect();
-        let joined = threads.into_iter().map(|thread| thread.join());
-        joined.map(|ended| ended.map_err(|_| anyhow::anyhow!("a shutdown panicked"))?).collect()
+        let mut joined = threads.into_iter().map(|thread| thread.join());
+        joined.try_for_each(|ended| ended.map_err(|_| anyhow::anyhow!("a shutdown panicked"))?)
     })
 }
 

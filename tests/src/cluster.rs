@@ -204,18 +204,21 @@ impl Cluster {
         }
     }
 
-    /// The process that leads, as one of them believes.
+    /// The process that says now that it leads.
+    pub fn leads_now(&self) -> Option<usize> {
+        let leads = |process: &S3d| process.status().ok().and_then(|status| status["store"]["raft_leads"].as_u64());
+        self.processes.iter().position(|process| leads(process) == Some(1))
+    }
+
+    /// The process that leads.
     ///
     /// # Errors
     /// When none says that it leads within the harness's patience.
     pub fn leader(&self) -> Result<usize> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            for (index, process) in self.processes.iter().enumerate() {
-                let leads = process.status().ok().and_then(|status| status.get("store")?.get("raft_leads")?.as_f64());
-                if leads == Some(1.0) {
-                    return Ok(index);
-                }
+            if let Some(index) = self.leads_now() {
+                return Ok(index);
             }
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -64,9 +64,22 @@ impl ShardLog {
     /// # Errors
     /// When there is none, or a file cannot be read.
     pub fn read(node_dir: &Path) -> Result<ShardLog> {
+        let vanished = |error: &anyhow::Error| {
+            error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        };
+        loop {
+            match ShardLog::read_once(node_dir) {
+                // What was live in it has been moved: to a file that was not there yet, perhaps.
+                Err(error) if vanished(&error) => {}
+                log => return log,
+            }
+        }
+    }
+
+    fn read_once(node_dir: &Path) -> Result<ShardLog> {
         let dir = node_dir.join("shards").join("log");
         let mut paths: Vec<PathBuf> = Vec::new();
-        for entry in std::fs::read_dir(&dir).with_context(|| format!("no log in {}", dir.display()))? {
+        for entry in std::fs::read_dir(&dir).map_err(|error| anyhow::anyhow!("no log in {}: {error}", dir.display()))? {
             paths.extend(Some(entry?.path()).filter(|path| path.extension().is_some_and(|ending| ending == "log")));
         }
         paths.sort();

@@ -154,9 +154,9 @@ impl Flips {
 fn rounds(test: &str, modes: &[Mode]) -> Result<()> {
     let mut flips = Flips::start(&Shape::boxes(5, 5, (3, 2)), Rng::for_test(test), 20)?;
     let total = number("PREDASTORE_TEST_FLIPS", 24);
-    let per_round = total.div_ceil(2).min(50);
+    let (per_round, first) = (total.min(50), flips.rng.below(4));
     for round in 0..total / per_round {
-        let mode = modes[round as usize % modes.len()];
+        let mode = modes[(first + round) as usize % modes.len()];
         let ended = flips.round(mode, per_round);
         ended.with_context(|| format!("round {round}, {mode:?}\n{}", flips.cluster.troubles()))?;
     }

@@ -76,11 +76,19 @@ impl Clients {
     /// # Errors
     /// When it fails, with what it printed.
     pub fn python(&self, script: &str) -> Result<String> {
+        run(&mut self.python_command(script)?)
+    }
+
+    /// What runs `tests/clients/SCRIPT` under Python with boto3.
+    ///
+    /// # Errors
+    /// When there is no CA, or the configuration cannot be written.
+    pub fn python_command(&self, script: &str) -> Result<Command> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
         let mut python = Command::new(venv_program("python3"));
         python.arg(file).env("PYTHONDONTWRITEBYTECODE", "1");
         self.aws_environment(&mut python)?;
-        run(&mut python)
+        Ok(python)
     }
 
     /// `curl WORDS…` with the CA; its standard output.

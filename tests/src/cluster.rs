@@ -1,12 +1,15 @@
 //! A cluster of real `s3d` processes on this machine, with one `cluster.toml`.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::s3d::{Config, PATIENCE, S3d, free_port};
+
+/// How long it may take until nothing is below target.
+const HEALTHY_PATIENCE: Duration = Duration::from_secs(180);
 
 /// The roles of one process.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,13 @@ pub struct Shape {
     pub processes: Vec<Roles>,
 }
 
+impl Recounts {
+    /// Before the first.
+    pub fn none() -> Recounts {
+        Recounts { leader: (usize::MAX, 0), count: 0 }
+    }
+}
+
 impl Shape {
     /// `count` processes, each with a shard node; the first `db_count` with a db node too.
     pub fn boxes(count: u64, db_count: u64, (data, parity): (u8, u8)) -> Shape {
@@ -41,22 +51,22 @@ impl Shape {
         let nodes = (0..node_count).map(|id| Roles { db: None, node: Some(id) });
         Shape { data, parity, processes: dbs.chain(nodes).collect() }
     }
-
-    fn dbs(&self) -> impl Iterator<Item = u64> {
-        self.processes.iter().filter_map(|roles| roles.db)
-    }
-
-    fn nodes(&self) -> impl Iterator<Item = u64> {
-        self.processes.iter().filter_map(|roles| roles.node)
-    }
 }
 
 /// The processes; every one is a gateway.
 pub struct Cluster {
     /// In the order of the shape.
     pub processes: Vec<S3d>,
-    /// Where each node's directory is: `db-ID`, `node-ID`.
+    /// Where each node's directory is, `db-ID`, `node-ID`, unless the processes were given homes.
     pub dir: tempfile::TempDir,
+}
+
+/// What a leader has recounted: see [`Cluster::wait_healthy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recounts {
+    /// The leading process, by its place in the cluster and its process id.
+    leader: (usize, u32),
+    count: u64,
 }
 
 impl Cluster {
@@ -65,7 +75,16 @@ impl Cluster {
     /// # Errors
     /// When one exits or does not serve in time.
     pub fn start(shape: &Shape, config: &Config) -> Result<Cluster> {
-        Cluster::start_with(shape, shape.processes.iter().map(|roles| arguments(*roles)).collect(), config)
+        Cluster::start_in(shape, config, &[])
+    }
+
+    /// Like [`Cluster::start`], with all that process `i` keeps in `homes[i]`.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_in(shape: &Shape, config: &Config, homes: &[PathBuf]) -> Result<Cluster> {
+        let commands = shape.processes.iter().map(|roles| arguments(*roles)).collect();
+        Cluster::start_with(shape, commands, config, homes)
     }
 
     /// Starts all nodes of a shape in one process.
@@ -73,19 +92,20 @@ impl Cluster {
     /// # Errors
     /// When it exits or does not serve in time.
     pub fn start_as_one(shape: &Shape, config: &Config) -> Result<Cluster> {
-        Cluster::start_with(shape, vec![distributed()], config)
+        Cluster::start_with(shape, vec![distributed()], config, &[])
     }
 
-    fn start_with(shape: &Shape, commands: Vec<Vec<String>>, config: &Config) -> Result<Cluster> {
+    fn start_with(shape: &Shape, commands: Vec<Vec<String>>, config: &Config, homes: &[PathBuf]) -> Result<Cluster> {
         let dir = tempfile::tempdir()?;
         let secret = dir.path().join("cluster.secret");
         std::fs::write(&secret, "3f9c4e1a7b2d8860514fae93c7d0b6e2")?;
         restrict(&secret)?;
-        let toml = toml(shape, dir.path())?;
+        let home = |index: usize| homes.get(index).map_or(dir.path(), PathBuf::as_path);
+        let toml = toml(shape, &secret, home)?;
         let start = |(index, args): (usize, Vec<String>)| {
             let mut config = config.clone();
             config.toml = Some(toml.clone());
-            config.data_dir = Some(dir.path().join(format!("process-{index}")));
+            config.data_dir = Some(home(index).join(format!("process-{index}")));
             config.args = args;
             S3d::stopped(config)
         };
@@ -157,18 +177,92 @@ impl Cluster {
         self.processes.iter_mut().for_each(S3d::kill);
     }
 
-    /// The process that leads, as one of them believes.
+    /// SIGKILL to some, one after another.
+    pub fn kill(&mut self, indexes: &[usize]) {
+        indexes.iter().for_each(|index| self.processes[*index].kill());
+    }
+
+    /// All processes but these, by their places.
+    pub fn others(&self, dead: &[usize]) -> Vec<usize> {
+        (0..self.processes.len()).filter(|index| !dead.contains(index)).collect()
+    }
+
+    /// The processes at these places.
+    pub fn at(&self, indexes: &[usize]) -> Vec<&S3d> {
+        indexes.iter().map(|index| &self.processes[*index]).collect()
+    }
+
+    /// What the leader has recounted so far.
+    ///
+    /// # Errors
+    /// When nobody leads.
+    pub fn recounts(&self) -> Result<Recounts> {
+        Ok(self.repair_state()?.0)
+    }
+
+    /// What the leader has recounted, and how many chunks are below target.
+    fn repair_state(&self) -> Result<(Recounts, u64)> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let index = self.leader()?;
+            let (leader, process) = ((index, self.processes[index].pid()?), &self.processes[index]);
+            let figure = |name: &str| process.status().ok().and_then(|status| status["store"][name].as_u64());
+            match (figure("recounts"), figure("chunks_below_target")) {
+                (Some(count), Some(below)) => return Ok((Recounts { leader, count }, below)),
+                _ => ensure!(Instant::now() < deadline, "the leader {leader:?} does not say how repair is"),
+            }
+        }
+    }
+
+    /// Waits until the leader knows of nothing below target.
+    ///
+    /// # Errors
+    /// When it does for more than three minutes.
+    pub fn wait_whole(&self) -> Result<()> {
+        let deadline = Instant::now() + HEALTHY_PATIENCE;
+        loop {
+            let (_, below) = self.repair_state()?;
+            if below == 0 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{below} chunks are below target\n{}", self.log_tails());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until a recount that ended after `before` was asked has left nothing below target.
+    ///
+    /// # Errors
+    /// When something is below target, or not recounted, for more than three minutes.
+    pub fn wait_healthy(&self, before: Recounts) -> Result<()> {
+        let deadline = Instant::now() + HEALTHY_PATIENCE;
+        loop {
+            let (now, below) = self.repair_state()?;
+            let first = if now.leader == before.leader { before.count } else { 0 };
+            if now.count > first && below == 0 {
+                return Ok(());
+            }
+            let late = || format!("{below} chunks are below target, {now:?} after {before:?}\n{}", self.log_tails());
+            ensure!(Instant::now() < deadline, late());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The process that says now that it leads.
+    pub fn leads_now(&self) -> Option<usize> {
+        let leads = |process: &S3d| process.status().ok().and_then(|status| status["store"]["raft_leads"].as_u64());
+        self.processes.iter().position(|process| leads(process) == Some(1))
+    }
+
+    /// The process that leads.
     ///
     /// # Errors
     /// When none says that it leads within the harness's patience.
     pub fn leader(&self) -> Result<usize> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            for (index, process) in self.processes.iter().enumerate() {
-                let leads = process.status().ok().and_then(|status| status.get("store")?.get("raft_leads")?.as_f64());
-                if leads == Some(1.0) {
-                    return Ok(index);
-                }
+            if let Some(index) = self.leads_now() {
+                return Ok(index);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -188,6 +282,17 @@ impl Cluster {
             ensure!(status.success(), "process {index} ended with {status}\n{}", process.log_tail());
         }
         Ok(())
+    }
+
+    /// The last warnings, errors and refused requests of each process: a load buries them.
+    pub fn troubles(&self) -> String {
+        let trouble = |line: &&str| ["WARN", "ERROR", " status=5"].iter().any(|word| line.contains(word));
+        let of = |(index, process): (usize, &S3d)| {
+            let log = process.log_text();
+            let lines: Vec<&str> = log.lines().filter(trouble).collect();
+            format!("--- troubles of process {index}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+        };
+        self.processes.iter().enumerate().map(of).collect::<Vec<_>>().join("\n")
     }
 
     /// The ends of all logs.
@@ -213,18 +318,20 @@ fn arguments(roles: Roles) -> Vec<String> {
     args
 }
 
-fn toml(shape: &Shape, dir: &Path) -> Result<String> {
+/// `home`: of each process, where its nodes' directories are.
+fn toml<'a>(shape: &Shape, secret: &Path, home: impl Fn(usize) -> &'a Path) -> Result<String> {
     let mut text = format!(
         "version = \"1.0\"\nregion = \"eu-central-1\"\n[cluster]\nsecret_file = \"{}\"\n[rs]\ndata = {}\nparity = {}\n",
-        dir.join("cluster.secret").display(),
+        secret.display(),
         shape.data,
         shape.parity
     );
-    for id in shape.dbs() {
-        text.write_str(&node(dir, "db", "db", id)?)?;
-    }
-    for id in shape.nodes() {
-        text.write_str(&node(dir, "nodes", "node", id)?)?;
+    for (index, roles) in shape.processes.iter().enumerate() {
+        for (list, name, id) in [("db", "db", roles.db), ("nodes", "node", roles.node)] {
+            if let Some(id) = id {
+                text.write_str(&node(home(index), list, name, id)?)?;
+            }
+        }
     }
     Ok(text)
 }

@@ -6,12 +6,15 @@
 //!   calls the suites need.
 //! - [`history`], [`versions`]: what was written and acknowledged, and what a bucket without and with versioning may
 //!   therefore hold.
+//! - [`boto`]: boto3 with its default retries, under load until it is told to end.
 //! - [`workload`], `writer`: writers with unique bodies, and the check of what they left.
+//! - [`shardlog`]: the files of a shard node's log, from outside.
 //! - [`disk`]: loop mounts that can be filled, shut down and mounted again.
 //! - [`clients`]: aws cli, boto3, s3cmd, rclone, restic, s3fs, pointed at one process.
 //! - [`tree`]: trees of files for the clients to carry.
 //! - [`random`], [`knobs`], [`shell`]: seeded randomness, environment variables, subprocesses.
 
+pub mod boto;
 pub mod clients;
 pub mod cluster;
 pub mod disk;
@@ -21,6 +24,7 @@ pub mod knobs;
 pub mod random;
 pub mod s3;
 pub mod s3d;
+pub mod shardlog;
 pub mod shell;
 pub mod sigv4;
 pub mod tree;

@@ -210,10 +210,7 @@ impl S3 {
         let mut query = String::from("encoding-type=url&list-type=2");
         loop {
             let page = self.call(self.request("GET", bucket, "", &query, ""))?.expect(200)?.text();
-            for row in elements(&page, "Contents") {
-                let (size, etag) = size_and_etag(&row)?;
-                listed.push(Listed { key: decoded(&row, "Key")?, size, etag });
-            }
+            listed.extend(listed_in(&page)?);
             let Some(token) = element(&page, "NextContinuationToken") else { return Ok(listed) };
             query = format!("continuation-token={}&encoding-type=url&list-type=2", encode(&token, true));
         }
@@ -279,6 +276,18 @@ impl S3 {
         }
         Ok(())
     }
+}
+
+/// The keys of one page of a listing that was asked for with `encoding-type=url`.
+///
+/// # Errors
+/// When a row lacks something.
+pub fn listed_in(page: &str) -> Result<Vec<Listed>> {
+    let listed = |row: &String| {
+        let (size, etag) = size_and_etag(row)?;
+        Ok(Listed { key: decoded(row, "Key")?, size, etag })
+    };
+    elements(page, "Contents").iter().map(listed).collect()
 }
 
 /// The text of the first `<name>` of an XML document, unescaped. Good for what S3 answers, no parser.

@@ -102,14 +102,27 @@ impl Workload {
         rng: &mut Rng,
         interrupt: impl FnOnce(&mut S3d, &Tally) -> Result<()>,
     ) -> Result<Tally> {
-        let clients = self.connect(s3d)?;
+        let clients = self.connect(&[s3d])?;
+        self.drive(clients, rng, |tally| interrupt(s3d, tally))
+    }
+
+    /// The same with the clients of [`Workload::connect`], one a writer.
+    ///
+    /// # Errors
+    /// As [`Workload::run`].
+    pub fn drive(
+        &self,
+        clients: Vec<S3>,
+        rng: &mut Rng,
+        interrupt: impl FnOnce(&Tally) -> Result<()>,
+    ) -> Result<Tally> {
         let tally = Tally { connected: clients.len() as u64, ..Tally::default() };
         let stop = AtomicBool::new(false);
         let writer = |(index, s3)| Writer::new(self, &tally, s3, Rng::new(rng.next_u64()), index);
         let writers: Vec<_> = (0..).zip(clients).map(writer).collect();
         std::thread::scope(|scope| {
             let threads: Vec<_> = writers.into_iter().map(|writer| scope.spawn(|| writer.run(&stop))).collect();
-            let interrupted = interrupt(s3d, &tally);
+            let interrupted = interrupt(&tally);
             stop.store(true, Ordering::Relaxed);
             for thread in threads {
                 thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
@@ -119,11 +132,14 @@ impl Workload {
         Ok(tally)
     }
 
-    /// A client for each writer. Fewer where the process dies meanwhile: it may be about to.
-    fn connect(&self, s3d: &S3d) -> Result<Vec<S3>> {
-        let endpoint = s3d.endpoint()?;
-        let clients = (0..self.writers).map_while(|_| S3::connected_once(endpoint.clone(), s3d.signer()).ok());
-        Ok(clients.collect())
+    /// A client for each writer, by turns at `gateways`. Fewer where a process dies meanwhile: it may be about to.
+    ///
+    /// # Errors
+    /// When a CA cannot be read.
+    pub fn connect(&self, gateways: &[&S3d]) -> Result<Vec<S3>> {
+        let endpoints = gateways.iter().map(|s3d| Ok((s3d.endpoint()?, s3d.signer()))).collect::<Result<Vec<_>>>()?;
+        let by_turns = endpoints.into_iter().cycle().take(self.writers as usize);
+        Ok(by_turns.map_while(|(endpoint, signer)| S3::connected_once(endpoint, signer).ok()).collect())
     }
 
     pub(crate) fn begin(&self, bucket: Bucket, key: &str, body: Option<Body>) -> Attempt {

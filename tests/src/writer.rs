@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::history::Body;
 use crate::http::Response;
 use crate::random::Rng;
-use crate::s3::S3;
+use crate::s3::{S3, listed_in};
+use crate::sigv4::encode;
 use crate::workload::{Bucket, Tally, Workload};
 
 /// The least that S3 lets a part have that is not the last.
@@ -48,10 +49,12 @@ impl<'a> Writer<'a> {
     /// One operation. False: the connection broke.
     fn step(&mut self) -> Result<bool> {
         match self.rng.below(100) {
-            0..60 => self.put(),
+            0..50 => self.put(),
+            50..60 => self.put_on_condition(),
             60..65 => self.multipart(),
             65..73 => self.copy(),
-            73..80 => self.read(),
+            73..78 => self.read(),
+            78..80 => self.list(),
             80..84 => self.remove_version(),
             _ => self.delete(),
         }
@@ -67,6 +70,47 @@ impl<'a> Writer<'a> {
         };
         let (place, body) = (self.any_place(), self.new_body(len_bytes as usize));
         self.attempt(&place, Some(&body), |s3| s3.put(place.bucket.name(), &place.key, body.bytes()))
+    }
+
+    /// Creates or replaces one of its own keys, or is refused: which of these is known where its state is, for nobody else
+    /// writes to it.
+    fn put_on_condition(&mut self) -> Result<bool> {
+        let place = self.own_place();
+        let (bucket, key) = (place.bucket.name(), place.key.clone());
+        let body = self.new_body(100 + self.index as usize);
+        if !self.known.contains_key(&place) {
+            let create = |s3: &mut S3| put_if(s3, bucket, &key, &body, "If-None-Match", "*");
+            return self.attempt(&place, Some(&body), create);
+        }
+        let refused = put_if(&mut self.s3, bucket, &key, &body, "If-None-Match", "*");
+        if let Ok(answer) = &refused {
+            let right = answer.status >= 500 || answer.status == 412;
+            ensure!(right, "{place:?} was created again: {} {}", answer.status, answer.text());
+        }
+        let Ok(head) = self.s3.head(bucket, &key) else { return Ok(false) };
+        if refused.is_err() || head.status >= 500 {
+            return Ok(refused.is_ok());
+        }
+        let etag = head.expect(200)?.get("etag").context("no ETag")?.to_owned();
+        self.attempt(&place, Some(&body), |s3| put_if(s3, bucket, &key, &body, "If-Match", &etag))
+    }
+
+    /// Lists its own keys of one bucket: what it knows must be there, in the right size.
+    fn list(&mut self) -> Result<bool> {
+        let Place { bucket, .. } = self.own_place();
+        let prefix = format!("own/{}/", self.index);
+        let query = format!("encoding-type=url&list-type=2&prefix={}", encode(&prefix, true));
+        let answer = self.s3.call(self.s3.request("GET", bucket.name(), "", &query, ""));
+        if let Some(answer) = answer.as_ref().ok().filter(|answer| answer.status < 500) {
+            ensure!(answer.status == 200, "a listing: {} {}", answer.status, answer.text());
+            let listed: BTreeMap<_, _> =
+                listed_in(&answer.text())?.into_iter().map(|row| (row.key, row.size)).collect();
+            for (place, body) in self.known.iter().filter(|(place, _)| place.bucket == bucket) {
+                let size = listed.get(&place.key).copied();
+                ensure!(size == Some(body.len_bytes as u64), "{place:?} is listed with {size:?}, and holds {body:?}");
+            }
+        }
+        Ok(answer.is_ok())
     }
 
     fn multipart(&mut self) -> Result<bool> {
@@ -105,7 +149,7 @@ impl<'a> Writer<'a> {
         let Some(id) = versions.begin_removal(&place.key, &mut self.rng) else { return Ok(true) };
         self.known.remove(&place);
         let answer = self.s3.delete_version(place.bucket.name(), &place.key, &id);
-        if self.is_acknowledged(&place, &answer)? {
+        if self.is_acknowledged(&place, &answer, true)? {
             versions.acknowledge_removal(&place.key, &id);
         }
         Ok(answer.is_ok())
@@ -130,9 +174,9 @@ impl<'a> Writer<'a> {
         call: impl FnOnce(&mut S3) -> Result<Response>,
     ) -> Result<bool> {
         let attempt = self.workload.begin(place.bucket, &place.key, body.cloned());
-        self.known.remove(place);
+        let was_known = self.known.remove(place).is_some();
         let answer = call(&mut self.s3);
-        if self.is_acknowledged(place, &answer)? {
+        if self.is_acknowledged(place, &answer, was_known)? {
             let answer = answer.as_ref().ok().context("acknowledged without an answer")?;
             self.workload.acknowledge(place.bucket, &attempt, answer)?;
             if let Some(body) = body.filter(|_| place.key.starts_with("own/")) {
@@ -142,10 +186,12 @@ impl<'a> Writer<'a> {
         Ok(answer.is_ok())
     }
 
-    /// Counts an answer. An answer that no interruption explains fails the test.
-    fn is_acknowledged(&self, place: &Place, answer: &Result<Response>) -> Result<bool> {
+    /// Counts an answer. An answer that no interruption explains fails the test. `was_known`: what the key held was known, so
+    /// no condition that holds for that may be refused.
+    fn is_acknowledged(&self, place: &Place, answer: &Result<Response>, was_known: bool) -> Result<bool> {
         let acknowledged = match answer {
             Ok(answer) if (200..300).contains(&answer.status) => !answer.text_is_error(),
+            Ok(answer) if answer.status == 412 && !was_known => return Ok(false),
             Ok(answer) if answer.status < 500 => bail!("{place:?}: {} {}", answer.status, answer.text()),
             _ => false,
         };
@@ -176,6 +222,12 @@ impl<'a> Writer<'a> {
             _ => own,
         }
     }
+}
+
+/// PutObject under a condition.
+fn put_if(s3: &mut S3, bucket: &str, key: &str, body: &Body, name: &str, value: &str) -> Result<Response> {
+    let request = s3.request("PUT", bucket, key, "", body.bytes()).header(name, value);
+    s3.call_unsigned_payload(request)
 }
 
 impl Response {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use predastore_tests::cluster::{Cluster, Shape};
+use predastore_tests::cluster::{Cluster, Recounts, Shape};
 use predastore_tests::knobs::{number, say};
 use predastore_tests::random::{Rng, body};
 use predastore_tests::s3::S3;
@@ -54,21 +54,17 @@ fn expect_listed(s3: &mut S3, written: &[(String, Vec<u8>)]) -> Result<()> {
     Ok(())
 }
 
-fn others(cluster: &Cluster, dead: &[usize]) -> Vec<usize> {
-    (0..cluster.processes.len()).filter(|index| !dead.contains(index)).collect()
-}
-
 /// One after another of `deaths` dies; reads stay exact and writes go on through the others; it comes back.
 fn survives(shape: Shape, deaths: &[&[usize]], test: &str) -> Result<()> {
     let mut rng = Rng::for_test(test);
     let mut cluster = Cluster::start(&shape, &Config::default())?;
     cluster.processes[0].s3()?.create_bucket(BUCKET)?;
-    let all = others(&cluster, &[]);
+    let all = cluster.others(&[]);
     let mut written = write(&cluster, &all, 0, &mut rng)?;
     verify(&cluster, &all, &written)?;
     for (round, dead) in deaths.iter().enumerate() {
-        dead.iter().for_each(|index| cluster.processes[*index].kill());
-        let living = others(&cluster, dead);
+        cluster.kill(dead);
+        let living = cluster.others(dead);
         verify(&cluster, &living, &written).with_context(|| format!("reads with {dead:?} dead"))?;
         written.extend(write(&cluster, &living, round + 1, &mut rng).with_context(|| format!("with {dead:?} dead"))?);
         verify(&cluster, &living, &written).with_context(|| format!("what was written with {dead:?} dead"))?;
@@ -105,28 +101,6 @@ fn all_roles_in_one_process() -> Result<()> {
     cluster.stop_all()
 }
 
-/// Who leads, how often it has recounted since its start, and how many chunks are below target.
-fn repair_state(cluster: &Cluster) -> Result<(usize, f64, f64)> {
-    let leader = cluster.leader()?;
-    let status = cluster.processes[leader].status()?;
-    let figure = |name: &str| status["store"][name].as_f64().with_context(|| format!("no {name} in {status}"));
-    Ok((leader, figure("recounts")?, figure("chunks_below_target")?))
-}
-
-/// Waits until a recount that began after `before` has found nothing below target.
-fn wait_healthy(cluster: &Cluster, before: (usize, f64, f64)) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let (leader, recounts, below) = repair_state(cluster)?;
-        let first = if leader == before.0 { before.1 } else { 0.0 };
-        if recounts > first && below == 0.0 {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{below} chunks are below target\n{}", cluster.log_tails());
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
 /// What was written while nodes were dead, and what a replaced node lost, is made whole: then others may die.
 #[test]
 fn what_is_below_target_is_repaired() -> Result<()> {
@@ -134,17 +108,17 @@ fn what_is_below_target_is_repaired() -> Result<()> {
     // Processes 0 to 2 are db nodes, 3 to 7 shard nodes 0 to 4.
     let mut cluster = Cluster::start(&Shape::apart(3, 5, (3, 2)), &Config::default())?;
     cluster.processes[0].s3()?.create_bucket(BUCKET)?;
-    let all = others(&cluster, &[]);
+    let all = cluster.others(&[]);
     let mut written = write(&cluster, &all, 0, &mut rng)?;
-    [3, 4].iter().for_each(|index| cluster.processes[*index].kill());
-    written.extend(write(&cluster, &others(&cluster, &[3, 4]), 1, &mut rng)?);
+    cluster.kill(&[3, 4]);
+    written.extend(write(&cluster, &cluster.others(&[3, 4]), 1, &mut rng)?);
     // One comes back as it was, the other with an empty disk.
     std::fs::remove_dir_all(cluster.dir.path().join("node-1"))?;
-    let before = repair_state(&cluster)?;
+    let before = cluster.recounts()?;
     cluster.restart_all()?;
-    wait_healthy(&cluster, before)?;
-    [5, 6].iter().for_each(|index| cluster.processes[*index].kill());
-    verify(&cluster, &others(&cluster, &[5, 6]), &written).context("with two others dead after the repair")?;
+    cluster.wait_healthy(before)?;
+    cluster.kill(&[5, 6]);
+    verify(&cluster, &cluster.others(&[5, 6]), &written).context("with two others dead after the repair")?;
     cluster.restart_all()?;
     cluster.stop_all()
 }
@@ -158,10 +132,10 @@ fn a_node_that_is_gone_for_good_is_replaced_by_a_spare() -> Result<()> {
     let mut cluster = Cluster::start(&Shape::apart(3, 4, (2, 1)), &config)?;
     cluster.processes[0].s3()?.create_bucket(BUCKET)?;
     let written = write(&cluster, &[0, 1, 2], 0, &mut rng)?;
-    wait_healthy(&cluster, (usize::MAX, 0.0, 0.0))?;
-    let before = repair_state(&cluster)?;
+    cluster.wait_healthy(Recounts::none())?;
+    let before = cluster.recounts()?;
     cluster.processes[3].kill();
-    wait_healthy(&cluster, before)?;
+    cluster.wait_healthy(before)?;
     cluster.processes[4].kill();
     verify(&cluster, &[0, 1, 2, 5], &written).context("with another dead after the repair")
 }
@@ -174,15 +148,15 @@ fn a_narrow_chunk_gets_its_shards_back() -> Result<()> {
     // Processes 0 to 2 are db nodes, 3 to 7 shard nodes 0 to 4.
     let mut cluster = Cluster::start(&Shape::apart(3, 5, (3, 2)), &Config::default())?;
     cluster.processes[0].s3()?.create_bucket(BUCKET)?;
-    kill(&mut cluster, &[6, 7]);
+    cluster.kill(&[6, 7]);
     let written = write(&cluster, &[0, 1, 2, 4], 0, &mut rng)?;
     // Node 0 loses its disk. Once it is filled again, it alone is enough: the layout is (1,2).
-    kill(&mut cluster, &[3]);
+    cluster.kill(&[3]);
     std::fs::remove_dir_all(cluster.dir.path().join("node-0"))?;
     cluster.processes[3].restart()?;
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
-        kill(&mut cluster, &[4, 5]);
+        cluster.kill(&[4, 5]);
         let read = verify(&cluster, &[0, 1, 2], &written);
         if read.is_ok() {
             break;
@@ -192,15 +166,11 @@ fn a_narrow_chunk_gets_its_shards_back() -> Result<()> {
         cluster.processes[5].restart()?;
         std::thread::sleep(Duration::from_secs(3));
     }
-    let before = repair_state(&cluster)?;
+    let before = cluster.recounts()?;
     cluster.restart_all()?;
-    wait_healthy(&cluster, before)?;
-    kill(&mut cluster, &[3, 4]);
+    cluster.wait_healthy(before)?;
+    cluster.kill(&[3, 4]);
     verify(&cluster, &[0, 1, 2, 5, 6, 7], &written).context("widened, with two dead")
-}
-
-fn kill(cluster: &mut Cluster, processes: &[usize]) {
-    processes.iter().for_each(|index| cluster.processes[*index].kill());
 }
 
 /// Writers go on while another box than theirs dies; what was acknowledged is there afterwards.

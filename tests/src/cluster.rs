@@ -1,11 +1,13 @@
 //! A cluster of real `s3d` processes on this machine, with one `cluster.toml`.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::netns::Network;
 use crate::s3d::{Config, PATIENCE, S3d, free_port};
 
 /// The roles of one process.
@@ -42,12 +44,9 @@ impl Shape {
         Shape { data, parity, processes: dbs.chain(nodes).collect() }
     }
 
-    fn dbs(&self) -> impl Iterator<Item = u64> {
-        self.processes.iter().filter_map(|roles| roles.db)
-    }
-
-    fn nodes(&self) -> impl Iterator<Item = u64> {
-        self.processes.iter().filter_map(|roles| roles.node)
+    /// What makes each process what it is.
+    fn commands(&self) -> Vec<Vec<String>> {
+        self.processes.iter().map(|roles| arguments(*roles)).collect()
     }
 }
 
@@ -65,7 +64,16 @@ impl Cluster {
     /// # Errors
     /// When one exits or does not serve in time.
     pub fn start(shape: &Shape, config: &Config) -> Result<Cluster> {
-        Cluster::start_with(shape, shape.processes.iter().map(|roles| arguments(*roles)).collect(), config)
+        Cluster::start_with(shape, shape.commands(), config, None)
+    }
+
+    /// As [`Cluster::start`], each process on the host of `network` with its index.
+    ///
+    /// # Errors
+    /// As there, and when the network has too few hosts.
+    pub fn start_on(network: &Network, shape: &Shape, config: &Config) -> Result<Cluster> {
+        ensure!(network.hosts.len() >= shape.processes.len(), "a process without a host");
+        Cluster::start_with(shape, shape.commands(), config, Some(network))
     }
 
     /// Starts all nodes of a shape in one process.
@@ -73,20 +81,26 @@ impl Cluster {
     /// # Errors
     /// When it exits or does not serve in time.
     pub fn start_as_one(shape: &Shape, config: &Config) -> Result<Cluster> {
-        Cluster::start_with(shape, vec![distributed()], config)
+        Cluster::start_with(shape, vec![distributed()], config, None)
     }
 
-    fn start_with(shape: &Shape, commands: Vec<Vec<String>>, config: &Config) -> Result<Cluster> {
+    fn start_with(
+        shape: &Shape,
+        commands: Vec<Vec<String>>,
+        config: &Config,
+        network: Option<&Network>,
+    ) -> Result<Cluster> {
         let dir = tempfile::tempdir()?;
         let secret = dir.path().join("cluster.secret");
         std::fs::write(&secret, "3f9c4e1a7b2d8860514fae93c7d0b6e2")?;
         restrict(&secret)?;
-        let toml = toml(shape, dir.path())?;
+        let toml = toml(shape, dir.path(), network)?;
         let start = |(index, args): (usize, Vec<String>)| {
             let mut config = config.clone();
             config.toml = Some(toml.clone());
             config.data_dir = Some(dir.path().join(format!("process-{index}")));
             config.args = args;
+            config.namespace = network.map(|network| network.hosts[index].namespace.clone());
             S3d::stopped(config)
         };
         let processes = commands.into_iter().enumerate().map(start).collect::<Result<Vec<_>>>()?;
@@ -169,22 +183,22 @@ fn arguments(roles: Roles) -> Vec<String> {
     args
 }
 
-fn toml(shape: &Shape, dir: &Path) -> Result<String> {
+fn toml(shape: &Shape, dir: &Path, network: Option<&Network>) -> Result<String> {
     let mut text = format!(
         "version = \"1.0\"\nregion = \"eu-central-1\"\n[cluster]\nsecret_file = \"{}\"\n[rs]\ndata = {}\nparity = {}\n",
         dir.join("cluster.secret").display(),
         shape.data,
         shape.parity
     );
-    let node = |kind: &str, name: &str, id: u64| -> Result<String> {
+    let mut node = |kind: &str, name: &str, id: u64, host: Ipv4Addr| -> Result<()> {
         let (port, path) = (free_port()?, dir.join(format!("{name}-{id}")));
-        Ok(format!("[[{kind}]]\nid = {id}\nhost = \"127.0.0.1\"\nport = {port}\npath = \"{}\"\n", path.display()))
+        let path = path.display();
+        Ok(write!(text, "[[{kind}]]\nid = {id}\nhost = \"{host}\"\nport = {port}\npath = \"{path}\"\n")?)
     };
-    for id in shape.dbs() {
-        text.write_str(&node("db", "db", id)?)?;
-    }
-    for id in shape.nodes() {
-        text.write_str(&node("nodes", "node", id)?)?;
+    for (index, roles) in shape.processes.iter().enumerate() {
+        let host = network.map_or(Ipv4Addr::LOCALHOST, |network| network.hosts[index].address);
+        roles.db.map_or(Ok(()), |id| node("db", "db", id, host))?;
+        roles.node.map_or(Ok(()), |id| node("nodes", "node", id, host))?;
     }
     Ok(text)
 }

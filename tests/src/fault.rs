@@ -1,6 +1,7 @@
 //! Faults of one box of a cluster that last while something else happens, and are put right after it.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,10 @@ use crate::netns::Network;
 use crate::random::Rng;
 use crate::s3d::{PATIENCE, S3d, SYNCS};
 
-/// Writes that each gateway acknowledges before a fault, so that there is something to lose.
-const BEFORE: u64 = 300;
-/// Writes that each who can serve acknowledges during one.
+/// Writes that each who can serve acknowledges during a fault.
 const DURING: u64 = 20;
+/// How long a fault of the network lasts at least: longer than it takes to elect another leader.
+const HOLD: Duration = Duration::from_secs(4);
 
 /// What happens to a box, or to the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,8 @@ pub enum Victim {
 }
 
 /// Lets faults befall the boxes of `cluster` one after another while clients of all `gateways` (one a box) work on a new
-/// bucket; then checks what they saw. How many operations were checked.
+/// bucket, each of which acknowledges `between` writes before the next fault; then checks what they saw. How many operations
+/// were checked.
 ///
 /// # Errors
 /// When those who are to serve do not in time, a fault did not take place, or what was seen cannot be.
@@ -63,24 +65,30 @@ pub fn endure(
     network: Option<&Network>,
     gateways: Vec<Gateway>,
     rng: &mut Rng,
-    faults: &[(Fault, Victim)],
+    (faults, between): (&[(Fault, Victim)], u64),
 ) -> Result<u64> {
     let load = Load::new(bucket, gateways)?;
+    let all: Vec<usize> = (0..cluster.processes.len()).collect();
     let mut chance = Rng::new(rng.next_u64());
     let ran = load.run(rng, || {
         faults.iter().try_for_each(|(fault, victim)| {
+            load.wait_written(&all, between).context("before a fault")?;
             let victim = victim.of(cluster, &mut chance)?;
             strike(&load, cluster, network, (*fault, victim))
         })
     });
     ran.with_context(|| cluster.log_tails())?;
+    let began = Instant::now();
     let checked = load.check().with_context(|| cluster.log_tails())?;
     let (mut answered, mut unknown) = (0, 0);
     for (kind, tally) in load.kinds() {
         say(&format!("  {kind}: {} answered, {} unknown", tally.answered, tally.unknown));
         (answered, unknown) = (answered + tally.answered, unknown + tally.unknown);
     }
-    say(&format!("  {answered} operations answered, {unknown} unknown; {checked} checked, reads by listings included"));
+    say(&format!(
+        "  {answered} operations answered, {unknown} unknown; {checked} checked in {:.1?}, reads by listings included",
+        began.elapsed()
+    ));
     Ok(checked)
 }
 
@@ -109,7 +117,6 @@ fn strike(
     let all: Vec<usize> = (0..cluster.processes.len()).collect();
     let is_box_down = !matches!(fault, Fault::Lose(_) | Fault::SlowDisk);
     let serving: Vec<usize> = all.iter().copied().filter(|index| !is_box_down || *index != victim).collect();
-    load.wait_written(&all, BEFORE).context("before the fault")?;
     let struck = fault.during(cluster, network, victim, || load.wait_written(&serving, DURING));
     let during = struck.with_context(|| format!("during {fault:?} of box {victim}"))?;
     let after = load.wait_written(&all, 1).with_context(|| format!("after {fault:?} of box {victim}"))?;
@@ -152,13 +159,18 @@ fn killed<T>(s3d: &mut S3d, job: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn paused<T>(s3d: &S3d, time: Duration, job: impl FnOnce() -> Result<T>) -> Result<T> {
-    let began = Instant::now();
     s3d.signal(Signal::SIGSTOP)?;
-    let done = job();
-    std::thread::sleep(time.saturating_sub(began.elapsed()));
+    let done = at_least(time, job);
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", s3d.pid()?))?;
     s3d.signal(Signal::SIGCONT)?;
     ensure!(stat.rsplit(')').next().is_some_and(|rest| rest.trim().starts_with('T')), "it was not stopped: {stat}");
+    done
+}
+
+fn at_least<T>(time: Duration, job: impl FnOnce() -> Result<T>) -> Result<T> {
+    let began = Instant::now();
+    let done = job();
+    std::thread::sleep(time.saturating_sub(began.elapsed()));
     done
 }
 
@@ -168,22 +180,25 @@ fn dropping<T>(
     job: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     begin(network)?;
-    let done = job();
+    let done = at_least(HOLD, job);
     ensure!(network.heal()? > 0, "no packet was dropped");
     done
 }
 
 fn unplugged<T>(network: &Network, victim: usize, job: impl FnOnce() -> Result<T>) -> Result<T> {
     network.unplug(victim)?;
-    let done = job();
+    let done = at_least(HOLD, job);
     network.heal()?;
     done
 }
 
 fn slowed<T>(s3d: &S3d, job: impl FnOnce() -> Result<T>) -> Result<T> {
-    let tracer = Tracer::attach(s3d.pid()?)?;
+    let record = tempfile::NamedTempFile::new()?;
+    let tracer = Tracer::attach(s3d.pid()?, record.path())?;
     let done = job();
     drop(tracer);
+    let delayed = std::fs::read_to_string(record.path())?.matches("(DELAYED)").count();
+    ensure!(delayed > 0, "no sync was delayed");
     done
 }
 
@@ -191,9 +206,10 @@ fn slowed<T>(s3d: &S3d, job: impl FnOnce() -> Result<T>) -> Result<T> {
 struct Tracer(Child);
 
 impl Tracer {
-    fn attach(pid: u32) -> Result<Tracer> {
+    /// What it traces goes to `record`.
+    fn attach(pid: u32, record: &Path) -> Result<Tracer> {
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={SYNCS}")]);
+        strace.args(["-f", "-qq", "-e", &format!("trace={SYNCS}"), "-o"]).arg(record);
         strace.args(["-e", &format!("inject={SYNCS}:delay_enter=200ms"), "-p", &pid.to_string()]);
         strace.stdin(Stdio::null()).process_group(0);
         let tracer = Tracer(strace.spawn().context("no strace")?);

@@ -13,6 +13,8 @@ use predastore_tests::random::Rng;
 use predastore_tests::s3d::Config;
 
 const BOXES: u64 = 3;
+/// Writes of each gateway before a fault.
+const BETWEEN: u64 = 500;
 /// Fewer in a round prove little.
 const ROUND_MIN: u64 = 5_000;
 
@@ -26,19 +28,29 @@ fn three_boxes_are_linearizable() -> Result<()> {
         faults.extend([(Fault::Isolate, Victim::Leader), (Fault::Deafen, Victim::Follower)]);
     }
     let mut cluster = start(network.as_ref())?;
-    let goal = number("PREDASTORE_TEST_LINEAR_OPERATIONS", 20_000);
+    let goal = number("PREDASTORE_TEST_LINEAR_OPERATIONS", 15_000);
     let (began, mut checked, mut round) = (Instant::now(), 0, 0);
     while checked < goal {
         let gateways = cluster.processes.iter().map(Gateway::of).collect::<Result<_>>()?;
         let bucket = format!("linear-{round}");
-        let count = endure(&bucket, &mut cluster, network.as_ref(), gateways, &mut rng, &faults);
+        let count = endure(&bucket, &mut cluster, network.as_ref(), gateways, &mut rng, (&faults, BETWEEN));
         let count = count.with_context(|| format!("round {round}"))?;
         ensure!(count >= ROUND_MIN, "{count} operations are too few");
         checked += count;
         say(&format!("linear: {checked} operations checked in {:.1?}", began.elapsed()));
         round += 1;
+        // The long form goes on with whatever comes.
+        faults = (0..4).map(|_| any_fault(&mut rng, pause, network.is_some())).collect();
     }
     cluster.stop_all()
+}
+
+fn any_fault(rng: &mut Rng, pause: Duration, is_networked: bool) -> (Fault, Victim) {
+    let of_a_box = [Fault::Kill, Fault::Pause(pause)];
+    let of_the_network = [Fault::Isolate, Fault::Mute, Fault::Deafen, Fault::Unplug, Fault::Lose(30)];
+    let is_of_a_box = !is_networked || rng.below(3) == 0;
+    let fault = if is_of_a_box { *rng.choose(&of_a_box) } else { *rng.choose(&of_the_network) };
+    (fault, *rng.choose(&[Victim::Leader, Victim::Follower]))
 }
 
 fn start(network: Option<&Network>) -> Result<Cluster> {

@@ -13,6 +13,9 @@ use predastore_tests::netns::{NEEDS, Network};
 use predastore_tests::random::Rng;
 use predastore_tests::s3d::{Config, S3d};
 
+/// Writes of each gateway before a fault.
+const BETWEEN: u64 = 100;
+
 /// Lets `faults` befall a new cluster, as often as is asked for.
 fn survive(test: &str, shape: &Shape, network: Option<&Network>, faults: &[(Fault, Victim)]) -> Result<()> {
     let mut rng = Rng::for_test(test);
@@ -24,7 +27,7 @@ fn survive(test: &str, shape: &Shape, network: Option<&Network>, faults: &[(Faul
     for round in 0..rounds() {
         let gateways = cluster.processes.iter().map(Gateway::of).collect::<Result<_>>()?;
         let bucket = format!("partitions-{round}");
-        let checked = endure(&bucket, &mut cluster, network, gateways, &mut rng, faults);
+        let checked = endure(&bucket, &mut cluster, network, gateways, &mut rng, (faults, BETWEEN));
         let checked = checked.with_context(|| format!("round {round}"))?;
         say(&format!("{test}: {checked} operations checked"));
     }
@@ -115,7 +118,8 @@ fn clocks_are_hours_apart() -> Result<()> {
         gateways.map(|(s3d, seconds)| Ok(Gateway::of(s3d)?.with_clock_ahead(seconds))).collect::<Result<_>>()?;
     for round in 0..rounds() {
         let faults = [(Fault::Kill, Victim::Leader), (Fault::Kill, Victim::Leader)];
-        let checked = endure(&format!("clocks-{round}"), &mut cluster, None, gateways.clone(), &mut rng, &faults)?;
+        let checked =
+            endure(&format!("clocks-{round}"), &mut cluster, None, gateways.clone(), &mut rng, (&faults, BETWEEN))?;
         say(&format!("{test}: {checked} operations checked"));
     }
     cluster.stop_all()

@@ -15,7 +15,7 @@ use crate::s3d::{PATIENCE, S3d};
 use crate::sigv4::Signer;
 
 /// Clients of each gateway.
-const CLIENTS: usize = 3;
+const CLIENTS: usize = 5;
 
 /// Where clients send to, also while nobody is there.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use super::operation::Operation;
 use crate::history::Body;
 
 /// Keys that are in use at once: few, so that clients meet.
-pub(super) const KEYS: u64 = 4;
+pub(super) const KEYS: u64 = 6;
 /// Operations on all keys, and lost ones among them, after which new keys are used: the search grows with both.
 const GENERATION_OPERATIONS: u64 = 150 * KEYS;
 const GENERATION_LOST: u64 = 4 * KEYS;

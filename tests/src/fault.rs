@@ -34,6 +34,8 @@ pub enum Fault {
     Mute,
     /// It does not hear.
     Deafen,
+    /// It and the leader, or it and the next box where it leads, do not hear each other; a third hears both.
+    Sever,
     /// Its cable is pulled.
     Unplug,
     /// Everybody loses so many percent.
@@ -136,6 +138,9 @@ impl Fault {
         victim: usize,
         job: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
+        let count = cluster.processes.len();
+        let other = if self == Fault::Sever { cluster.leader()? } else { victim };
+        let other = if other == victim { (victim + 1) % count } else { other };
         let s3d = &mut cluster.processes[victim];
         let network = || network.context("a fault of the network without one");
         match self {
@@ -145,6 +150,7 @@ impl Fault {
             Fault::Isolate => dropping(network()?, |network| network.isolate(victim), job),
             Fault::Mute => dropping(network()?, |network| network.mute(victim), job),
             Fault::Deafen => dropping(network()?, |network| network.deafen(victim), job),
+            Fault::Sever => dropping(network()?, |network| network.sever(victim, other), job),
             Fault::Lose(percent) => dropping(network()?, |network| network.lose(percent), job),
             Fault::Unplug => unplugged(network()?, victim, job),
         }

@@ -176,6 +176,15 @@ impl Network {
         self.deafen(index)
     }
 
+    /// Two hosts do not hear each other; the others hear both.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn sever(&self, one: usize, other: usize) -> Result<()> {
+        self.cut(one, other)?;
+        self.cut(other, one)
+    }
+
     /// Everybody loses `percent` of what comes from anybody.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::random::Rng;
 use crate::s3d::{PATIENCE, S3d, SYNCS};
 
 /// Writes that each who can serve acknowledges during a fault.
-const DURING: u64 = 20;
+const DURING: u64 = 8;
 /// How long a fault of the network lasts at least: longer than it takes to elect another leader.
 const HOLD: Duration = Duration::from_secs(4);
 

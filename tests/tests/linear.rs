@@ -46,9 +46,9 @@ fn three_boxes_are_linearizable() -> Result<()> {
 }
 
 fn any_fault(rng: &mut Rng, pause: Duration, is_networked: bool) -> (Fault, Victim) {
-    let of_a_box = [Fault::Kill, Fault::Pause(pause)];
-    let of_the_network = [Fault::Isolate, Fault::Mute, Fault::Deafen, Fault::Unplug, Fault::Lose(30)];
-    let is_of_a_box = !is_networked || rng.below(3) == 0;
+    let of_a_box = [Fault::Kill, Fault::Pause(pause), Fault::SlowDisk];
+    let of_the_network = [Fault::Isolate, Fault::Mute, Fault::Deafen, Fault::Sever, Fault::Unplug, Fault::Lose(30)];
+    let is_of_a_box = !is_networked || rng.below(2) == 0;
     let fault = if is_of_a_box { *rng.choose(&of_a_box) } else { *rng.choose(&of_the_network) };
     (fault, *rng.choose(&[Victim::Leader, Victim::Follower]))
 }

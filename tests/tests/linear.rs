@@ -28,7 +28,7 @@ fn three_boxes_are_linearizable() -> Result<()> {
         faults.extend([(Fault::Isolate, Victim::Leader), (Fault::Deafen, Victim::Follower)]);
     }
     let mut cluster = start(network.as_ref())?;
-    let goal = number("PREDASTORE_TEST_LINEAR_OPERATIONS", 15_000);
+    let goal = number("PREDASTORE_TEST_LINEAR_OPERATIONS", 5_000);
     let (began, mut checked, mut round) = (Instant::now(), 0, 0);
     while checked < goal {
         let gateways = cluster.processes.iter().map(Gateway::of).collect::<Result<_>>()?;

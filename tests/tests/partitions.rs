@@ -14,7 +14,7 @@ use predastore_tests::random::Rng;
 use predastore_tests::s3d::{Config, S3d};
 
 /// Writes of each gateway before a fault.
-const BETWEEN: u64 = 100;
+const BETWEEN: u64 = 60;
 
 /// Lets `faults` befall a new cluster, as often as is asked for.
 fn survive(test: &str, shape: &Shape, network: Option<&Network>, faults: &[(Fault, Victim)]) -> Result<()> {

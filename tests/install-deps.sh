@@ -17,6 +17,9 @@ need mkfs.ext4 e2fsprogs
 need mkfs.xfs xfsprogs
 need xfs_io xfsprogs
 need curl curl
+need ip iproute2
+need nft nftables
+need faketime faketime
 need s3cmd s3cmd
 need rclone rclone
 need restic restic

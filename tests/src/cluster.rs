@@ -1,11 +1,13 @@
 //! A cluster of real `s3d` processes on this machine, with one `cluster.toml`.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::netns::Network;
 use crate::s3d::{Config, PATIENCE, S3d, free_port};
 
 /// How long it may take until nothing is below target.
@@ -51,6 +53,11 @@ impl Shape {
         let nodes = (0..node_count).map(|id| Roles { db: None, node: Some(id) });
         Shape { data, parity, processes: dbs.chain(nodes).collect() }
     }
+
+    /// What makes each process what it is.
+    fn commands(&self) -> Vec<Vec<String>> {
+        self.processes.iter().map(|roles| arguments(*roles)).collect()
+    }
 }
 
 /// The processes; every one is a gateway.
@@ -83,8 +90,16 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_in(shape: &Shape, config: &Config, homes: &[PathBuf]) -> Result<Cluster> {
-        let commands = shape.processes.iter().map(|roles| arguments(*roles)).collect();
-        Cluster::start_with(shape, commands, config, homes)
+        Cluster::start_with(shape, shape.commands(), config, homes, None)
+    }
+
+    /// As [`Cluster::start`], each process on the host of `network` with its index.
+    ///
+    /// # Errors
+    /// As there, and when the network has too few hosts.
+    pub fn start_on(network: &Network, shape: &Shape, config: &Config) -> Result<Cluster> {
+        ensure!(network.hosts.len() >= shape.processes.len(), "a process without a host");
+        Cluster::start_with(shape, shape.commands(), config, &[], Some(network))
     }
 
     /// Starts all nodes of a shape in one process.
@@ -92,21 +107,29 @@ impl Cluster {
     /// # Errors
     /// When it exits or does not serve in time.
     pub fn start_as_one(shape: &Shape, config: &Config) -> Result<Cluster> {
-        Cluster::start_with(shape, vec![distributed()], config, &[])
+        Cluster::start_with(shape, vec![distributed()], config, &[], None)
     }
 
-    fn start_with(shape: &Shape, commands: Vec<Vec<String>>, config: &Config, homes: &[PathBuf]) -> Result<Cluster> {
+    fn start_with(
+        shape: &Shape,
+        commands: Vec<Vec<String>>,
+        config: &Config,
+        homes: &[PathBuf],
+        network: Option<&Network>,
+    ) -> Result<Cluster> {
         let dir = tempfile::tempdir()?;
         let secret = dir.path().join("cluster.secret");
         std::fs::write(&secret, "3f9c4e1a7b2d8860514fae93c7d0b6e2")?;
         restrict(&secret)?;
         let home = |index: usize| homes.get(index).map_or(dir.path(), PathBuf::as_path);
-        let toml = toml(shape, &secret, home)?;
+        let host = |index: usize| network.map_or(Ipv4Addr::LOCALHOST, |network| network.hosts[index].address);
+        let toml = toml(shape, &secret, |index| (home(index), host(index)))?;
         let start = |(index, args): (usize, Vec<String>)| {
             let mut config = config.clone();
             config.toml = Some(toml.clone());
             config.data_dir = Some(home(index).join(format!("process-{index}")));
             config.args = args;
+            config.namespace = network.map(|network| network.hosts[index].namespace.clone());
             S3d::stopped(config)
         };
         let processes = commands.into_iter().enumerate().map(start).collect::<Result<Vec<_>>>()?;
@@ -124,10 +147,10 @@ impl Cluster {
         let mut config = self.processes.last().context("an empty cluster")?.config.clone();
         let toml = config.toml.get_or_insert_default();
         if let Some(id) = roles.db {
-            toml.push_str(&node(self.dir.path(), "db", "db", id)?);
+            toml.push_str(&node((self.dir.path(), Ipv4Addr::LOCALHOST), ("db", "db"), id)?);
         }
         if let Some(id) = roles.node {
-            toml.push_str(&node(self.dir.path(), "nodes", "node", id)?);
+            toml.push_str(&node((self.dir.path(), Ipv4Addr::LOCALHOST), ("nodes", "node"), id)?);
         }
         let toml = config.toml.clone();
         config.args = arguments(roles);
@@ -318,8 +341,8 @@ fn arguments(roles: Roles) -> Vec<String> {
     args
 }
 
-/// `home`: of each process, where its nodes' directories are.
-fn toml<'a>(shape: &Shape, secret: &Path, home: impl Fn(usize) -> &'a Path) -> Result<String> {
+/// `place`: of each process, where its nodes' directories are, and its host.
+fn toml<'a>(shape: &Shape, secret: &Path, place: impl Fn(usize) -> (&'a Path, Ipv4Addr)) -> Result<String> {
     let mut text = format!(
         "version = \"1.0\"\nregion = \"eu-central-1\"\n[cluster]\nsecret_file = \"{}\"\n[rs]\ndata = {}\nparity = {}\n",
         secret.display(),
@@ -329,16 +352,16 @@ fn toml<'a>(shape: &Shape, secret: &Path, home: impl Fn(usize) -> &'a Path) -> R
     for (index, roles) in shape.processes.iter().enumerate() {
         for (list, name, id) in [("db", "db", roles.db), ("nodes", "node", roles.node)] {
             if let Some(id) = id {
-                text.write_str(&node(home(index), list, name, id)?)?;
+                text.write_str(&node(place(index), (list, name), id)?)?;
             }
         }
     }
     Ok(text)
 }
 
-fn node(dir: &Path, kind: &str, name: &str, id: u64) -> Result<String> {
+fn node((dir, host): (&Path, Ipv4Addr), (list, name): (&str, &str), id: u64) -> Result<String> {
     let (port, path) = (free_port()?, dir.join(format!("{name}-{id}")));
-    Ok(format!("[[{kind}]]\nid = {id}\nhost = \"127.0.0.1\"\nport = {port}\npath = \"{}\"\n", path.display()))
+    Ok(format!("[[{list}]]\nid = {id}\nhost = \"{host}\"\nport = {port}\npath = \"{}\"\n", path.display()))
 }
 
 fn restrict(path: &Path) -> Result<()> {

@@ -11,6 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::netns::Namespace;
+
 /// How long a read or write may take before the test is failed.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -21,12 +23,16 @@ pub struct Endpoint {
     pub port: u16,
     /// The client side of TLS; none: plain HTTP.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The host whose 127.0.0.1 that is; none: this one.
+    pub namespace: Option<Namespace>,
+    /// How long a read or a write may take.
+    pub timeout: Duration,
 }
 
 impl Endpoint {
     /// Plain HTTP on `port`.
     pub fn plain(port: u16) -> Endpoint {
-        Endpoint { port, tls: None }
+        Endpoint { port, tls: None, namespace: None, timeout: TIMEOUT }
     }
 
     /// TLS on `port`, trusting only the certificates of the PEM file `ca`.
@@ -43,7 +49,19 @@ impl Endpoint {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Endpoint { port, tls: Some(Arc::new(config)) })
+        Ok(Endpoint { tls: Some(Arc::new(config)), ..Endpoint::plain(port) })
+    }
+
+    /// The same port of the loopback interface of `namespace`, if there is one.
+    #[must_use]
+    pub fn inside(self, namespace: Option<&Namespace>) -> Endpoint {
+        Endpoint { namespace: namespace.cloned(), ..self }
+    }
+
+    /// Gives up a read or a write after `timeout`.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Endpoint {
+        Endpoint { timeout, ..self }
     }
 
     /// What belongs into the Host header.
@@ -61,10 +79,10 @@ impl Endpoint {
     /// # Errors
     /// When nobody listens or the TLS handshake fails.
     pub fn connect(&self) -> Result<Connection> {
-        let tcp = TcpStream::connect(("127.0.0.1", self.port)).context("cannot connect")?;
+        let tcp = self.connect_tcp().context("cannot connect")?;
         tcp.set_nodelay(true)?;
-        tcp.set_read_timeout(Some(TIMEOUT))?;
-        tcp.set_write_timeout(Some(TIMEOUT))?;
+        tcp.set_read_timeout(Some(self.timeout))?;
+        tcp.set_write_timeout(Some(self.timeout))?;
         let control = tcp.try_clone()?;
         let stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(tcp),
@@ -78,6 +96,18 @@ impl Endpoint {
             }
         };
         Ok(Connection { stream, control, received: Vec::new() })
+    }
+
+    /// Opens a TCP connection.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn connect_tcp(&self) -> Result<TcpStream> {
+        let connect = || TcpStream::connect(("127.0.0.1", self.port));
+        Ok(match &self.namespace {
+            None => connect()?,
+            Some(namespace) => namespace.run(connect)??,
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The harness of the end-to-end suites: what they share to drive a real `s3d` process from outside.
 //!
 //! - [`s3d`]: the process: start, stop, kill, trace, restart, check. The only module that knows its command line.
-//! - [`cluster`]: several of them with one `cluster.toml`.
+//! - [`cluster`]: several of them with one `cluster.toml`; [`netns`]: hosts that can be cut off from each other.
 //! - [`http`], [`sigv4`], [`s3`]: a small blocking HTTP client, a signer whose every step can be forged, and the few S3
 //!   calls the suites need.
 //! - [`history`], [`versions`]: what was written and acknowledged, and what a bucket without and with versioning may
@@ -9,6 +9,8 @@
 //! - [`boto`]: boto3 with its default retries, under load until it is told to end.
 //! - [`workload`], `writer`: writers with unique bodies, and the check of what they left.
 //! - [`shardlog`]: the files of a shard node's log, from outside.
+//! - [`linear`]: clients on few keys through several gateways, and a checker of what they saw.
+//! - [`fault`]: what befalls a box of a cluster while clients work.
 //! - [`disk`]: loop mounts that can be filled, shut down and mounted again.
 //! - [`clients`]: aws cli, boto3, s3cmd, rclone, restic, s3fs, pointed at one process.
 //! - [`tree`]: trees of files for the clients to carry.
@@ -18,9 +20,12 @@ pub mod boto;
 pub mod clients;
 pub mod cluster;
 pub mod disk;
+pub mod fault;
 pub mod history;
 pub mod http;
 pub mod knobs;
+pub mod linear;
+pub mod netns;
 pub mod random;
 pub mod s3;
 pub mod s3d;

@@ -50,8 +50,25 @@ impl S3 {
     /// # Errors
     /// When it cannot connect.
     pub fn connected_once(endpoint: Endpoint, signer: Signer) -> Result<S3> {
-        let connection = Some(endpoint.connect()?);
-        Ok(S3 { endpoint, signer, connection, resends: false })
+        let mut s3 = S3::once(endpoint, signer);
+        s3.connect()?;
+        Ok(s3)
+    }
+
+    /// A client that sends each request once, and connects when first used.
+    pub fn once(endpoint: Endpoint, signer: Signer) -> S3 {
+        S3 { endpoint, signer, connection: None, resends: false }
+    }
+
+    /// Connects, if it is not connected: a request that follows is sent, or breaks on the way.
+    ///
+    /// # Errors
+    /// When it cannot connect.
+    pub fn connect(&mut self) -> Result<()> {
+        if self.connection.is_none() {
+            self.connection = Some(self.endpoint.connect()?);
+        }
+        Ok(())
     }
 
     /// A request for `/bucket/key`, unsigned, with its Host; `query` without `?`.
@@ -205,14 +222,24 @@ impl S3 {
     /// # Errors
     /// When a page does not answer 200.
     pub fn list(&mut self, bucket: &str) -> Result<Vec<Listed>> {
+        self.list_prefix(bucket, "")
+    }
+
+    /// Every key of a bucket that begins with `prefix`, as [`S3::list`].
+    ///
+    /// # Errors
+    /// When a page does not answer 200.
+    pub fn list_prefix(&mut self, bucket: &str, prefix: &str) -> Result<Vec<Listed>> {
         let mut listed = Vec::new();
+        let prefix = encode(prefix, true);
         // Control characters cannot stand in XML 1.0: keys are asked for encoded.
-        let mut query = String::from("encoding-type=url&list-type=2");
+        let mut query = format!("encoding-type=url&list-type=2&prefix={prefix}");
         loop {
             let page = self.call(self.request("GET", bucket, "", &query, ""))?.expect(200)?.text();
             listed.extend(listed_in(&page)?);
             let Some(token) = element(&page, "NextContinuationToken") else { return Ok(listed) };
-            query = format!("continuation-token={}&encoding-type=url&list-type=2", encode(&token, true));
+            let token = encode(&token, true);
+            query = format!("continuation-token={token}&encoding-type=url&list-type=2&prefix={prefix}");
         }
     }
 

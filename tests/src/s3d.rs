@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::http::{Endpoint, Request, Response};
+use crate::netns::Namespace;
 use crate::s3::S3;
 use crate::shell;
 use crate::sigv4::Signer;
@@ -61,6 +62,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Faults to inject; none: run without strace.
     pub inject: Option<Inject>,
+    /// The network it runs in; none: this process's.
+    pub namespace: Option<Namespace>,
 }
 
 /// A fault that strace injects into system calls. Its counters (`when=N`) count calls of each thread.
@@ -204,6 +207,9 @@ impl S3d {
         }
         command.args(&self.config.args);
         self.environment(&mut command);
+        if let Some(namespace) = &self.config.namespace {
+            namespace.enter(&mut command);
+        }
         command
     }
 
@@ -251,7 +257,11 @@ impl S3d {
 
     fn is_healthy(&self) -> bool {
         self.admin("/health").is_ok_and(|answer| answer.status == 200)
-            && std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+            && self.inside(Endpoint::plain(self.port)).connect_tcp().is_ok()
+    }
+
+    fn inside(&self, endpoint: Endpoint) -> Endpoint {
+        endpoint.inside(self.config.namespace.as_ref())
     }
 
     /// GETs a path of the admin port.
@@ -261,7 +271,7 @@ impl S3d {
     pub fn admin(&self, path: &str) -> Result<Response> {
         let request = Request::new("GET", path, "").header("Host", format!("127.0.0.1:{}", self.admin_port));
         let request = request.header("Connection", "close");
-        Endpoint::plain(self.admin_port).connect()?.call(&request)
+        self.inside(Endpoint::plain(self.admin_port)).connect()?.call(&request)
     }
 
     /// `/status`, parsed.
@@ -327,9 +337,10 @@ impl S3d {
     /// When its CA cannot be read.
     pub fn endpoint(&self) -> Result<Endpoint> {
         if self.config.plain_http {
-            return Ok(Endpoint::plain(self.port));
+            return Ok(self.inside(Endpoint::plain(self.port)));
         }
-        Endpoint::tls(self.port, self.credentials().ca.as_deref().context("no AWS_CA_BUNDLE")?)
+        let endpoint = Endpoint::tls(self.port, self.credentials().ca.as_deref().context("no AWS_CA_BUNDLE")?)?;
+        Ok(self.inside(endpoint))
     }
 
     /// A signer with the root credentials.

@@ -169,7 +169,6 @@ fn flipped_bits_on_as_many_nodes_as_may_be_lost_are_repaired() -> Result<()> {
 }
 
 #[test]
-#[ignore = "a chunk with a lost and a damaged shard gets only the lost one back, and counts as whole"]
 fn flipped_bits_beside_a_node_that_lost_all_are_repaired() -> Result<()> {
     rounds("flipped_bits_beside_a_node_that_lost_all_are_repaired", &[Mode::BesideAnEmptyNode])
 }

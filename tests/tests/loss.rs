@@ -186,7 +186,6 @@ fn any_of_three_boxes() -> Result<()> {
 
 /// It is back, with an empty disk, before anybody has asked for it.
 #[test]
-#[ignore = "the leader does not notice that a node was away for a moment: it recounts an hour later"]
 fn a_node_emptied_in_a_moment_is_noticed() -> Result<()> {
     // Process 0 is the db node, 1 to 3 are shard nodes 0 to 2.
     let mut trial = Trial::start(&Shape::apart(1, 3, (2, 1)), Rng::for_test("a_node_emptied_in_a_moment_is_noticed"))?;

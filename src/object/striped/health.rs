@@ -54,6 +54,8 @@ pub(crate) struct NodeHealth {
 struct Node {
     state: State,
     is_full: bool,
+    /// It takes no new shards until then: it is ending, or has too many half-way in.
+    busy_until: Option<Instant>,
     /// How often it went down without having done, in between, what it failed in.
     slip_count: u32,
     slipped_in: Kind,
@@ -80,6 +82,7 @@ impl Node {
         Node {
             state: State::Up(None),
             is_full: false,
+            busy_until: None,
             slip_count: 0,
             slipped_in: Kind::Read,
             last_error: None,
@@ -94,8 +97,12 @@ impl Node {
         matches!(self.state, State::Up(_))
     }
 
-    fn takes_shards(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.is_up() && !self.is_full
+    }
+
+    fn takes_shards(&self, now: Instant) -> bool {
+        self.has_room() && self.busy_until.is_none_or(|until| until <= now)
     }
 
     /// Whether a call that began at `started` says something of the node as it is now.
@@ -170,9 +177,14 @@ impl Health {
         self.with(node, |node| node.is_up())
     }
 
-    /// Whether new shards may go there.
+    /// Whether it is up, and not full.
+    pub(super) fn has_room(&self, node: NodeId) -> bool {
+        self.with(node, |node| node.has_room())
+    }
+
+    /// Whether new shards may go there now.
     pub(super) fn takes_shards(&self, node: NodeId) -> bool {
-        self.with(node, |node| node.takes_shards())
+        self.with(node, |node| node.takes_shards(Instant::now()))
     }
 
     /// What 95 of 100 of the latest reads from there did not exceed.
@@ -225,7 +237,11 @@ impl Health {
             // A disk that cannot be read may have one bad block; that is no reason not to use the node.
             ClientError::Failed(_) if kind == Kind::Read => return,
             ClientError::Failed(_) | ClientError::Call(_) => self.down(node, kind, started, error.to_string()),
-            ClientError::NotFound(_) | ClientError::Exists(_) | ClientError::Busy(_) => return,
+            ClientError::Busy(_) => {
+                let until = Instant::now() + self.timing.hold_min;
+                return self.with(node, |node| node.busy_until = Some(until).filter(|_| kind != Kind::Read));
+            }
+            ClientError::NotFound(_) | ClientError::Exists(_) => return,
         }
         self.watch(node);
     }
@@ -341,12 +357,12 @@ mod tests {
     fn a_node_is_down_until_it_answers_and_no_sooner_than_its_pause() {
         let (mut node, start) = (Node::new(), Instant::now());
         assert!(fail(&mut node, Kind::Read, start));
-        assert!(!node.takes_shards());
+        assert!(!node.takes_shards(start));
         assert!(!fail(&mut node, Kind::Read, start), "many calls fail at once, and it goes down once");
         node.answered(u64::MAX, start + MS);
         assert!(!node.is_up(), "too soon");
         node.answered(u64::MAX, start + 300 * MS);
-        assert!(node.takes_shards());
+        assert!(node.takes_shards(start + 300 * MS));
         assert!(!fail(&mut node, Kind::Read, start + 299 * MS), "a call from before it came back");
         assert!(fail(&mut node, Kind::Read, start + 301 * MS));
     }
@@ -372,10 +388,10 @@ mod tests {
     fn a_full_node_gets_nothing_until_it_has_room_for_a_chunk() {
         let (mut node, now) = (Node::new(), Instant::now());
         node.is_full = true;
-        assert!(node.is_up() && !node.takes_shards() && node.ask_in(&Timing::default(), now).is_some());
+        assert!(node.is_up() && !node.takes_shards(now) && node.ask_in(&Timing::default(), now).is_some());
         node.answered(CHUNK_BYTES - 1, now);
-        assert!(!node.takes_shards());
+        assert!(!node.takes_shards(now));
         node.answered(CHUNK_BYTES, now);
-        assert!(node.takes_shards() && node.ask_in(&Timing::default(), now).is_none());
+        assert!(node.takes_shards(now) && node.ask_in(&Timing::default(), now).is_none());
     }
 }

@@ -44,6 +44,8 @@ enum Fault {
     Delay(Duration),
     /// Its disk is full.
     Full,
+    /// It takes no more.
+    Busy,
     /// It does what it is asked for; the answer is lost.
     LoseAnswers,
     /// One bit of each answer's body is wrong.
@@ -193,6 +195,9 @@ impl Cluster {
             Fault::Delay(time) => tokio::time::sleep(time).await,
             Fault::Full if writes => {
                 return Ok(Reply { status: 4, header: "no room".into(), body: Body::empty() });
+            }
+            Fault::Busy if writes => {
+                return Ok(Reply { status: 7, header: "it is ending".into(), body: Body::empty() });
             }
             _ => {}
         }
@@ -610,6 +615,26 @@ async fn full_nodes_get_nothing() {
     let impatient = cluster.striper(3, 2, Timing { patience: Duration::ZERO, ..patient() });
     let refused = write(&impatient, CHUNK, &bytes).await;
     assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
+}
+
+/// A node that is ending: what is written meanwhile is written as if it were gone, and what it has can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn busy_nodes_are_passed_over_and_read() {
+    let (cluster, mut random) = (Cluster::new(3), Random::seeded());
+    let (striper, bytes) = (cluster.striper(2, 1, patient()), random.bytes(3 * MIB));
+    let before = write(&striper, Ino(1), &bytes).await.unwrap().place;
+    cluster.set(&[1], Fault::Busy);
+    let Striped { place, short } = write(&striper, Ino(2), &bytes).await.unwrap();
+    assert!(short && layout(&place).0 == 1 && layout(&place).2.iter().all(|(node, _)| node.0 != 1), "{place:?}");
+    assert!(striper.is_up(NodeId(1)) && !striper.takes_shards(NodeId(1)));
+    assert!(read(&striper, Ino(1), &before).await.unwrap() == (bytes.clone(), false));
+    cluster.set(&[0, 1, 2], Fault::Busy);
+    let impatient = cluster.striper(2, 1, Timing { patience: Duration::ZERO, ..patient() });
+    let refused = write(&impatient, CHUNK, &bytes).await;
+    assert!(matches!(&refused, Err(Error::Unavailable(why)) if why.contains("busy")), "{refused:?}");
+    cluster.set(&[0, 1, 2], Fault::None);
+    until("they take shards again", || (0..3).all(|node| striper.takes_shards(NodeId(node)))).await;
+    assert!(!write(&striper, Ino(3), &bytes).await.unwrap().short);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,7 +20,7 @@ use super::round::{Lanes, Step};
 use super::{Error, Map, Striper, joined};
 use crate::catalog::{Layout, Place};
 use crate::erasure::Scheme;
-use crate::ids::{Ino, ShardId};
+use crate::ids::{Ino, NodeId, ShardId};
 use crate::placement::{self, Picks, width};
 use crate::segment::{ChunkKey, format::FRAME_MAX_BYTES, wrap};
 use crate::units::{CHUNK_BYTES, MIB, SEGMENT_BYTES};
@@ -236,10 +236,13 @@ impl Pump {
         let health = &self.striper.health;
         let mut picks = ring.pick(self.chunk, ring.members().len(), |node| health.takes_shards(node));
         let scheme = width(*target, picks.nodes.len()).map_err(|error| {
-            let up_count = ring.pick(self.chunk, ring.members().len(), |node| health.is_up(node)).nodes.len();
-            match width(*target, up_count) {
-                Ok(_) => Error::Full,
-                Err(_) => Error::from(error),
+            let is_enough = |live: &dyn Fn(NodeId) -> bool| {
+                width(*target, ring.pick(self.chunk, ring.members().len(), live).nodes.len()).is_ok()
+            };
+            match (is_enough(&|node| health.has_room(node)), is_enough(&|node| health.is_up(node))) {
+                (true, _) => Error::Unavailable("the shard nodes are busy".to_owned()),
+                (false, true) => Error::Full,
+                (false, false) => Error::from(error),
             }
         })?;
         picks.alternates = picks.nodes.split_off(scheme.shard_count());

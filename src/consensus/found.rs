@@ -8,7 +8,8 @@
 //! - A founder that lost its disk looks like a new one. If the cluster did anything, a majority of its members is
 //!   initialised, and one of them answers so; if one cannot be reached, nothing is founded. It then waits, for ever:
 //!   its peers refuse it, because they know its node by another log (the *replica* in the membership, a random number
-//!   that is made with the log and goes with it). It comes back under a new id, once `remove_db` took the old one out.
+//!   that is made with the log and goes with it). Once `remove_db` took the old one out it comes back as another member,
+//!   under whatever id.
 //! - The same holds for every other voter that lost its log: it neither votes nor acknowledges under its old id, as
 //!   what reaches it is addressed to the log it had, and it campaigns nowhere, as it knows of no cluster.
 //! - If the founder dies before any other node has the founding entry, that entry was never committed; a founder that

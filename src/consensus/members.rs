@@ -366,10 +366,12 @@ fn may_join(node: u64, status: &PeerStatus, known: &BTreeMap<u64, u64>) -> Resul
         return refuse(format!("db {node} says that it is db {}", status.node));
     }
     if status.replica == 0 {
-        return refuse(format!("db {node} takes no part, as it has lost its log: empty it, and add it under a new id"));
+        return refuse(format!(
+            "db {node} takes no part, as it has lost its log: remove it, empty it, and add it again"
+        ));
     }
     if known.get(&node).is_some_and(|replica| *replica != status.replica) {
-        return refuse(format!("db {node} has lost its log: remove it, and add it under a new id"));
+        return refuse(format!("db {node} has lost its log: remove it, and add it again"));
     }
     let shares_member = || status.members.iter().any(|(id, _, replica)| known.get(id) == Some(replica));
     match status.initialised && !shares_member() {

@@ -62,7 +62,7 @@ pub(super) struct Active {
 }
 
 const LOST: &str = "the log has lost acknowledged entries; run `s3d recover` to accept the loss";
-const STRANGER: &str = "the cluster knows this node by a log that it has lost; it can only come back under a new id";
+const STRANGER: &str = "the cluster knows this node by a log that it has lost; remove it, empty it, and add it again";
 
 /// What part a node has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -49,7 +49,7 @@ pub(crate) enum ClusterCommand {
     },
     /// Have a shard node of the configuration take shards; one that is being drained stays after all
     AddNode {
-        /// Its id in [[nodes]]
+        /// Its id, as the configuration has it
         id: u64,
         #[command(flatten)]
         form: ChangeForm,
@@ -65,7 +65,7 @@ pub(crate) enum ClusterCommand {
     Replace {
         /// Who goes
         old: u64,
-        /// Who comes: its id in [[nodes]]
+        /// Who comes, as the configuration has it
         new: u64,
         #[command(flatten)]
         form: ChangeForm,
@@ -79,7 +79,7 @@ pub(crate) enum ClusterCommand {
     },
     /// Have a db node of the configuration vote; it must run, with an empty directory if it is new
     AddDb {
-        /// Its id in [[db]]
+        /// Its id, as the configuration has it
         id: u64,
         #[command(flatten)]
         settings: Flags,

@@ -334,6 +334,8 @@ pub enum Command {
         to: Place,
         /// Whether it is to be repaired (again).
         due: Due,
+        /// Whether all that `to` names was read and verified, or is new. Else damage that was seen is not forgotten.
+        verified: bool,
     },
     /// Says that chunks are to be repaired; those that are no more do not matter.
     MarkRepair {

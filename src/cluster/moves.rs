@@ -13,8 +13,13 @@ use crate::placement::Ring;
 pub enum Move {
     /// Nothing: it lies where the ring wants it.
     Stay,
-    /// Copy these shards: index, and the node that gets it.
-    Copy(Vec<(usize, NodeId)>),
+    /// Copy these shards.
+    Copy {
+        /// Index, and the node that gets it.
+        homes: Vec<(usize, NodeId)>,
+        /// Whether others have to wait.
+        is_stuck: bool,
+    },
     /// Write it again: another layout is wanted.
     Rewrite,
     /// Nothing can be done now: nodes that should have it take no shards.
@@ -36,32 +41,64 @@ pub struct Chunk<'a> {
 pub fn plan(chunk: &Chunk<'_>, target: Scheme, ring: &Ring, live: impl Fn(NodeId) -> bool) -> Move {
     let members = ring.pick(chunk.id, usize::MAX, |_| true).nodes;
     let live_count = members.iter().filter(|node| live(**node)).count();
-    match chunk.scheme != target && live_count >= target.shard_count() {
-        true => Move::Rewrite,
-        false => gather(chunk, &members, live),
+    match (chunk.scheme == target, live_count >= target.shard_count()) {
+        (true, _) => gather(chunk, &members, ring, live),
+        (false, true) => Move::Rewrite,
+        // It has to be written again later; who leaves does not wait for that.
+        (false, false) => match gather(chunk, &members, ring, live) {
+            Move::Copy { homes, .. } => Move::Copy { homes, is_stuck: true },
+            _ => Move::Wait,
+        },
     }
 }
 
 /// `members`: those who take shards, in the order in which the ring wants the chunk on them.
-fn gather(chunk: &Chunk<'_>, members: &[NodeId], live: impl Fn(NodeId) -> bool) -> Move {
+fn gather(chunk: &Chunk<'_>, members: &[NodeId], ring: &Ring, live: impl Fn(NodeId) -> bool) -> Move {
     let (wanted, others) = members.split_at(chunk.scheme.shard_count().min(members.len()));
     let is_free = |node: &&NodeId| !chunk.nodes.contains(&Some(**node)) && live(**node);
-    let (mut free, mut spare) = (wanted.iter().filter(is_free), others.iter().filter(is_free));
-    let (mut moves, mut is_stuck) = (Vec::new(), false);
-    for (index, node) in chunk.nodes.iter().enumerate() {
-        let Some(node) = node.filter(|node| !wanted.contains(node)) else { continue };
-        // Who leaves the cluster is not to wait for one node that is down.
+    let mut free: Vec<NodeId> = wanted.iter().filter(is_free).copied().collect();
+    let mut spare: Vec<NodeId> = others.iter().filter(is_free).copied().collect();
+    let mut nodes = chunk.nodes.to_vec();
+    let (mut homes, mut is_stuck) = (Vec::new(), false);
+    for index in 0..nodes.len() {
+        let Some(node) = nodes[index].filter(|node| !wanted.contains(node)) else { continue };
+        // Who leaves the cluster is not to wait for one node that is down, nor for a better host.
         let is_leaving = !others.contains(&node);
-        match free.next().or_else(|| if is_leaving { spare.next() } else { None }) {
-            Some(home) => moves.push((index, *home)),
+        let home = take_home(&nodes, index, ring, &mut free, is_leaving)
+            .or_else(|| take_home(&nodes, index, ring, &mut spare, is_leaving).filter(|_| is_leaving));
+        match home {
+            Some(home) => {
+                nodes[index] = Some(home);
+                homes.push((index, home));
+            }
             None => is_stuck = true,
         }
     }
-    match (moves.is_empty(), is_stuck) {
-        (false, _) => Move::Copy(moves),
+    match (homes.is_empty(), is_stuck) {
+        (false, is_stuck) => Move::Copy { homes, is_stuck },
         (true, true) => Move::Wait,
         (true, false) => Move::Stay,
     }
+}
+
+/// Takes the first of `free` whose host has no more of the chunk's other shards than the host has where the shard is now;
+/// for a shard that must go, the one whose host has fewest.
+fn take_home(
+    nodes: &[Option<NodeId>],
+    index: usize,
+    ring: &Ring,
+    free: &mut Vec<NodeId>,
+    must_go: bool,
+) -> Option<NodeId> {
+    let host = |node: NodeId| ring.members().iter().find(|member| member.node == node).map(|member| &member.host);
+    let others = || nodes.iter().enumerate().filter(|(other, _)| *other != index).filter_map(|(_, node)| *node);
+    let uses = |node: NodeId| others().filter(|other| host(*other) == host(node)).count();
+    let now_count = nodes[index].map_or(0, uses);
+    let at = match must_go {
+        true => (0..free.len()).min_by_key(|at| uses(free[*at])),
+        false => (0..free.len()).find(|at| uses(free[*at]) <= now_count),
+    };
+    at.map(|at| free.remove(at))
 }
 
 #[cfg(test)]
@@ -118,7 +155,7 @@ mod tests {
         let nodes = placed(&ring, Ino(7), 3);
         let chunk = Chunk { id: Ino(7), scheme: rs(2, 1), nodes: &nodes };
         assert_eq!(plan(&chunk, rs(3, 2), &ring, everyone), Move::Rewrite);
-        assert_eq!(plan(&chunk, rs(3, 2), &ring, |node| node != NodeId(0)), Move::Stay);
+        assert_eq!(plan(&chunk, rs(3, 2), &ring, |node| node != NodeId(0)), Move::Wait);
     }
 
     #[test]
@@ -130,13 +167,41 @@ mod tests {
         let wanted = after.pick(Ino(9), 3, everyone).nodes;
         let chunk = Chunk { id: Ino(9), scheme: rs(2, 1), nodes: &nodes };
         let is_up = |node: NodeId| !wanted.contains(&node);
-        let Move::Copy(moves) = plan(&chunk, rs(2, 1), &after, is_up) else { panic!("it has somewhere to go") };
-        assert!(moves.iter().any(|(index, _)| *index == 0), "{moves:?}");
+        let Move::Copy { homes, .. } = plan(&chunk, rs(2, 1), &after, is_up) else { panic!("it has somewhere to go") };
+        assert!(homes.iter().any(|(index, _)| *index == 0), "{homes:?}");
         let staying: Vec<_> = nodes[1..].to_vec();
         let chunk = Chunk { id: Ino(9), scheme: rs(1, 1), nodes: &staying };
         let wanted = after.pick(Ino(9), 2, everyone).nodes;
         let planned = plan(&chunk, rs(1, 1), &after, |node| !wanted.contains(&node));
         assert!(matches!(planned, Move::Wait | Move::Stay), "{planned:?}");
+    }
+
+    /// Each of three hosts has two nodes.
+    #[test]
+    fn no_host_gets_a_second_shard_because_a_node_is_down() {
+        let member = |node: u64| Member {
+            node: NodeId(node),
+            weight: 64,
+            zone: String::new(),
+            host: format!("host-{}", node / 2),
+            state: State::Active,
+        };
+        let ring = Ring::new(1, (0..6).map(member).collect()).unwrap();
+        for id in (0..200).map(Ino) {
+            let wanted = ring.pick(id, 3, everyone).nodes;
+            // Everything on the other node of its host, in another order.
+            let mut nodes: Vec<_> = wanted.iter().map(|node| Some(NodeId(node.0 ^ 1))).collect();
+            nodes.rotate_left((id.0 % 3) as usize);
+            let chunk = Chunk { id, scheme: rs(2, 1), nodes: &nodes };
+            let down = wanted[(id.0 / 3 % 3) as usize];
+            let Move::Copy { homes, is_stuck } = plan(&chunk, rs(2, 1), &ring, |node| node != down) else {
+                panic!("two can go")
+            };
+            assert!(is_stuck && homes.len() == 2, "{homes:?}");
+            let mut hosts: Vec<_> = moved(&nodes, &homes).into_iter().flatten().map(|node| node.0 / 2).collect();
+            hosts.sort_unstable();
+            assert_eq!(hosts, [0, 1, 2]);
+        }
     }
 
     proptest! {
@@ -158,7 +223,10 @@ mod tests {
             let wanted = new.pick(Ino(chunk), scheme.shard_count(), everyone).nodes;
             if wanted.len() == scheme.shard_count() {
                 let reached = match plan(&of, scheme, &new, everyone) {
-                    Move::Copy(moves) => moved(&nodes, &moves),
+                    Move::Copy { homes, is_stuck } => {
+                        prop_assert!(!is_stuck);
+                        moved(&nodes, &homes)
+                    }
                     Move::Stay => nodes.clone(),
                     other => return Err(TestCaseError::fail(format!("{other:?}"))),
                 };
@@ -166,7 +234,7 @@ mod tests {
             }
             // With some that take nothing: nothing twice, nothing to them, and what lies right is left alone.
             let live = |node: NodeId| down >> node.0 & 1 == 0;
-            if let Move::Copy(moves) = plan(&of, scheme, &new, live) {
+            if let Move::Copy { homes: moves, .. } = plan(&of, scheme, &new, live) {
                 let mut reached: Vec<_> = moved(&nodes, &moves).into_iter().flatten().collect();
                 reached.sort_unstable();
                 prop_assert!(reached.windows(2).all(|pair| pair[0] != pair[1]), "{:?}", reached);

@@ -12,7 +12,7 @@
 //! - Every node's directory is locked, and known to be its own, before the process says who it is.
 //! - Shard nodes serve before the catalog does, and close after it: whoever has the catalog finds his shards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -195,14 +195,11 @@ fn remember(book: Arc<AddressBook>) -> consensus::OnMember {
     })
 }
 
-/// Notes where shard nodes are that the configuration does not name.
-fn remember_nodes(book: Arc<AddressBook>) -> OnMap {
+/// Notes where shard nodes are, as the map says; where the configuration names them, it is right.
+fn remember_nodes(book: Arc<AddressBook>, configured: HashSet<NodeId>) -> OnMap {
     OnMap(Arc::new(move |map| {
-        for MapNode { node, dial, .. } in &map.nodes {
-            let peer = Peer { role: Role::Shard, id: *node };
-            if book.get(peer).is_none() {
-                book.set(peer, dial.as_str());
-            }
+        for MapNode { node, dial, .. } in map.nodes.iter().filter(|node| !configured.contains(&node.node)) {
+            book.set(Peer { role: Role::Shard, id: *node }, dial.as_str());
         }
     }))
 }
@@ -324,7 +321,8 @@ impl Members {
         let mut config = self.config.store.clone();
         config.gateway = self.gateway_name();
         config.first_map = Some(self.cluster.map());
-        config.on_map = remember_nodes(self.book.clone());
+        let configured = self.cluster.nodes.iter().map(|node| node.id).collect();
+        config.on_map = remember_nodes(self.book.clone(), configured);
         let chunks = Chunks::striped(self.striper.clone(), self.directories[0].path().to_owned());
         loop {
             let opened = Store::open(self.env.clone(), ledger.clone(), chunks.clone(), config.clone()).await;

@@ -86,12 +86,12 @@ impl Store {
                 Move::Stay => {}
                 Move::Wait => report.waiting_count += 1,
                 Move::Rewrite => to_rewrite.push(chunk),
-                Move::Copy(homes) => match self.move_one(striper, chunk, &place, &homes).await {
-                    Ok(true) => {
+                Move::Copy { homes, is_stuck } => match self.move_one(striper, chunk, &place, &homes).await {
+                    Ok(true) if !is_stuck => {
                         self.progress.moved(self.env.clock.monotonic());
                         report.moved_count += 1;
                     }
-                    Ok(false) => report.waiting_count += 1,
+                    Ok(_) => report.waiting_count += 1,
                     Err(error) => {
                         tracing::info!(%chunk, %error, "a chunk was not moved; it is tried again");
                         report.failed_count += 1;
@@ -104,7 +104,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Whether it was moved; else something is missing, or it was changed meanwhile.
+    /// Whether all of it was moved; else something is missing, or it was changed meanwhile.
     async fn move_one(
         &self,
         striper: &Striper,
@@ -113,11 +113,19 @@ impl Store {
         homes: &[(usize, NodeId)],
     ) -> Result<bool, Error> {
         let mut found = striper.look(chunk, place, &HashSet::new()).await?;
+        let is_named = |index: usize| place.layout.shards()[index].1 != ShardId(0);
+        // Away is what was on a node that has left the cluster.
+        let is_gone = |index: usize| matches!(found[index].1, Found::Lost | Found::Away) && is_named(index);
+        if (0..found.len()).any(is_gone) {
+            self.mark(vec![chunk], false).await?;
+        }
         if homes.iter().any(|(index, _)| found[*index].1 != Found::There) {
             return Ok(false);
         }
-        let (to, _, ids) = self.make_shards(striper, (chunk, place), &mut found, homes).await?;
-        Ok(matches!(self.swap(chunk, place, to, Due::AsBefore, ids).await?, Repaired::Whole))
+        let (to, ids) = self.make_shards(striper, (chunk, place), &mut found, homes).await?;
+        let is_all = homes.iter().all(|(index, node)| to.layout.shards()[*index].0 == *node);
+        let swapped = self.swap((chunk, place), to, (Due::AsBefore, false), ids).await?;
+        Ok(is_all && matches!(swapped, Repaired::Whole))
     }
 }
 

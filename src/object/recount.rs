@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use crate::catalog::Command;
+use crate::catalog::{Command, Place};
 use crate::ids::{Ino, NodeId, ShardId};
 use crate::units::MIB;
 
@@ -50,7 +50,14 @@ impl Store {
                 is_complete = false;
             }
         }
+        marked_count += self.mark_elsewhere(&striper.nodes().into_iter().collect()).await?;
         Ok((marked_count, is_complete))
+    }
+
+    /// Marks the chunks that have a shard on a node that has left: written under a map of before, and named late.
+    async fn mark_elsewhere(&self, members: &HashSet<NodeId>) -> Result<u64, Error> {
+        let has_left = |(at, shard): &(NodeId, ShardId)| *shard != ShardId(0) && !members.contains(at);
+        self.mark_where(|place| place.layout.shards().iter().any(has_left)).await
     }
 
     /// All shards of a node, ascending.
@@ -70,12 +77,14 @@ impl Store {
         let is_missing = |(at, shard): &(NodeId, ShardId)| {
             *at == node && *shard != ShardId(0) && there.binary_search(shard).is_err()
         };
+        self.mark_where(|place| place.layout.shards().iter().any(is_missing)).await
+    }
+
+    async fn mark_where(&self, is_due: impl Fn(&Place) -> bool) -> Result<u64, Error> {
         let (mut marked_count, mut after) = (0, None);
         while let Some(page) = self.next_places(&mut after).await? {
-            let chunks: Vec<Ino> = (page.iter())
-                .filter(|(_, place)| place.layout.shards().iter().any(is_missing))
-                .map(|(chunk, _)| *chunk)
-                .collect();
+            let due = page.iter().filter(|(_, place)| is_due(place));
+            let chunks: Vec<Ino> = due.map(|(chunk, _)| *chunk).collect();
             marked_count += chunks.len() as u64;
             self.mark(chunks, false).await?;
         }

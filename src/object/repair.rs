@@ -194,54 +194,54 @@ impl Store {
             }
         }
         match decided {
-            Plan::Whole => self.swap(chunk, place, place.clone(), Due::No, Vec::new()).await,
-            Plan::Rebuild(homes) => self.rebuild(striper, chunk, place, found, &homes).await,
+            // Nobody has read it, unless it was suspect when it was looked up; it may have become so since.
+            Plan::Whole => self.swap((chunk, place), place.clone(), (Due::No, is_suspect), Vec::new()).await,
+            Plan::Rebuild(homes) => self.rebuild(striper, (chunk, place), found, (&homes, is_suspect)).await,
             Plan::Rewrite => self.rewrite(striper, chunk, place).await,
             // Verified, and whole but for its layout.
             Plan::Wait if is_suspect && found.iter().all(|(_, found)| *found == Found::There) => {
-                self.swap(chunk, place, place.clone(), Due::Yes, Vec::new()).await
+                self.swap((chunk, place), place.clone(), (Due::Yes, true), Vec::new()).await
             }
             Plan::Wait => Ok(Repaired::Waits),
             Plan::Lost => Ok(Repaired::Lost),
         }
     }
 
+    /// `is_verified`: what was found to be there was read.
     async fn rebuild(
         &self,
         striper: &Striper,
-        chunk: Ino,
-        place: &Place,
+        (chunk, place): (Ino, &Place),
         mut found: Vec<(NodeId, Found)>,
-        homes: &[(usize, NodeId)],
+        (homes, is_verified): (&[(usize, NodeId)], bool),
     ) -> Result<Repaired, Error> {
-        let (to, is_damaged, ids) = self.make_shards(striper, (chunk, place), &mut found, homes).await?;
+        let (to, ids) = self.make_shards(striper, (chunk, place), &mut found, homes).await?;
         let is_there =
             |index: usize| found[index].1 == Found::There || to.layout.shards()[index] != place.layout.shards()[index];
-        let is_narrow = !is_scheme(place, striper.map().scheme);
-        let short = is_narrow || !(0..found.len()).all(is_there);
-        self.swap(chunk, place, to, if is_damaged { Due::AsBefore } else { due(short) }, ids).await
+        let is_whole = (0..found.len()).all(is_there);
+        let short = !is_whole || !is_scheme(place, striper.map().scheme);
+        self.swap((chunk, place), to, (due(short), is_verified && is_whole), ids).await
     }
 
-    /// Makes shards of a chunk anew under fresh ids. The place that names them, which is not the chunk's yet, and whether
-    /// damage was found in others on the way: the chunk is marked then.
+    /// Makes shards of a chunk anew under fresh ids. The place that names them, which is not the chunk's yet. If damage
+    /// is found in others on the way, the chunk is marked.
     pub(super) async fn make_shards(
         &self,
         striper: &Striper,
         (chunk, place): (Ino, &Place),
         found: &mut [(NodeId, Found)],
         homes: &[(usize, NodeId)],
-    ) -> Result<(Place, bool, Vec<FreshId>), Error> {
+    ) -> Result<(Place, Vec<FreshId>), Error> {
         let ids = self.session.fresh_ids(homes.len()).await?;
         let named = |((index, node), id): (&(usize, NodeId), &FreshId)| (*index, *node, ShardId(id.ino().0));
         let homes: Vec<_> = homes.iter().zip(&ids).map(named).collect();
         let lost_count = |found: &[(NodeId, Found)]| found.iter().filter(|(_, found)| *found == Found::Lost).count();
         let lost_before_count = lost_count(found);
         let made = striper.rebuild(chunk, place, found, &homes).await;
-        let is_damaged = lost_count(found) > lost_before_count;
-        if is_damaged {
+        if lost_count(found) > lost_before_count {
             self.mark(vec![chunk], true).await?;
         }
-        Ok((made?, is_damaged, ids))
+        Ok((made?, ids))
     }
 
     /// Reads a chunk and writes it again as it should be.
@@ -257,21 +257,20 @@ impl Store {
         }
         let Striped { place: mut to, short } = writer.finish().await?;
         to.live_bytes = place.live_bytes;
-        self.swap(chunk, place, to, due(short), ids).await
+        self.swap((chunk, place), to, (due(short), true), ids).await
     }
 
     /// Names new shards instead of old ones, unless the chunk lies elsewhere by now.
     pub(super) async fn swap(
         &self,
-        chunk: Ino,
-        from: &Place,
+        (chunk, from): (Ino, &Place),
         to: Place,
-        due: Due,
+        (due, verified): (Due, bool),
         mut ids: Vec<FreshId>,
     ) -> Result<Repaired, Error> {
         let added: Vec<_> =
             to.layout.shards().iter().copied().filter(|new| !from.layout.shards().contains(new)).collect();
-        let command = Command::Swap { chunk, from: from.clone(), to, due };
+        let command = Command::Swap { chunk, from: from.clone(), to, due, verified };
         match self.session.propose_with(ids.iter(), command).await {
             Ok(Outcome::Done) => Ok(if due == Due::Yes { Repaired::Waits } else { Repaired::Whole }),
             Ok(Outcome::Refused(Refusal::PlaceChanged(_))) => {

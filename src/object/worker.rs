@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::catalog::Command;
 use crate::env::Timestamp;
 use crate::ids::NodeId;
+use crate::placement::State;
 
 use super::bucket::done;
 use super::expiry::Watch;
@@ -35,6 +36,8 @@ const WAITING_INTERVAL: Duration = Duration::from_secs(60);
 const SCRUB_PAUSE: Duration = Duration::from_secs(2);
 /// Between two looks whether shards are to be moved.
 const MOVE_INTERVAL: Duration = Duration::from_secs(2);
+/// Chunks that were written under the map of before are found after this at the latest.
+const MOVE_REST: Duration = Duration::from_secs(600);
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(3600);
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
 /// Completed uploads that one command forgets.
@@ -222,12 +225,14 @@ async fn rebalance(store: Store) {
         }
         match store.rebalance().await {
             Ok(report) => {
-                let is_done = report.waiting_count + report.failed_count == 0;
+                // What began under the map of before may still be named on a node that is being drained.
+                let is_draining = striper.map().ring.members().iter().any(|member| member.state == State::Draining);
+                let is_done = report.waiting_count + report.failed_count == 0 && !is_draining;
                 if report != MoveReport::default() {
                     tracing::info!(?report, epoch, "moved shards");
                 }
                 let ended = store.env.clock.monotonic();
-                let pause = if is_done { RECOUNT_INTERVAL } else { WAITING_INTERVAL };
+                let pause = if is_done { MOVE_REST } else { WAITING_INTERVAL };
                 settled = Some((epoch, up, ended + pause.max(9 * ended.saturating_sub(now))));
             }
             Err(error) => tracing::warn!(%error, "moving shards failed; it is tried again"),

@@ -52,7 +52,7 @@ impl Operator {
         let map = leader.map.as_ref().context("the cluster has no map yet")?;
         let next = changed(map, change)?;
         let mut fills = fills(&status);
-        for node in next.nodes.iter().filter(|node| !map.nodes.contains(node)) {
+        for node in next.nodes.iter().filter(|node| map.nodes.iter().all(|known| known.node != node.node)) {
             if let Ok(status) = self.console.shard_node(node.node, &node.dial).await {
                 fills.push((node.node, status));
             }

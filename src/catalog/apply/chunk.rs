@@ -96,7 +96,13 @@ impl Step<'_> {
         found.map(|bytes| Place::decode(&bytes)).transpose()
     }
 
-    pub(super) fn swap(&mut self, chunk: Ino, from: &Place, to: &Place, due: Due) -> Decision<Outcome> {
+    pub(super) fn swap(
+        &mut self,
+        chunk: Ino,
+        (from, to): (&Place, &Place),
+        due: Due,
+        verified: bool,
+    ) -> Decision<Outcome> {
         // The name of a file is its chunk's: were a chunk swapped back to one, its reclaim would take the new bytes.
         bound(matches!(to.layout, Layout::Rs { .. }), "a chunk is swapped to shards")?;
         bound(to.len_bytes == from.len_bytes, "a chunk's length does not change")?;
@@ -113,12 +119,10 @@ impl Step<'_> {
         }
         let place = Place { live_bytes: current.live_bytes, ..to.clone() };
         self.run("UPDATE node SET place=?2 WHERE id=?1", params![sql(chunk.0), place.encode()])?;
-        let before = if due == Due::AsBefore { self.repair(chunk)? } else { None };
-        match repair(to, due == Due::Yes || before.is_some()) {
-            Some(repair) => {
-                let is_suspect = before.is_some_and(|before| before.is_suspect);
-                self.set_repair(chunk, &Repair { is_suspect, ..repair })?;
-            }
+        let before = self.repair(chunk)?;
+        let is_suspect = !verified && before.as_ref().is_some_and(|before| before.is_suspect);
+        match repair(to, due == Due::Yes || due == Due::AsBefore && before.is_some() || is_suspect) {
+            Some(repair) => self.set_repair(chunk, &Repair { is_suspect, ..repair })?,
             None => self.delete_repair(chunk)?,
         }
         Ok(Outcome::Done)

@@ -291,7 +291,7 @@ impl Step<'_> {
             Command::ForgetCompleted { before, row_count } => self.forget_completed(*before, *row_count),
             Command::SetCredential { access_key, value } => self.set_credential(access_key, value.as_ref()),
             Command::SetMap { from_epoch, map } => self.set_map(*from_epoch, map),
-            Command::Swap { chunk, from, to, due } => self.swap(*chunk, from, to, *due),
+            Command::Swap { chunk, from, to, due, verified } => self.swap(*chunk, (from, to), *due, *verified),
             Command::MarkRepair { chunks, damaged } => self.mark_repair(chunks, *damaged),
         }
     }

@@ -180,7 +180,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("Put-Chunks", put(Body::Chunks(new_chunks()))),
         ("PutPart-Chunks", put_part(PartBody::Chunks(new_chunks()))),
         ("SetMap", Command::SetMap { from_epoch: 300, map: map() }),
-        ("Swap", Command::Swap { chunk: Ino(300), from: plain(), to: striped(), due: Due::Yes }),
+        ("Swap", Command::Swap { chunk: Ino(300), from: plain(), to: striped(), due: Due::Yes, verified: true }),
         ("MarkRepair", Command::MarkRepair { chunks: vec![Ino(1), Ino(300)], damaged: true }),
     ]
 }

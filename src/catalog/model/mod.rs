@@ -238,7 +238,7 @@ impl Stroke<'_> {
             Command::Reclaimed { .. } => {}
             Command::ForgetCompleted { .. } => self.model.completed.clear(),
             Command::SetMap { from_epoch, map } => self.set_map(*from_epoch, map)?,
-            Command::Swap { chunk, from, to, due } => self.swap(*chunk, from, to, *due)?,
+            Command::Swap { chunk, from, to, due, verified } => self.swap(*chunk, (from, to), *due, *verified)?,
             Command::MarkRepair { chunks, damaged } => {
                 let there = chunks.iter().filter(|chunk| self.model.may_be_there(**chunk));
                 let there: Vec<Ino> = there.copied().collect();
@@ -616,7 +616,7 @@ impl Stroke<'_> {
         self.model.places.insert(chunk, place.clone());
     }
 
-    fn swap(&mut self, chunk: Ino, from: &Place, to: &Place, due: Due) -> Result<(), Refusal> {
+    fn swap(&mut self, chunk: Ino, (from, to): (&Place, &Place), due: Due, verified: bool) -> Result<(), Refusal> {
         bound(matches!(to.layout, Layout::Rs { .. }) && to.len_bytes == from.len_bytes)?;
         check_place(to)?;
         let is_gone = *self.actual == Outcome::Refused(Refusal::PlaceChanged(chunk))
@@ -640,10 +640,11 @@ impl Stroke<'_> {
         if matches!(behind.layout, Layout::Plain { .. }) || !slots(&behind.layout).is_empty() {
             self.model.left.insert((chunk, behind.encode()));
         }
-        let before = self.model.repairs.get(&chunk).copied().filter(|_| due == Due::AsBefore);
-        let is_due = due == Due::Yes || before.is_some();
+        let before = self.model.repairs.get(&chunk).copied();
+        let is_suspect = before == Some(true) && !verified;
+        let is_due = due == Due::Yes || due == Due::AsBefore && before.is_some() || is_suspect;
         self.put_at(chunk, &Place { live_bytes: current.live_bytes, ..to.clone() }, is_due);
-        if before == Some(true) {
+        if is_suspect {
             self.model.repairs.insert(chunk, true);
         }
         Ok(())

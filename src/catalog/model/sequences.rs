@@ -512,7 +512,7 @@ impl World {
             _ => {}
         }
         let due = *random.pick(&[&Due::No, &Due::No, &Due::Yes, &Due::AsBefore]);
-        Command::Swap { chunk, from, to, due }
+        Command::Swap { chunk, from, to, due, verified: random.below(2) == 0 }
     }
 
     fn set_map(&self, random: &mut Random) -> Command {

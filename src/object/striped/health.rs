@@ -237,11 +237,11 @@ impl Health {
             // A disk that cannot be read may have one bad block; that is no reason not to use the node.
             ClientError::Failed(_) if kind == Kind::Read => return,
             ClientError::Failed(_) | ClientError::Call(_) => self.down(node, kind, started, error.to_string()),
-            ClientError::Busy(_) => {
+            ClientError::Busy(_) if kind != Kind::Read => {
                 let until = Instant::now() + self.timing.hold_min;
-                return self.with(node, |node| node.busy_until = Some(until).filter(|_| kind != Kind::Read));
+                return self.with(node, |node| node.busy_until = Some(until));
             }
-            ClientError::NotFound(_) | ClientError::Exists(_) => return,
+            ClientError::NotFound(_) | ClientError::Exists(_) | ClientError::Busy(_) => return,
         }
         self.watch(node);
     }

@@ -74,7 +74,9 @@ impl Striper {
         if shard == ShardId(0) {
             return Found::Lost;
         }
-        let unknown = if away.contains(&node) { Found::Away } else { Found::Unknown };
+        // Who has left the cluster is not waited for.
+        let has_left = !self.map().ring.members().iter().any(|member| member.node == node);
+        let unknown = if has_left || away.contains(&node) { Found::Away } else { Found::Unknown };
         if !self.health.is_up(node) {
             return unknown;
         }

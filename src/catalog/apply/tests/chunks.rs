@@ -22,7 +22,7 @@ fn chunk(id: Ino, place: Place) -> NewChunk {
 
 fn swap(chunk: Ino, from: &Place, to: &Place, short: bool) -> Command {
     let due = if short { Due::Yes } else { Due::No };
-    Command::Swap { chunk, from: from.clone(), to: to.clone(), due }
+    Command::Swap { chunk, from: from.clone(), to: to.clone(), due, verified: false }
 }
 
 impl World {
@@ -371,14 +371,18 @@ fn marks_come_by_command_and_go_by_a_good_swap() {
     let command = swap(one.id, &one.place, &one.place, true);
     world.send(command);
     assert_eq!(world.rows(REPAIR), [marked.clone(), lacking.clone()], "still short");
-    let moved = |due| Command::Swap { chunk: one.id, from: one.place.clone(), to: one.place.clone(), due };
+    let moved = |due, verified| {
+        let place = || one.place.clone();
+        Command::Swap { chunk: one.id, from: place(), to: place(), due, verified }
+    };
     let mark = |damaged| Command::MarkRepair { chunks: vec![one.id], damaged };
-    for command in [mark(true), mark(false), moved(Due::AsBefore)] {
+    let unverified = [Due::AsBefore, Due::Yes, Due::No].map(|due| moved(due, false));
+    for command in [mark(true), mark(false)].into_iter().chain(unverified) {
         assert_eq!(world.send(command), Outcome::Done);
     }
     let suspect = format!("{}|\\x02\\x00\\x01", one.id);
     assert_eq!(world.rows(REPAIR), [suspect, lacking.clone()], "nobody has verified it");
-    world.send(moved(Due::Yes));
+    world.send(moved(Due::Yes, true));
     assert_eq!(world.rows(REPAIR), [marked, lacking.clone()], "verified, and still short");
     let command = swap(one.id, &one.place, &one.place, false);
     world.send(command);

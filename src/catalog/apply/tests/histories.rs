@@ -104,7 +104,7 @@ fn command(random: &mut Random, world: &mut World, bucket: BucketId, uploads: &m
             };
             let to = striped(random, world, from.len_bytes);
             let due = random.pick(&[Due::No, Due::Yes, Due::AsBefore]).unwrap_or(Due::No);
-            Command::Swap { chunk, from, to, due }
+            Command::Swap { chunk, from, to, due, verified: random.below(2) == 0 }
         }
         24 => Command::MarkRepair { chunks: vec![some_node], damaged: random.below(2) == 0 },
         _ => Command::Drain { row_count: 1 + random.below(6) as u32 },

@@ -65,7 +65,7 @@ fn gather(chunk: &Chunk<'_>, members: &[NodeId], ring: &Ring, live: impl Fn(Node
         // Who leaves the cluster is not to wait for one node that is down, nor for a better host.
         let is_leaving = !others.contains(&node);
         let home = take_home(&nodes, index, ring, &mut free, is_leaving)
-            .or_else(|| take_home(&nodes, index, ring, &mut spare, is_leaving).filter(|_| is_leaving));
+            .or_else(|| if is_leaving { take_home(&nodes, index, ring, &mut spare, true) } else { None });
         match home {
             Some(home) => {
                 nodes[index] = Some(home);

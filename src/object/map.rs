@@ -101,14 +101,6 @@ impl Store {
         self.set_map(map.epoch, changed(map, &Change::Layout(wanted))?).await
     }
 
-    /// The cluster's map, linearizably; none: it has none yet.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Catalog`.
-    pub async fn map(&self) -> Result<Option<catalog::Map>, Error> {
-        self.snapshot(|view| Ok(view.map()?)).await
-    }
-
     /// Replaces the cluster's map, if it is still of `from_epoch`.
     ///
     /// # Errors

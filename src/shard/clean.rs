@@ -18,8 +18,8 @@ use crate::log::{self, Location};
 
 /// What lies in log files may exceed the live bytes by one part in so many before files are compacted; a single file by
 /// half of that, and by some blocks, as every batch begins a new one: else the same bytes would be moved again and again.
-const WASTE_PARTS: u64 = 16;
-const WASTE_BYTES: u64 = 64 << 10;
+pub(super) const WASTE_PARTS: u64 = 16;
+pub(super) const WASTE_BYTES: u64 = 64 << 10;
 /// Shards moved between two looks at the index.
 const MOVED_AT_ONCE: usize = 256;
 /// Bytes that are moved before they are waited for.

@@ -4,7 +4,8 @@
 //! - A chunk or a shard is new under an id that the command's session leases, and no command names an id twice.
 //! - A shard that was named is named by its chunk's place, or by one row of `reclaim` until its bytes are gone.
 //! - A chunk has a row in `repair` while a shard of its place is nowhere, or since a command asked for its repair; the
-//!   row goes with the chunk, or by a swap to a place that is as good as was wanted.
+//!   row goes with the chunk, or by a swap to a place that is as good as was wanted. Damage that was seen stays in the row
+//!   until a swap says that all was verified.
 
 use rusqlite::params;
 

@@ -72,6 +72,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+pub use view::Current;
 use view::{Access, View, lock};
 use witness::Witness;
 use writer::Writer;
@@ -549,6 +550,21 @@ impl Log {
     /// Where the records of `range` lie, as far as they are durable and not purged.
     pub fn locate(&self, range: Range<u64>) -> Vec<Location> {
         self.inner.view.lock().places_of(range).iter().map(Location::of).collect()
+    }
+
+    /// The file being written, as it was after the last batch.
+    pub fn current(&self) -> Current {
+        self.inner.view.lock().current
+    }
+
+    /// Asks for a fresh file, if `file` is the one being written: what is appended from now on goes there, unless the disk
+    /// is full by then. False: no spare is ready that is not kept in reserve; nothing changes.
+    pub fn retire(&self, file: u32) -> bool {
+        let is_possible = self.inner.spares.as_ref().is_some_and(|spares| spares.ready_count() > 1);
+        if is_possible {
+            self.inner.view.lock().retired = file;
+        }
+        is_possible
     }
 
     /// Opens one of the files that the owner keeps.

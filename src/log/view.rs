@@ -122,6 +122,15 @@ pub(super) enum Access {
     Closed,
 }
 
+/// The file being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Current {
+    /// Its number; 0: there is none until something is written.
+    pub file: u32,
+    /// What is allocated in it and not written yet, bytes.
+    pub room_bytes: u64,
+}
+
 /// See the module's invariants.
 pub(super) struct State {
     places: Places,
@@ -132,6 +141,9 @@ pub(super) struct State {
     queued_bytes: usize,
     last_ticket: u64,
     access: Access,
+    /// The file that its owner wants nothing more in; 0: none.
+    pub(super) retired: u32,
+    pub(super) current: Current,
     pub(super) files: BTreeMap<u32, Arc<dyn DiskFile>>,
     pub(super) stats: Stats,
 }
@@ -167,6 +179,8 @@ impl View {
             queued_bytes: 0,
             last_ticket: 0,
             access,
+            retired: 0,
+            current: Current::default(),
             files,
             stats: Stats::default(),
             places,

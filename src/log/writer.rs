@@ -16,7 +16,7 @@ use super::files::{Files, name_of};
 use super::format::{self, BATCH_HEADER_LEN, BLOCK_LEN, ENTRY_HEADER_LEN, Kind, Tip};
 use super::spares::Spares;
 use super::stamp::{FILE, Stamp};
-use super::view::{Done, Item, Place, View, Work};
+use super::view::{Current, Done, Item, Place, View, Work};
 use super::witness::Witness;
 use std::collections::VecDeque;
 use std::io;
@@ -122,14 +122,28 @@ impl Writer {
 
     /// Sees to it that the current file takes `item`. False: the disk is full, and the log can do without.
     fn make_room(&mut self, item: &Item) -> io::Result<bool> {
-        if self.admits(item) && self.fits(item) {
+        let has_room = self.admits(item) && self.fits(item);
+        if has_room && !self.is_retired() {
             return Ok(true);
         }
         let keep = usize::from(self.kept && !item.reserved);
         match self.roll(keep) {
-            Err(error) if self.kept && is_full(&error) => Ok(false),
+            Err(error) if self.kept && is_full(&error) => {
+                self.view.lock().retired = 0;
+                Ok(has_room)
+            }
             result => result.map(|()| true),
         }
+    }
+
+    fn is_retired(&self) -> bool {
+        self.kept && self.files.current().is_some_and(|file| self.view.lock().retired == file.sequence)
+    }
+
+    /// Says where the next batch goes.
+    fn note_current(&self) {
+        let file = self.files.current().map_or(0, |file| file.sequence);
+        self.view.lock().current = Current { file, room_bytes: self.room() as u64 };
     }
 
     fn admits(&mut self, item: &Item) -> bool {
@@ -199,6 +213,7 @@ impl Writer {
         self.position += self.buffer.len();
         self.tip.batch += 1;
         self.view.lock().stats.note_sync(sync_us);
+        self.note_current();
         self.witness.raise(&self.tip)
     }
 
@@ -224,6 +239,7 @@ impl Writer {
         (self.last_sequence, self.position) = (sequence, BLOCK_LEN);
         self.on_reserve = self.kept && was_last;
         self.view.lock().files.insert(sequence, file);
+        self.note_current();
         Ok(())
     }
 

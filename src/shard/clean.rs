@@ -38,6 +38,8 @@ pub struct Cleaned {
     pub removed_files: u64,
     /// Shards that could not be read, and stayed where they are.
     pub unreadable_shards: u64,
+    /// There was more to move, and no room to move it to.
+    pub is_unfinished: bool,
 }
 
 impl Shards {
@@ -68,8 +70,16 @@ impl Shards {
             if excess_bytes == 0 || inner.is_stopping() {
                 break;
             }
+            // What is moved must not end up where it was.
+            if file == inner.log.current().file && !inner.log.retire(file) {
+                cleaned.is_unfinished = true;
+                continue;
+            }
             match inner.clone().move_out(file, &mut cleaned) {
-                Err(Error::Full) => break,
+                Err(Error::Full) => {
+                    cleaned.is_unfinished = true;
+                    break;
+                }
                 result => result?,
             }
             cleaned.punched_bytes += inner.flush()?;
@@ -182,15 +192,20 @@ impl Inner {
     }
 
     /// Files that waste much, the worst first, with how many bytes each does; and how many more are wasted in all than
-    /// may be.
+    /// may be. The file being written is one of them: a small node may never fill it.
     fn wasteful(&self) -> Result<(Vec<(u64, u32)>, u64), Error> {
+        let current = self.log.current();
         let live = self.index.live();
         let (mut wasted_sum, mut live_sum, mut files) = (0, 0, Vec::new());
-        for file in self.settled_files()? {
-            // What cannot even be looked at cannot be moved either.
+        for file in self.log.files()? {
+            // What cannot even be looked at cannot be moved either; what was begun meanwhile has wasted nothing yet.
             let Ok(allocated) = self.log.file(file).and_then(|file| file.allocated_bytes()) else { continue };
+            let room_bytes = if file == current.file { current.room_bytes } else { 0 };
+            if current.file > 0 && file > current.file {
+                continue;
+            }
             let live = live.get(&file).copied().unwrap_or(0);
-            let wasted = allocated.saturating_sub(live);
+            let wasted = allocated.saturating_sub(room_bytes + live);
             (wasted_sum, live_sum) = (wasted_sum + wasted, live_sum + live);
             if live > 0 && wasted > live / WASTE_PARTS / 2 + WASTE_BYTES / 2 {
                 files.push((wasted, file));

@@ -63,7 +63,7 @@ impl Keeping {
         self.cleaned_at = Instant::now();
         let cleaned = tokio::task::spawn_blocking(move || shards.clean()).await;
         let cleaned = cleaned.unwrap_or(Err(Error::Closed));
-        self.cleaned_to = cleaned.is_ok().then_some(end);
+        self.cleaned_to = cleaned.as_ref().is_ok_and(|cleaned| !cleaned.is_unfinished).then_some(end);
         self.note(cleaned);
     }
 

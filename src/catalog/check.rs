@@ -132,8 +132,14 @@ const NODES: &[Check] = &[
     (
         "an extent is a node's or an upload's, and lies in a chunk",
         "SELECT e.ino||' at '||e.off FROM extent e LEFT JOIN node n ON n.id=e.chunk
-        WHERE e.len_bytes<=0 OR e.chunk_off<0 OR n.place IS NULL
+        WHERE e.len_bytes<=0 OR e.chunk_off<0 OR n.id IS NULL OR n.place IS NULL AND (n.form<>2 OR n.body<>0)
             OR e.ino NOT IN (SELECT id FROM node UNION ALL SELECT id FROM upload)",
+    ),
+    (
+        "an extent in what was split lies in its pieces, which were not split again",
+        "SELECT e.ino||' at '||e.off FROM extent e JOIN node n ON n.id=e.chunk WHERE n.place IS NULL
+            AND (e.chunk_off+e.len_bytes>(SELECT coalesce(sum(len_bytes),0) FROM extent WHERE ino=n.id)
+                OR EXISTS (SELECT 1 FROM extent p JOIN node q ON q.id=p.chunk WHERE p.ino=n.id AND q.place IS NULL))",
     ),
     (
         "the extents of a content do not overlap",

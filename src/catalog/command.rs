@@ -344,6 +344,16 @@ pub enum Command {
         /// Whether damage was seen in them.
         damaged: bool,
     },
+    /// Makes a content of several chunks out of a file that is longer than a chunk of shards may be, if its place is still
+    /// `from`. Who has a use of it keeps it; the file is reclaimed.
+    Split {
+        /// Which.
+        chunk: Ino,
+        /// A file, as it was read; `live_bytes` do not matter.
+        from: Place,
+        /// 1 to [`NEW_CHUNK_COUNT_MAX`] durable chunks of shards with its bytes, in order.
+        pieces: Vec<NewChunk>,
+    },
 }
 
 /// What a write under a key did.

@@ -488,16 +488,40 @@ impl View<'_> {
         let sql = "SELECT e.off,e.chunk,e.chunk_off,e.len_bytes,n.place FROM extent e LEFT JOIN node n ON n.id=e.chunk
             WHERE e.ino=?1 AND e.off<?4 AND e.off>=coalesce(
                 (SELECT max(off) FROM extent WHERE ino=?1 AND off>=?2 AND off<=?3), ?2) ORDER BY e.off";
-        self.all(sql, params![signed(ino.0), signed(low), signed(start), signed(end)], |row| {
+        let found = self.all(sql, params![signed(ino.0), signed(low), signed(start), signed(end)], |row| {
+            let run = Run { start: unsigned(row, 0)?, chunk_start: unsigned(row, 2)?, len: unsigned(row, 3)? };
             let chunk = Ino(unsigned(row, 1)?);
-            Ok(Extent {
-                start_bytes: unsigned(row, 0)?,
-                chunk,
-                chunk_start_bytes: unsigned(row, 2)?,
-                len_bytes: unsigned(row, 3)?,
-                place: read_place(row, 4, chunk)?,
-            })
-        })
+            let is_split = row.get_ref(4)?.as_blob_or_null()?.is_none();
+            Ok((chunk, run, if is_split { None } else { Some(read_place(row, 4, chunk)?) }))
+        })?;
+        let mut extents = Vec::with_capacity(found.len());
+        for (chunk, run, place) in found {
+            match place {
+                Some(place) => extents.push(run.of(chunk, place)),
+                None => self.extents_of_split(chunk, &run, &mut extents)?,
+            }
+        }
+        Ok(extents)
+    }
+
+    /// What a run of a file lies in that was split into chunks of shards.
+    fn extents_of_split(&self, chunk: Ino, run: &Run, extents: &mut Vec<Extent>) -> Result<(), Error> {
+        let sql = "SELECT e.off,e.chunk,e.len_bytes,n.place FROM extent e LEFT JOIN node n ON n.id=e.chunk
+            WHERE e.ino=?1 AND e.off<?3 AND e.off+e.len_bytes>?2 ORDER BY e.off";
+        let run_end = run.chunk_start + run.len;
+        let pieces = self.all(sql, params![signed(chunk.0), signed(run.chunk_start), signed(run_end)], |row| {
+            let (off, piece, len) = (unsigned(row, 0)?, Ino(unsigned(row, 1)?), unsigned(row, 2)?);
+            let (from, to) = (off.max(run.chunk_start), (off + len).min(run_end));
+            let start = run.start + (from - run.chunk_start);
+            let within = Run { start, chunk_start: from - off, len: to - from };
+            Ok(within.of(piece, read_place(row, 3, piece)?))
+        })?;
+        let found_bytes: u64 = pieces.iter().map(|piece| piece.len_bytes).sum();
+        if found_bytes != run.len {
+            return Err(Error::Inconsistent(format!("chunk {chunk} has no place, and was not split")));
+        }
+        extents.extend(pieces);
+        Ok(())
     }
 
     /// The parts of a completed multipart object with numbers above `after`, ascending; empty for any other.
@@ -618,6 +642,20 @@ impl View<'_> {
             directory = above;
         }
         Err(Error::Inconsistent(format!("directory {parent} is in no bucket")))
+    }
+}
+
+/// A run of a chunk in a content, or in a part's keys.
+struct Run {
+    start: u64,
+    chunk_start: u64,
+    len: u64,
+}
+
+impl Run {
+    fn of(self, chunk: Ino, place: Place) -> Extent {
+        let Run { start: start_bytes, chunk_start: chunk_start_bytes, len: len_bytes } = self;
+        Extent { start_bytes, chunk, chunk_start_bytes, len_bytes, place }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariants
 //! - A chunk or a shard is new under an id that the command's session leases, and no command names an id twice.
+//! - A file that was split is a content like any other, of chunks; extents that lay in it lie in what it was split into.
 //! - A shard that was named is named by its chunk's place, or by one row of `reclaim` until its bytes are gone.
 //! - A chunk has a row in `repair` while a shard of its place is nowhere, or since a command asked for its repair; the
 //!   row goes with the chunk, or by a swap to a place that is as good as was wanted. Damage that was seen stays in the row
@@ -108,8 +109,7 @@ impl Step<'_> {
         bound(matches!(to.layout, Layout::Rs { .. }), "a chunk is swapped to shards")?;
         bound(to.len_bytes == from.len_bytes, "a chunk's length does not change")?;
         check_place(to)?;
-        let is_same = |place: &Place| place.layout == from.layout && place.len_bytes == from.len_bytes;
-        let current = self.place(chunk)?.filter(is_same).ok_or(Refusal::PlaceChanged(chunk))?;
+        let current = self.place_still(chunk, from)?;
         let added = beside(&to.layout, &from.layout);
         let named = added.iter().chain(from.layout.shards()).filter_map(id);
         check_distinct([chunk].into_iter().chain(named).collect())?;
@@ -126,6 +126,26 @@ impl Step<'_> {
             Some(repair) => self.set_repair(chunk, &Repair { is_suspect, ..repair })?,
             None => self.delete_repair(chunk)?,
         }
+        Ok(Outcome::Done)
+    }
+
+    /// Where a chunk is, unless it is elsewhere than `from` by now.
+    fn place_still(&self, chunk: Ino, from: &Place) -> Decision<Place> {
+        let is_same = |place: &Place| place.layout == from.layout && place.len_bytes == from.len_bytes;
+        Ok(self.place(chunk)?.filter(is_same).ok_or(Refusal::PlaceChanged(chunk))?)
+    }
+
+    /// The chunk's node stays, for all that has a use of it, and holds an extent for each piece.
+    pub(super) fn split(&mut self, chunk: Ino, from: &Place, pieces: &[NewChunk]) -> Decision<Outcome> {
+        let is_of_shards = |piece: &NewChunk| matches!(piece.place.layout, Layout::Rs { .. });
+        bound(matches!(from.layout, Layout::Plain { .. }), "what is split is a file")?;
+        bound(pieces.iter().all(is_of_shards), "a file is split into chunks of shards")?;
+        let current = self.place_still(chunk, from)?;
+        let runs = self.take_new(pieces, current.len_bytes)?;
+        self.insert_extents(chunk, 0, &runs)?;
+        self.insert_reclaim(chunk, Some(&current.encode()))?;
+        self.run("UPDATE node SET form=?2, place=NULL WHERE id=?1", params![sql(chunk.0), Form::Extents as i64])?;
+        self.delete_repair(chunk)?;
         Ok(Outcome::Done)
     }
 

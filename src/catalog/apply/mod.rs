@@ -292,6 +292,7 @@ impl Step<'_> {
             Command::SetCredential { access_key, value } => self.set_credential(access_key, value.as_ref()),
             Command::SetMap { from_epoch, map } => self.set_map(*from_epoch, map),
             Command::Swap { chunk, from, to, due, verified } => self.swap(*chunk, (from, to), *due, *verified),
+            Command::Split { chunk, from, pieces } => self.split(*chunk, from, pieces),
             Command::MarkRepair { chunks, damaged } => self.mark_repair(chunks, *damaged),
         }
     }

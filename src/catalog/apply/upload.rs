@@ -147,7 +147,8 @@ impl Step<'_> {
         }
     }
 
-    fn take_new(&mut self, chunks: &[NewChunk], size_bytes: u64) -> Decision<Vec<Run>> {
+    /// Inserts new chunks, each with the one use that the extent to be has.
+    pub(super) fn take_new(&mut self, chunks: &[NewChunk], size_bytes: u64) -> Decision<Vec<Run>> {
         let accepted = self.accept(chunks, size_bytes, None)?;
         accepted.iter().try_for_each(|chunk| self.insert_chunk(chunk))?;
         Ok(whole(&accepted))

@@ -182,6 +182,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("SetMap", Command::SetMap { from_epoch: 300, map: map() }),
         ("Swap", Command::Swap { chunk: Ino(300), from: plain(), to: striped(), due: Due::Yes, verified: true }),
         ("MarkRepair", Command::MarkRepair { chunks: vec![Ino(1), Ino(300)], damaged: true }),
+        ("Split", Command::Split { chunk: Ino(300), from: plain(), pieces: new_chunks() }),
     ]
 }
 

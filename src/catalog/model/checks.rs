@@ -161,7 +161,7 @@ fn manifest(model: &Model, content: &Content, range: &std::ops::Range<u64>) -> M
     };
     let mut start_bytes = 0;
     let mut extents = Vec::new();
-    for (chunk, chunk_start_bytes, len_bytes) in runs {
+    for (chunk, chunk_start_bytes, len_bytes) in runs.into_iter().flat_map(|run| model.pieces_of(run)) {
         if !range.is_empty() && start_bytes < range.end && range.start < start_bytes + len_bytes {
             let place = model.places[&chunk].clone();
             extents.push(Extent { start_bytes, chunk, chunk_start_bytes, len_bytes, place });

@@ -111,6 +111,8 @@ struct Model {
     completed: BTreeMap<Ino, ModelCompleted>,
     /// Every chunk that was ever accepted, where it was last.
     places: BTreeMap<Ino, Place>,
+    /// Chunks that were split, and into what.
+    pieces: BTreeMap<Ino, Vec<Run>>,
     /// Every shard that was ever accepted: (node, shard, chunk).
     shards: Vec<(NodeId, ShardId, Ino)>,
     /// What swaps left behind: (chunk, encoded place).
@@ -154,12 +156,34 @@ impl Model {
                 nodes.insert(*owner, (*owner, content.clone()));
             }
         }
-        nodes.extend(self.chunks().into_iter().map(|chunk| (chunk, (chunk, Content::Chunk(chunk)))));
+        let chunks = self.named().into_iter().chain(self.chunks());
+        nodes.extend(chunks.map(|chunk| (chunk, (chunk, Content::Chunk(chunk)))));
         nodes
     }
 
-    /// Chunks that something names.
+    /// Chunks that something names, or has a piece of.
     fn chunks(&self) -> BTreeSet<Ino> {
+        let named = self.named().into_iter().map(|chunk| (chunk, 0, u64::MAX));
+        named.flat_map(|run| self.pieces_of(run)).map(|run| run.0).collect()
+    }
+
+    /// What a run lies in: itself, unless its chunk was split.
+    fn pieces_of(&self, (chunk, start, len_bytes): Run) -> Vec<Run> {
+        let Some(pieces) = self.pieces.get(&chunk) else { return vec![(chunk, start, len_bytes)] };
+        let (end, mut runs, mut piece_start) = (start.saturating_add(len_bytes), Vec::new(), 0);
+        for (piece, _, piece_bytes) in pieces {
+            let piece_end = piece_start + piece_bytes;
+            if start < piece_end && piece_start < end {
+                let from = start.max(piece_start);
+                runs.push((*piece, from - piece_start, end.min(piece_end) - from));
+            }
+            piece_start = piece_end;
+        }
+        runs
+    }
+
+    /// Chunks, split or not, that something names.
+    fn named(&self) -> BTreeSet<Ino> {
         let mut chunks = BTreeSet::new();
         for bucket in self.buckets.values() {
             let contents = bucket.keys.values().flatten().filter_map(|version| version.content.as_ref());
@@ -239,6 +263,7 @@ impl Stroke<'_> {
             Command::ForgetCompleted { .. } => self.model.completed.clear(),
             Command::SetMap { from_epoch, map } => self.set_map(*from_epoch, map)?,
             Command::Swap { chunk, from, to, due, verified } => self.swap(*chunk, (from, to), *due, *verified)?,
+            Command::Split { chunk, from, pieces } => self.split(*chunk, from, pieces)?,
             Command::MarkRepair { chunks, damaged } => {
                 let there = chunks.iter().filter(|chunk| self.model.may_be_there(**chunk));
                 let there: Vec<Ino> = there.copied().collect();
@@ -485,7 +510,9 @@ impl Stroke<'_> {
                 let alive = self.model.chunks();
                 let may_be_gone = *self.actual == Outcome::Refused(Refusal::SourceGone);
                 for (chunk, start, len_bytes) in runs {
+                    let is_split = self.model.pieces.contains_key(chunk);
                     let is_there = alive.contains(chunk) || self.model.fading_chunks.contains(chunk) && !may_be_gone;
+                    let is_there = is_there && !is_split;
                     let place = self.model.places.get(chunk).filter(|_| is_there).ok_or(Refusal::SourceGone)?;
                     bound(*len_bytes > 0 && start + len_bytes <= place.len_bytes)?;
                 }
@@ -562,7 +589,7 @@ impl Stroke<'_> {
 impl Model {
     /// Whether a chunk is there for certain, or may still be.
     fn may_be_there(&self, chunk: Ino) -> bool {
-        self.chunks().contains(&chunk) || self.fading_chunks.contains(&chunk)
+        !self.pieces.contains_key(&chunk) && (self.chunks().contains(&chunk) || self.fading_chunks.contains(&chunk))
     }
 }
 
@@ -602,6 +629,10 @@ impl Stroke<'_> {
 
     fn keep(&mut self, chunks: &[NewChunk]) {
         for NewChunk { id, place, short } in chunks {
+            // A leased id may be taken again once its chunk is gone; where that was waits to be reclaimed.
+            let before = self.model.places.get(id).map(|place| (*id, place.encode()));
+            self.model.left.extend(before);
+            self.model.pieces.remove(id);
             self.put_at(*id, place, *short);
         }
     }
@@ -619,14 +650,7 @@ impl Stroke<'_> {
     fn swap(&mut self, chunk: Ino, (from, to): (&Place, &Place), due: Due, verified: bool) -> Result<(), Refusal> {
         bound(matches!(to.layout, Layout::Rs { .. }) && to.len_bytes == from.len_bytes)?;
         check_place(to)?;
-        let is_gone = *self.actual == Outcome::Refused(Refusal::PlaceChanged(chunk))
-            && !self.model.chunks().contains(&chunk)
-            || !self.model.may_be_there(chunk);
-        let current = self.model.places.get(&chunk).filter(|_| !is_gone).cloned();
-        let current = current.ok_or(Refusal::PlaceChanged(chunk))?;
-        if current != (Place { live_bytes: current.live_bytes, ..from.clone() }) {
-            return Err(Refusal::PlaceChanged(chunk));
-        }
+        let current = self.place_still(chunk, from)?;
         let (old, new) = (slots(&from.layout), slots(&to.layout));
         let mut names = BTreeSet::from([chunk]);
         let mut added = new.difference(&old);
@@ -647,6 +671,32 @@ impl Stroke<'_> {
         if is_suspect {
             self.model.repairs.insert(chunk, true);
         }
+        Ok(())
+    }
+
+    fn place_still(&self, chunk: Ino, from: &Place) -> Result<Place, Refusal> {
+        let is_gone = *self.actual == Outcome::Refused(Refusal::PlaceChanged(chunk))
+            && !self.model.chunks().contains(&chunk)
+            || !self.model.may_be_there(chunk);
+        let current = self.model.places.get(&chunk).filter(|_| !is_gone).cloned();
+        let current = current.ok_or(Refusal::PlaceChanged(chunk))?;
+        let is_same = current == Place { live_bytes: current.live_bytes, ..from.clone() };
+        if is_same { Ok(current) } else { Err(Refusal::PlaceChanged(chunk)) }
+    }
+
+    fn split(&mut self, chunk: Ino, from: &Place, pieces: &[NewChunk]) -> Result<(), Refusal> {
+        let is_file = |place: &Place| matches!(place.layout, Layout::Plain { .. });
+        bound(is_file(from) && !pieces.iter().any(|piece| is_file(&piece.place)))?;
+        let current = self.place_still(chunk, from)?;
+        let runs = self.accept(pieces, current.len_bytes, None)?;
+        self.keep(pieces);
+        self.model.repairs.remove(&chunk);
+        if !self.model.named().contains(&chunk) {
+            // What is fading fades in pieces.
+            self.model.fading_chunks.extend(runs.iter().map(|run| run.0));
+            self.model.fading.extend(runs.iter().map(|run| (run.0, (run.0, Content::Chunk(run.0)))));
+        }
+        self.model.pieces.insert(chunk, runs);
         Ok(())
     }
 

@@ -260,7 +260,7 @@ impl World {
     fn command(&mut self, random: &mut Random) -> Command {
         let bucket = if random.below(30) == 0 { BucketId(7) } else { self.names[random.below(self.names.len())] };
         let key = self.key(random);
-        match random.below(116) {
+        match random.below(122) {
             0..=34 => self.put(random, bucket, key),
             35..=54 => {
                 let keys = (0..1 + random.below(3)).map(|_| self.delete_key(random, bucket)).collect();
@@ -310,6 +310,7 @@ impl World {
                 Command::MarkRepair { chunks: chunks.chain([bucket.root()]).collect(), damaged: random.below(2) == 0 }
             }
             112..=113 => self.set_map(random),
+            114..=119 => self.split(random),
             _ => Command::Drain { row_count: 1 + random.below(4) as u32 },
         }
     }
@@ -513,6 +514,27 @@ impl World {
         }
         let due = *random.pick(&[&Due::No, &Due::No, &Due::Yes, &Due::AsBefore]);
         Command::Swap { chunk, from, to, due, verified: random.below(2) == 0 }
+    }
+
+    /// A chunk, or one that was a chunk, into up to three pieces; now and then from where it is not, or of another length.
+    fn split(&mut self, random: &mut Random) -> Command {
+        let chunk = self.run_of_chunk(random).0;
+        let mut from = self.model.places.get(&chunk).cloned().unwrap_or_else(|| place(10));
+        let (mut pieces, mut left_bytes) = (Vec::new(), from.len_bytes + u64::from(random.below(20) == 0));
+        while left_bytes > 0 {
+            let len_bytes = if pieces.len() == 2 { left_bytes } else { 1 + random.below(left_bytes as usize) as u64 };
+            let place = self.place(random, len_bytes);
+            if random.below(20) == 0 || matches!(place.layout, Layout::Rs { .. }) {
+                pieces.push(NewChunk { id: self.id(), place, short: random.below(6) == 0 });
+                left_bytes -= len_bytes;
+            }
+        }
+        match random.below(30) {
+            0 => from = self.place(random, from.len_bytes),
+            1 => pieces[0].id = chunk,
+            _ => {}
+        }
+        Command::Split { chunk, from, pieces }
     }
 
     fn set_map(&self, random: &mut Random) -> Command {

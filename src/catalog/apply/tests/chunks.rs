@@ -56,6 +56,61 @@ impl World {
     }
 }
 
+/// What each extent of a content is: (start, chunk, start in the chunk, length).
+fn runs(extents: &[Extent]) -> Vec<(u64, Ino, u64, u64)> {
+    extents.iter().map(|at| (at.start_bytes, at.chunk, at.chunk_start_bytes, at.len_bytes)).collect()
+}
+
+/// A file of 100 bytes, an object that shares it, and a part that lies in the middle of it.
+#[test]
+fn who_uses_a_file_reads_what_it_was_split_into() {
+    let mut world = World::new();
+    let bucket = world.bucket("b", Versioning::Never);
+    world.put(bucket, "file", 100);
+    let file = Ino(world.next_id.0 - 1);
+    world.put_body(bucket, "copy", Body::Share(file), 100);
+    let copy = Ino(world.next_id.0 - 1);
+    let upload = world.upload(bucket, "parts");
+    let command = world.part_command(&upload, 2, PartBody::Share(vec![(file, 30, 60)]), 60);
+    assert_eq!(world.send(command), Outcome::Done);
+    assert!(matches!(world.send(upload.complete(&[2])), Outcome::Written(_)));
+
+    let [one, two, three] = [50, 30, 20].map(|len_bytes| world.new_chunk(len_bytes));
+    let pieces = vec![one.clone(), two.clone(), three.clone()];
+    let split = |from: Place, pieces: Vec<NewChunk>| Command::Split { chunk: file, from, pieces };
+    let elsewhere = Place { layout: Layout::Plain { node: NodeId(9) }, ..place(100) };
+    assert_eq!(world.refusal(split(elsewhere, pieces.clone())), Refusal::PlaceChanged(file));
+    assert!(matches!(world.refusal(split(place(100), vec![one.clone(), two.clone()])), Refusal::OutOfBounds(_)));
+    assert!(matches!(world.refusal(split(place(100), vec![chunk(one.id, place(100))])), Refusal::OutOfBounds(_)));
+    let shards = one.place.clone();
+    assert!(matches!(world.refusal(split(shards, pieces.clone())), Refusal::OutOfBounds(_)));
+    assert_eq!(world.send(split(place(100), pieces.clone())), Outcome::Done);
+    assert_eq!(world.refusal(split(place(100), pieces)), Refusal::PlaceChanged(file));
+
+    let whole = [(0, one.id, 0, 50), (50, two.id, 0, 30), (80, three.id, 0, 20)];
+    for ino in [file, copy] {
+        assert_eq!(runs(&world.extents(ino)), whole);
+    }
+    let part = [(0, one.id, 30, 20), (20, two.id, 0, 30), (50, three.id, 0, 10)];
+    assert_eq!(runs(&world.extents(upload.id)), part);
+    let Manifest::Extents(middle) = world.catalog.view().manifest(upload.id, 25..30).unwrap() else { panic!() };
+    assert_eq!(runs(&middle), [(20, two.id, 0, 30)]);
+    assert_eq!(world.rows(RECLAIM), [file.to_string()]);
+    assert_eq!(world.dying(), [place(100)]);
+    world.check_sound();
+
+    // The pieces go with the last who uses them.
+    world.delete(bucket, "file", None);
+    world.delete(bucket, "copy", None);
+    world.drain();
+    assert_eq!(runs(&world.extents(upload.id)), part);
+    world.delete(bucket, "parts", None);
+    world.drain();
+    world.check_sound();
+    assert_eq!(world.rows("SELECT count(*) FROM node"), ["0"]);
+    assert_eq!(world.dying().len(), 4);
+}
+
 #[test]
 fn a_content_of_chunks_has_an_extent_for_each() {
     let mut world = World::new();

@@ -39,7 +39,7 @@ fn chunks(random: &mut Random, world: &mut World) -> Vec<NewChunk> {
 fn command(random: &mut Random, world: &mut World, bucket: BucketId, uploads: &mut Vec<Upload>) -> Command {
     let key = KEYS[random.below(KEYS.len() as u64) as usize];
     let some_node = Ino(world.next_id.0.saturating_sub(1 + random.below(30)));
-    match random.below(27) {
+    match random.below(28) {
         0..8 => {
             // All bodies are as long, so that any may be shared.
             let size_bytes = 2;
@@ -105,6 +105,17 @@ fn command(random: &mut Random, world: &mut World, bucket: BucketId, uploads: &m
             let to = striped(random, world, from.len_bytes);
             let due = random.pick(&[Due::No, Due::Yes, Due::AsBefore]).unwrap_or(Due::No);
             Command::Swap { chunk, from, to, due, verified: random.below(2) == 0 }
+        }
+        25 => {
+            let places = world.catalog.view().places(None, 1000).unwrap();
+            let Some((chunk, from)) = random.pick(&places) else { return Command::Drain { row_count: 1 } };
+            let piece = |world: &mut World, random: &mut Random| NewChunk {
+                id: world.id(),
+                place: striped(random, world, from.len_bytes / 2),
+                short: false,
+            };
+            let pieces = vec![piece(world, random), piece(world, random)];
+            Command::Split { chunk, from, pieces }
         }
         24 => Command::MarkRepair { chunks: vec![some_node], damaged: random.below(2) == 0 },
         _ => Command::Drain { row_count: 1 + random.below(6) as u32 },

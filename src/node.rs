@@ -59,6 +59,9 @@ pub enum Error {
         /// The data directory.
         dir: PathBuf,
     },
+    /// The store of a box becomes db node 1, in the process that runs it.
+    #[error("the store of a box becomes db node {BOX_NODE}, which the configuration does not give to this process")]
+    NotHere,
     /// A file or directory.
     #[error("the data directory {}: {error}", .dir.display())]
     Io {
@@ -90,6 +93,9 @@ pub enum Error {
 /// Ends the process, told why. A test may note it instead.
 pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// The number of a box, which is alone.
+const BOX_NODE: NodeId = NodeId(1);
+
 /// How a node runs.
 #[derive(Clone)]
 pub struct Config {
@@ -116,7 +122,7 @@ impl Config {
     pub fn new(data_dir: impl Into<PathBuf>) -> Config {
         Config {
             data_dir: data_dir.into(),
-            node: NodeId(1),
+            node: BOX_NODE,
             accept_loss: false,
             log_cache_bytes: 8 * MIB,
             catalog_cache_bytes: 8 * MIB,
@@ -196,9 +202,12 @@ impl Node {
 
 fn open_files(data_dir: &Path, env: &Env, node: NodeId, fatal: Fatal) -> Result<(DataDir, Files), Error> {
     let directory = DataDir::open(data_dir, env, Owner::Box(node))?;
-    let fatal: file::Fatal = Arc::new(move |error| fatal(&format!("chunk files could not be synced: {error}")));
-    let files = Files::open(directory.chunks(), fatal)?;
+    let files = Files::open(directory.chunks(), files_fatal(fatal))?;
     Ok((directory, files))
+}
+
+fn files_fatal(fatal: Fatal) -> file::Fatal {
+    Arc::new(move |error| fatal(&format!("chunk files could not be synced: {error}")))
 }
 
 #[cfg(test)]

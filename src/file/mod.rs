@@ -19,6 +19,7 @@
 mod directory;
 mod format;
 mod reader;
+pub mod remote;
 mod writer;
 
 use std::ffi::OsString;

@@ -31,7 +31,7 @@ use crate::object::{Store, Upkeep};
 use crate::shard::{ClientError, ShardClient, wire::NodeStatus};
 use crate::transport::identity::Identity;
 use crate::transport::{self, AddressBook, Body, Call, CallError, Caller, Class, Limits, Peer, Reply, Role};
-use crate::transport::{Service, StartError, Transport};
+use crate::transport::{Service, StartError, Transport, header};
 
 /// The service's number.
 pub(super) const SERVICE: u8 = 3;
@@ -120,15 +120,11 @@ pub enum Error {
 }
 
 fn encode(value: &impl Serialize) -> Bytes {
-    // Serialising plain values into a growing vector has no way to fail.
-    postcard::to_extend(value, vec![VERSION]).unwrap_or_default().into()
+    header::encode(VERSION, value)
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).ok(),
-        _ => None,
-    }
+    header::decode(VERSION, bytes)
 }
 
 /// Answers for one db node.

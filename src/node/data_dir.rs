@@ -67,12 +67,26 @@ impl Owner {
         }
     }
 
+    /// What the identity of a box, or of a node that was one, is to be.
+    fn adopted(self, found: &Identity) -> Result<Identity, String> {
+        match self {
+            Owner::Member { store, role: Role::Db, node } if (found.role, found.node) == (None, node) => {
+                Ok(Identity { store, role: Some(Role::Db), node })
+            }
+            owner => owner.check(found).map(|()| *found),
+        }
+    }
+
     /// Whether it is the owner of what has that identity; or in which way it is not.
     fn check(self, found: &Identity) -> Result<(), String> {
         let (store, role, node) = match self {
             Owner::Box(node) => (found.store, None, node),
             Owner::Member { store, role, node } => (store, Some(role), node),
         };
+        if found.role.is_none() && role == Some(Role::Db) && found.node == node {
+            let how = "`s3d cluster adopt` makes it the cluster's";
+            return Err(format!("this is the store of a box, and no cluster's yet: {how}"));
+        }
         if (found.role, found.node) != (role, node) {
             return Err(format!("this is node {}, not {}", name(found.role, found.node), name(role, node)));
         }
@@ -140,6 +154,29 @@ impl DataDir {
             None => write_identity(path, owner.identity(env)).map_err(in_dir(path))?,
         };
         Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Makes the store of a box that of the db node `owner`; its log, its catalog and its files stay as they are. There is
+    /// no way back. Nothing changes where it is that node's already.
+    ///
+    /// # Errors
+    /// `NoStore`, `Locked`, `Io`; `Identity`: it is neither that node nor a box of its number.
+    pub fn adopt(path: &Path, owner: Owner) -> Result<DataDir, Error> {
+        let mut directory = DataDir::open_existing(path)?;
+        let identity = owner.adopted(&directory.identity).map_err(|what| wrong_identity(path, what))?;
+        if identity != directory.identity {
+            directory.identity = write_identity(path, identity).map_err(in_dir(path))?;
+        }
+        Ok(directory)
+    }
+
+    /// Whether [`DataDir::adopt`] would succeed. Changes nothing.
+    ///
+    /// # Errors
+    /// As of it.
+    pub fn may_adopt(path: &Path, owner: Owner) -> Result<(), Error> {
+        let directory = DataDir::open_existing(path)?;
+        owner.adopted(&directory.identity).map(drop).map_err(|what| wrong_identity(path, what))
     }
 
     /// Opens a data directory that is there.
@@ -241,6 +278,30 @@ mod tests {
             assert!(text.parse::<Identity>().is_err(), "{text}");
         }
         assert!("predastore data 1\nstore 0\nnode disk-1\n".parse::<Identity>().is_err());
+    }
+
+    #[test]
+    fn a_box_becomes_the_db_node_of_its_number_once_it_is_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = |store, node| Owner::Member { store, role: Role::Db, node: NodeId(node) };
+        let open = |owner| DataDir::open(dir.path(), &Env::system(), owner).map(|dir| dir.identity);
+        let adopt = |owner| DataDir::adopt(dir.path(), owner).map(|dir| dir.identity);
+        assert!(matches!(adopt(db(7, 1)), Err(Error::NoStore { .. })));
+        open(Owner::Box(NodeId(1))).unwrap();
+        let asks = open(db(7, 1)).unwrap_err().to_string();
+        assert!(asks.contains("cluster adopt"), "{asks}");
+        let shard = Owner::Member { store: 7, role: Role::Shard, node: NodeId(1) };
+        for owner in [db(7, 2), shard] {
+            assert!(matches!(adopt(owner), Err(Error::Identity { .. })), "{owner:?}");
+        }
+        open(Owner::Box(NodeId(1))).unwrap();
+        let identity = Identity { store: 7, role: Some(Role::Db), node: NodeId(1) };
+        assert_eq!(adopt(db(7, 1)).unwrap(), identity);
+        assert_eq!(adopt(db(7, 1)).unwrap(), identity);
+        assert_eq!(open(db(7, 1)).unwrap(), identity);
+        for owner in [db(8, 1), Owner::Box(NodeId(1))] {
+            assert!(open(owner).is_err() && adopt(owner).is_err(), "{owner:?}");
+        }
     }
 
     #[test]

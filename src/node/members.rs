@@ -3,6 +3,7 @@
 //! ```text
 //! DB/{LOCK,identity}       of each db node: whose it is
 //! DB/{log,catalog,snapshots}/
+//! DB/chunks/               the files of one that was a box, until the mover has made shards of them
 //! NODE/{LOCK,identity}     of each shard node
 //! NODE/shards/             its shards            (shard)
 //! NODE/replica/            the catalog of a gateway that runs no db node; like DB
@@ -23,12 +24,14 @@ use tokio::task::JoinSet;
 
 use super::control::{self, Control};
 use super::data_dir::{DataDir, Owner, in_dir};
-use super::{Config, Error};
+use super::{BOX_NODE, Config, Error, files_fatal};
 use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
 use crate::catalog::{Map, MapNode, MapState};
 use crate::consensus::{self, Founding, Raft};
 use crate::env::Env;
 use crate::erasure::Scheme;
+use crate::file::Files;
+use crate::file::remote::{self, FileService, RemoteFiles};
 use crate::ids::{LogIndex, NodeId};
 use crate::object::{self, Chunks, ClusterKeys, OnMap, Store, Striper, Workers};
 use crate::placement;
@@ -215,6 +218,8 @@ pub struct Members {
     store: Arc<OnceLock<Store>>,
     /// Db nodes, or the one replica.
     dbs: Vec<Raft>,
+    /// What the db node that was a box keeps in files.
+    files: Option<(NodeId, Files)>,
     shards: Vec<ShardService>,
     upkeep: Mutex<JoinSet<()>>,
     striper: Striper,
@@ -249,12 +254,14 @@ impl Members {
             book,
             store: Arc::default(),
             dbs: Vec::new(),
+            files: None,
             shards: Vec::new(),
             upkeep: Mutex::default(),
             striper,
             directories,
         };
         members.start_shards().await?;
+        members.start_files().await?;
         members.start_dbs().await?;
         Ok(members)
     }
@@ -276,6 +283,22 @@ impl Members {
                 Arc::new(service.clone()),
             );
             self.shards.push(service);
+        }
+        Ok(())
+    }
+
+    /// There is at most one: the number of a box is always the same.
+    async fn start_files(&mut self) -> Result<(), Error> {
+        for db in self.cluster.own_dbs.clone() {
+            let dir = db.dir.join("chunks");
+            if !dir.is_dir() {
+                continue;
+            }
+            let fatal = files_fatal(self.config.fatal.clone());
+            let opened = tokio::task::spawn_blocking(move || Files::open(dir, fatal)).await;
+            let files = opened.map_err(|error| in_dir(&db.dir)(std::io::Error::other(error)))??;
+            self.transport.serve(db_peer(db.id), remote::SERVICE, Arc::new(FileService::new(files.clone())));
+            self.files = Some((db.id, files));
         }
         Ok(())
     }
@@ -323,7 +346,9 @@ impl Members {
         config.first_map = Some(self.cluster.map());
         let configured = self.cluster.nodes.iter().map(|node| node.id).collect();
         config.on_map = remember_nodes(self.book.clone(), configured);
-        let chunks = Chunks::striped(self.striper.clone(), self.directories[0].path().to_owned());
+        let remote = RemoteFiles::new(self.transport.clone());
+        let dir = self.directories[0].path().to_owned();
+        let chunks = Chunks::striped(self.striper.clone(), self.files.clone(), remote, dir);
         loop {
             let opened = Store::open(self.env.clone(), ledger.clone(), chunks.clone(), config.clone()).await;
             match opened {
@@ -367,6 +392,22 @@ impl Members {
     fn lock_upkeep(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes the store of a box the db node of `cluster` that has its number and its directory. Nothing else is changed: once
+/// it runs, the mover makes shards of its files. `yes`: else only how it would go is found out. Blocking.
+///
+/// # Errors
+/// `NoStore`: this process is no db node of that number. `Locked`: it runs. `Identity`: it is another node's. `Io`.
+pub fn adopt(cluster: &Cluster, yes: bool) -> Result<PathBuf, Error> {
+    let is_of_box = |db: &&Own| db.id == BOX_NODE;
+    let own = cluster.own_dbs.iter().find(is_of_box).ok_or(Error::NotHere)?;
+    let owner = Owner::Member { store: cluster.store(), role: Role::Db, node: own.id };
+    match yes {
+        true => drop(DataDir::adopt(&own.dir, owner)?),
+        false => DataDir::may_adopt(&own.dir, owner)?,
+    }
+    Ok(own.dir.clone())
 }
 
 async fn open_directories(cluster: &Cluster, env: &Env) -> Result<Vec<DataDir>, Error> {

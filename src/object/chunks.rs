@@ -1,11 +1,16 @@
 //! Where chunks are: in files of this node, or striped over shard nodes. A chunk's place says which; layouts mix.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::catalog::{Layout, Reclaimable};
+use crate::file::remote::RemoteFiles;
 use crate::file::{self, Files, Space, WRITE_BYTES};
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{Ino, NodeId, ShardId};
 use crate::units::SEGMENT_BYTES;
 
 use super::budget::Permit;
@@ -19,6 +24,8 @@ use super::{Error, blocking};
 #[derive(Clone)]
 pub struct Chunks {
     files: Option<(NodeId, Files)>,
+    /// Files of other nodes.
+    remote: Option<RemoteFiles>,
     striper: Option<Striper>,
     /// Where room is needed besides that for chunks.
     dir: Option<PathBuf>,
@@ -27,12 +34,18 @@ pub struct Chunks {
 impl Chunks {
     /// Files of this node, for all chunks.
     pub fn in_files(node: NodeId, files: Files) -> Chunks {
-        Chunks { files: Some((node, files)), striper: None, dir: None }
+        Chunks { files: Some((node, files)), remote: None, striper: None, dir: None }
     }
 
-    /// Shards on the nodes of a cluster. `dir`: where this process keeps its catalog.
-    pub(crate) fn striped(striper: Striper, dir: PathBuf) -> Chunks {
-        Chunks { files: None, striper: Some(striper), dir: Some(dir) }
+    /// Shards on the nodes of a cluster. `files`: what this process keeps of its time as a box; `remote`: what others do.
+    /// `dir`: where this process keeps its catalog.
+    pub(crate) fn striped(
+        striper: Striper,
+        files: Option<(NodeId, Files)>,
+        remote: RemoteFiles,
+        dir: PathBuf,
+    ) -> Chunks {
+        Chunks { files, remote: Some(remote), striper: Some(striper), dir: Some(dir) }
     }
 
     /// Where the batches of a new body go.
@@ -73,11 +86,17 @@ impl Chunks {
     }
 
     /// The files, if they are those of `node`.
-    pub(super) fn files_of(&self, node: NodeId) -> Result<Files, Error> {
-        match &self.files {
-            Some((own, files)) if *own == node => Ok(files.clone()),
-            _ => Err(Error::Unavailable(format!("the file is on node {node}"))),
-        }
+    pub(super) fn files_of(&self, node: NodeId) -> Option<&Files> {
+        self.files.as_ref().filter(|(own, _)| *own == node).map(|(_, files)| files)
+    }
+
+    /// Reads up to [`crate::file::remote::READ_MAX_BYTES`] of a file of another node.
+    pub(super) async fn read_remote(&self, node: NodeId, chunk: Ino, range: Range<u64>) -> Result<Bytes, Error> {
+        Ok(self.reach(node)?.read(node, chunk, range).await?)
+    }
+
+    fn reach(&self, node: NodeId) -> Result<&RemoteFiles, Error> {
+        self.remote.as_ref().ok_or_else(|| Error::Unavailable(format!("the file is on node {node}")))
     }
 
     /// Files of this node, if there are any.
@@ -104,23 +123,31 @@ impl Chunks {
         let (plain, striped): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|dead| matches!(dead.place.layout, Layout::Plain { .. }));
         let mut rows = self.remove_shards(&striped).await;
-        let chunks = self.clone();
-        rows.extend(blocking(move || chunks.remove_files(&plain)).await?);
+        let mut nodes: BTreeMap<NodeId, Vec<Reclaimable>> = BTreeMap::new();
+        for dead in plain {
+            if let Layout::Plain { node } = dead.place.layout {
+                nodes.entry(node).or_default().push(dead);
+            }
+        }
+        for (node, batch) in nodes {
+            match self.files_of(node).cloned() {
+                Some(files) => rows.extend(blocking(move || remove_files(&files, &batch)).await?),
+                None => rows.extend(self.remove_remote(node, &batch).await),
+            }
+        }
         Ok(rows)
     }
 
-    fn remove_files(&self, batch: &[Reclaimable]) -> Vec<u64> {
-        let remove = |dead: &Reclaimable| match dead.place.layout {
-            Layout::Plain { node } => self.files_of(node)?.remove(dead.chunk).map_err(Error::from),
-            Layout::Rs { .. } => Ok(()),
-        };
-        let is_gone = |dead: &&Reclaimable| {
-            let removed = remove(dead);
-            removed
-                .inspect_err(|error| tracing::error!(chunk = %dead.chunk, %error, "a dead chunk was not removed"))
-                .is_ok()
-        };
-        batch.iter().filter(is_gone).map(|dead| dead.row).collect()
+    async fn remove_remote(&self, node: NodeId, batch: &[Reclaimable]) -> Vec<u64> {
+        let chunks: Vec<Ino> = batch.iter().map(|dead| dead.chunk).collect();
+        let removed = async { Ok::<_, Error>(self.reach(node)?.remove(node, &chunks).await?) };
+        match removed.await {
+            Ok(()) => batch.iter().map(|dead| dead.row).collect(),
+            Err(error) => {
+                tracing::info!(%node, %error, "dead files of a node were not removed; it is tried again");
+                Vec::new()
+            }
+        }
     }
 
     async fn remove_shards(&self, batch: &[Reclaimable]) -> Vec<u64> {
@@ -136,4 +163,14 @@ impl Chunks {
         let is_gone = |shard: (NodeId, ShardId)| gone.contains(&shard) || !nodes.contains(&shard.0);
         batch.iter().filter(|dead| shards_of(&dead.place).all(is_gone)).map(|dead| dead.row).collect()
     }
+}
+
+fn remove_files(files: &Files, batch: &[Reclaimable]) -> Vec<u64> {
+    let is_gone = |dead: &&Reclaimable| {
+        let removed = files.remove(dead.chunk);
+        removed
+            .inspect_err(|error| tracing::error!(chunk = %dead.chunk, %error, "a dead chunk was not removed"))
+            .is_ok()
+    };
+    batch.iter().filter(is_gone).map(|dead| dead.row).collect()
 }

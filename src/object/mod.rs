@@ -54,7 +54,7 @@ use crate::catalog::{
     self, Attrs, Checksum, ChecksumAlgorithm, Ledger, LedgerError, Precondition, Refusal, View, Written,
 };
 use crate::env::{Env, Timestamp};
-use crate::file;
+use crate::file::{self, remote::RemoteError};
 use crate::ids::VersionId;
 use crate::units::{BLOCK_BYTES, MIB};
 
@@ -151,6 +151,15 @@ impl From<file::Error> for Error {
             file::Error::Corrupt { .. } => Error::Corrupt(error.to_string()),
             file::Error::Full => Error::Full,
             file::Error::Io(error) => Error::Io(error),
+        }
+    }
+}
+
+impl From<RemoteError> for Error {
+    fn from(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Damaged(what) => Error::Corrupt(what),
+            RemoteError::Failed(_) | RemoteError::Call(_) => Error::Unavailable(error.to_string()),
         }
     }
 }

@@ -189,9 +189,14 @@ impl Reader {
         let chunk = *chunk;
         match &place.layout {
             Layout::Plain { node } => {
+                let (node, store) = (*node, self.store.clone());
                 let open = self.chunk.take().filter(|(open, _)| *open == chunk);
-                let files = self.store.chunks.files_of(*node);
-                tokio::task::spawn_blocking(move || read_file(&files?, open, chunk, range))
+                match store.chunks.files_of(node).cloned() {
+                    Some(files) => tokio::task::spawn_blocking(move || read_file(&files, open, chunk, range)),
+                    None => {
+                        tokio::spawn(async move { Ok((None, store.chunks.read_remote(node, chunk, range).await?)) })
+                    }
+                }
             }
             Layout::Rs { .. } => {
                 let (store, place) = (self.store.clone(), place.clone());
@@ -285,10 +290,10 @@ impl Store {
     /// Up to [`striped::READ_MAX_BYTES`] of a chunk, wherever it is.
     pub(super) async fn read_of(&self, chunk: Ino, place: &Place, range: Range<u64>) -> Result<Bytes, Error> {
         match &place.layout {
-            Layout::Plain { node } => {
-                let files = self.chunks.files_of(*node)?;
-                Ok(blocking(move || read_file(&files, None, chunk, range)).await??.1)
-            }
+            Layout::Plain { node } => match self.chunks.files_of(*node).cloned() {
+                Some(files) => Ok(blocking(move || read_file(&files, None, chunk, range)).await??.1),
+                None => self.chunks.read_remote(*node, chunk, range).await,
+            },
             Layout::Rs { .. } => self.read_striped(chunk, place, range).await,
         }
     }

@@ -8,10 +8,11 @@
 //! - One chunk at a time: repair holds a bounded amount of memory, outside of the requests' budget.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::catalog::{Command, Due, Layout, Outcome, Place, Refusal};
+use crate::catalog::{Command, Due, Layout, NewChunk, Outcome, Place, Refusal};
 use crate::cluster::repair::{Chunk, Found, Plan, plan};
 use crate::erasure::Scheme;
 use crate::ids::{Ino, NodeId, ShardId};
@@ -20,7 +21,7 @@ use crate::units::CHUNK_BYTES;
 use super::bucket::{done, unexpected};
 use super::progress::Upkeep;
 use super::session::{FreshId, Lost};
-use super::sink::remove_unnamed;
+use super::sink::{remove_unnamed, shards_of};
 use super::striped::{READ_MAX_BYTES, Striped, Striper};
 use super::{Error, Store};
 
@@ -173,7 +174,10 @@ impl Store {
         away: &HashSet<NodeId>,
     ) -> Result<Repaired, Error> {
         let Layout::Rs { data_count, parity_count, .. } = &place.layout else {
-            return self.rewrite(striper, chunk, place).await;
+            return match place.len_bytes {
+                0..=CHUNK_BYTES => self.rewrite(striper, chunk, place).await,
+                _ => self.split(striper, chunk, place).await,
+            };
         };
         let scheme = Scheme::new(*data_count, *parity_count).map_err(|error| Error::Corrupt(error.to_string()))?;
         let map = striper.map();
@@ -247,17 +251,65 @@ impl Store {
     /// Reads a chunk and writes it again as it should be.
     async fn rewrite(&self, striper: &Striper, chunk: Ino, place: &Place) -> Result<Repaired, Error> {
         let ids = self.session.fresh_ids(striper.id_count()).await?;
-        let mut writer = striper.begin(chunk, ids.iter().map(|id| ShardId(id.ino().0)).collect());
-        let mut start = 0;
-        while start < place.len_bytes {
-            let end = place.len_bytes.min(start + READ_MAX_BYTES).min(CHUNK_BYTES);
-            let bytes = self.read_of(chunk, place, start..end).await?;
-            writer.push(&[bytes]).await?;
-            start = end;
-        }
-        let Striped { place: mut to, short } = writer.finish().await?;
+        let Striped { place: mut to, short } =
+            self.encode(striper, (chunk, place), 0..place.len_bytes, (chunk, &ids)).await?;
         to.live_bytes = place.live_bytes;
         self.swap((chunk, place), to, (due(short), true), ids).await
+    }
+
+    /// Writes a range of a chunk as shards of `to`, under these ids.
+    async fn encode(
+        &self,
+        striper: &Striper,
+        (chunk, place): (Ino, &Place),
+        Range { mut start, end }: Range<u64>,
+        (to, ids): (Ino, &[FreshId]),
+    ) -> Result<Striped, Error> {
+        let mut writer = striper.begin(to, ids.iter().map(|id| ShardId(id.ino().0)).collect());
+        while start < end {
+            let next = end.min(start + READ_MAX_BYTES);
+            let bytes = self.read_of(chunk, place, start..next).await?;
+            writer.push(&[bytes]).await?;
+            start = next;
+        }
+        Ok(writer.finish().await?)
+    }
+
+    /// Writes a file that is longer than a chunk of shards may be as several of these.
+    async fn split(&self, striper: &Striper, chunk: Ino, place: &Place) -> Result<Repaired, Error> {
+        let (mut ids, mut pieces, mut is_short) = (Vec::new(), Vec::<NewChunk>::new(), false);
+        for start in (0..place.len_bytes).step_by(CHUNK_BYTES as usize) {
+            let piece = start..place.len_bytes.min(start + CHUNK_BYTES);
+            match self.write_piece(striper, (chunk, place), piece).await {
+                Ok((piece, its_ids)) => {
+                    is_short |= piece.short;
+                    pieces.push(piece);
+                    ids.extend(its_ids);
+                }
+                Err(error) => {
+                    self.remove_unnamed(&shards_of_all(&pieces)).await;
+                    return Err(error);
+                }
+            }
+        }
+        let added = shards_of_all(&pieces);
+        let command = Command::Split { chunk, from: place.clone(), pieces };
+        let is_named = self.name_shards(command, &added, ids).await?;
+        Ok(if is_named && !is_short { Repaired::Whole } else { Repaired::Waits })
+    }
+
+    async fn write_piece(
+        &self,
+        striper: &Striper,
+        from: (Ino, &Place),
+        range: Range<u64>,
+    ) -> Result<(NewChunk, Vec<FreshId>), Error> {
+        let mut ids = self.session.fresh_ids(1 + striper.id_count()).await?;
+        let shards = ids.split_off(1);
+        let id = ids[0].ino();
+        let Striped { place, short } = self.encode(striper, from, range, (id, &shards)).await?;
+        ids.extend(shards);
+        Ok((NewChunk { id, place, short }, ids))
     }
 
     /// Names new shards instead of old ones, unless the chunk lies elsewhere by now.
@@ -266,19 +318,30 @@ impl Store {
         (chunk, from): (Ino, &Place),
         to: Place,
         (due, verified): (Due, bool),
-        mut ids: Vec<FreshId>,
+        ids: Vec<FreshId>,
     ) -> Result<Repaired, Error> {
         let added: Vec<_> =
             to.layout.shards().iter().copied().filter(|new| !from.layout.shards().contains(new)).collect();
         let command = Command::Swap { chunk, from: from.clone(), to, due, verified };
+        let is_named = self.name_shards(command, &added, ids).await?;
+        Ok(if is_named && due != Due::Yes { Repaired::Whole } else { Repaired::Waits })
+    }
+
+    /// Proposes the command that names new shards under these ids. False: the chunk lies elsewhere by now, and they are gone.
+    async fn name_shards(
+        &self,
+        command: Command,
+        added: &[(NodeId, ShardId)],
+        mut ids: Vec<FreshId>,
+    ) -> Result<bool, Error> {
         match self.session.propose_with(ids.iter(), command).await {
-            Ok(Outcome::Done) => Ok(if due == Due::Yes { Repaired::Waits } else { Repaired::Whole }),
+            Ok(Outcome::Done) => Ok(true),
             Ok(Outcome::Refused(Refusal::PlaceChanged(_))) => {
-                self.remove_unnamed(&added).await;
-                Ok(Repaired::Waits)
+                self.remove_unnamed(added).await;
+                Ok(false)
             }
             Ok(Outcome::Refused(refusal)) => {
-                self.remove_unnamed(&added).await;
+                self.remove_unnamed(added).await;
                 Err(refusal.into())
             }
             Ok(outcome) => Err(unexpected(&outcome)),
@@ -286,7 +349,7 @@ impl Store {
                 match lost {
                     // It may yet be named.
                     Lost::Unknown(_) => ids.iter_mut().for_each(FreshId::leave),
-                    Lost::Never(_) | Lost::Overloaded => self.remove_unnamed(&added).await,
+                    Lost::Never(_) | Lost::Overloaded => self.remove_unnamed(added).await,
                 }
                 Err(lost.into())
             }
@@ -298,6 +361,11 @@ impl Store {
             remove_unnamed(striper, shards).await;
         }
     }
+}
+
+/// The shards of all of these.
+fn shards_of_all(chunks: &[NewChunk]) -> Vec<(NodeId, ShardId)> {
+    chunks.iter().flat_map(|chunk| shards_of(&chunk.place)).collect()
 }
 
 /// What a swap says of a chunk that is, or is not, short of what is wanted.

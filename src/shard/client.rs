@@ -4,8 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::record::Origin;
@@ -102,7 +101,7 @@ impl ShardClient {
         if lens.len() != frames.len() || reply.body.len_bytes != len_bytes {
             return Err(ClientError::Failed(format!("node {node} answered with other frames than asked for")));
         }
-        let bytes = collect(reply.body).await.map_err(|error| CallError::Unknown(peer(node), error.to_string()))?;
+        let bytes = reply.body.collect().await.map_err(|error| CallError::Unknown(peer(node), error.to_string()))?;
         Ok((bytes, lens))
     }
 
@@ -254,23 +253,6 @@ fn body_of(frames: &[Bytes]) -> Body {
 fn decoded<T: DeserializeOwned>(header: &[u8]) -> Result<T, ClientError> {
     wire::decode(header)
         .ok_or_else(|| ClientError::Failed("the reply's header is not what its method answers".to_owned()))
-}
-
-async fn collect(body: Body) -> std::io::Result<Bytes> {
-    let mut stream = body.stream;
-    let first = stream.next().await.transpose()?.unwrap_or_default();
-    if first.len() as u64 == body.len_bytes {
-        return Ok(first);
-    }
-    let mut bytes = BytesMut::from(first);
-    while let Some(piece) = stream.next().await.transpose()? {
-        if (bytes.len() + piece.len()) as u64 > body.len_bytes {
-            return Err(std::io::ErrorKind::InvalidData.into());
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    let whole = bytes.len() as u64 == body.len_bytes;
-    if whole { Ok(bytes.freeze()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
 
 #[cfg(test)]

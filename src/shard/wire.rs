@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::Error;
 use super::record::Origin;
 use crate::ids::{Ino, ShardId};
+use crate::transport::header;
 
 /// The service's number.
 pub const SERVICE: u8 = 2;
@@ -191,15 +192,11 @@ pub struct NodeStatus {
 }
 
 pub(super) fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
-    // Serialising plain values into a growing vector has no way to fail.
-    postcard::to_extend(value, vec![VERSION]).unwrap_or_default().into()
+    header::encode(VERSION, value)
 }
 
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).ok(),
-        _ => None,
-    }
+    header::decode(VERSION, bytes)
 }
 
 impl Put {

@@ -2,7 +2,8 @@
 //!
 //! - [`Service`] is what a node answers with; [`Caller`] is how a node reaches the services of others, or its own.
 //! - [`Transport`]: both, for one process, over QUIC; calls to its own nodes stay in the process.
-//! - [`identity`]: who a process is, and its proof; [`frame`]: the bytes that begin a message.
+//! - [`identity`]: who a process is, and its proof; [`frame`]: the bytes that begin a message; [`header`]: those of most
+//!   services' headers.
 //! - `listener` serves calls, `peers` keeps the connections that calls go over, `message` moves one message on a stream,
 //!   `quic` has the settings.
 //!
@@ -13,6 +14,7 @@
 
 mod counters;
 pub mod frame;
+pub mod header;
 pub mod identity;
 mod listener;
 mod message;
@@ -28,9 +30,9 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::Stream;
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
 
 use crate::ids::NodeId;
 
@@ -93,6 +95,27 @@ impl Body {
     /// No bytes.
     pub fn empty() -> Body {
         Body { len_bytes: 0, stream: Box::pin(futures::stream::empty()) }
+    }
+
+    /// All of it at once: who asks has seen that it is not too long.
+    ///
+    /// # Errors
+    /// It did not come to its end, or has another length than announced.
+    pub async fn collect(self) -> io::Result<Bytes> {
+        let mut stream = self.stream;
+        let first = stream.next().await.transpose()?.unwrap_or_default();
+        if first.len() as u64 == self.len_bytes {
+            return Ok(first);
+        }
+        let mut bytes = BytesMut::from(first);
+        while let Some(piece) = stream.next().await.transpose()? {
+            if (bytes.len() + piece.len()) as u64 > self.len_bytes {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        let is_whole = bytes.len() as u64 == self.len_bytes;
+        if is_whole { Ok(bytes.freeze()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
 

@@ -110,7 +110,27 @@ impl Cluster {
         Cluster::start_with(shape, vec![distributed()], config, &[], None)
     }
 
+    /// As [`Cluster::start`], but nothing runs yet.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn stopped(shape: &Shape, config: &Config) -> Result<Cluster> {
+        Cluster::stopped_with(shape, shape.commands(), config, &[], None)
+    }
+
     fn start_with(
+        shape: &Shape,
+        commands: Vec<Vec<String>>,
+        config: &Config,
+        homes: &[PathBuf],
+        network: Option<&Network>,
+    ) -> Result<Cluster> {
+        let mut cluster = Cluster::stopped_with(shape, commands, config, homes, network)?;
+        cluster.restart_all()?;
+        Ok(cluster)
+    }
+
+    fn stopped_with(
         shape: &Shape,
         commands: Vec<Vec<String>>,
         config: &Config,
@@ -133,9 +153,7 @@ impl Cluster {
             S3d::stopped(config)
         };
         let processes = commands.into_iter().enumerate().map(start).collect::<Result<Vec<_>>>()?;
-        let mut cluster = Cluster { processes, dir };
-        cluster.restart_all()?;
-        Ok(cluster)
+        Ok(Cluster { processes, dir })
     }
 
     /// Writes one more process into `cluster.toml`, and spawns it without waiting until it serves. The others know nothing

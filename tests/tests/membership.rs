@@ -1,5 +1,8 @@
 //! A cluster whose nodes come and go: `s3d cluster`, and what it does to the objects that are there.
 
+#[path = "membership/adoption.rs"]
+mod adoption;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

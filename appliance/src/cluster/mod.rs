@@ -84,6 +84,12 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Make the store of a box, which is stopped, db node 1 of the cluster: its objects stay, and are written as shards once
+    /// it runs. There is no way back. On the box itself
+    Adopt {
+        #[command(flatten)]
+        form: ChangeForm,
+    },
     /// Take a db node out of the cluster: before it goes for good, or because it has lost its disk
     RemoveDb {
         /// Its id
@@ -114,7 +120,8 @@ impl ClusterCommand {
             ClusterCommand::AddNode { form, .. }
             | ClusterCommand::Drain { form, .. }
             | ClusterCommand::Replace { form, .. }
-            | ClusterCommand::RemoveNode { form, .. } => &mut form.settings,
+            | ClusterCommand::RemoveNode { form, .. }
+            | ClusterCommand::Adopt { form } => &mut form.settings,
         })
     }
 }
@@ -131,11 +138,26 @@ struct Operator {
 /// The configuration has no cluster; nobody answers; it is refused.
 pub(crate) async fn run(config: &Config, command: ClusterCommand) -> Result<(String, ExitCode)> {
     let configured = core_cluster(config.cluster.as_ref().context("the configuration has no cluster")?);
+    if let ClusterCommand::Adopt { form } = command {
+        return Ok((adopt(&configured, form.yes)?, ExitCode::SUCCESS));
+    }
     let console = Console::new(&configured, &Env::system())?;
     let operator = Operator { console, configured };
     let done = operator.carry_out(command).await;
     operator.console.close().await;
     done
+}
+
+/// The only one that works on this machine's files.
+fn adopt(configured: &members::Cluster, yes: bool) -> Result<String> {
+    let dir = members::adopt(configured, yes)?;
+    let dir = dir.display();
+    Ok(match yes {
+        true => {
+            format!("{dir} is db node 1 of the cluster now: start it, then add the others with `s3d cluster add-db`\n")
+        }
+        false => format!("{dir} would become db node 1 of the cluster for good; with --yes it does\n"),
+    })
 }
 
 impl Operator {
@@ -151,6 +173,7 @@ impl Operator {
             ClusterCommand::Drain { id, form } => self.drain(NodeId(id), form.yes).await?,
             ClusterCommand::Replace { old, new, form } => self.replace(NodeId(old), NodeId(new), form.yes).await?,
             ClusterCommand::RemoveNode { id, form } => self.remove_node(NodeId(id), form.yes).await?,
+            ClusterCommand::Adopt { .. } => bail!("a box is adopted where it is, and asks nobody"),
             ClusterCommand::AddDb { id, .. } => self.add_db(NodeId(id)).await?,
             ClusterCommand::RemoveDb { id, .. } => self.remove_db(NodeId(id)).await?,
         };

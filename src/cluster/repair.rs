@@ -71,6 +71,12 @@ pub fn plan(chunk: &Chunk<'_>, target: Scheme, ring: &Ring, live: impl Fn(NodeId
     }
 }
 
+/// How many more shards a chunk may lose and still be read: who has fewest to spare is repaired first. `there`: whether
+/// each shard is there, as far as that is known without asking.
+pub fn spare_count(data_count: usize, there: impl Iterator<Item = bool>) -> usize {
+    there.filter(|is_there| *is_there).count().saturating_sub(data_count)
+}
+
 /// Whether writing a chunk again as `widest` brings it nearer to `target` than it is.
 fn is_better(widest: Scheme, now: Scheme, target: Scheme) -> bool {
     widest == target || widest.parity_count() > now.parity_count() || {
@@ -141,6 +147,14 @@ mod tests {
         let shards: Vec<_> = (0..).map(NodeId).zip(found.iter().copied()).collect();
         let chunk = Chunk { id: Ino(7), scheme, shards: &shards };
         plan(&chunk, target, &ring(nodes), |node| !dead.contains(&node.0))
+    }
+
+    #[test]
+    fn who_may_lose_least_has_least_to_spare() {
+        let spare = |there: &[bool]| spare_count(3, there.iter().copied());
+        assert_eq!(spare(&[true; 5]), 2);
+        assert_eq!(spare(&[true, false, true, false, true]), 0);
+        assert_eq!(spare(&[false, false, true, false, true]), 0, "lost");
     }
 
     #[test]

@@ -86,17 +86,21 @@ impl Store {
                 Move::Stay => {}
                 Move::Wait => report.waiting_count += 1,
                 Move::Rewrite => to_rewrite.push(chunk),
-                Move::Copy { homes, is_stuck } => match self.move_one(striper, chunk, &place, &homes).await {
-                    Ok(true) if !is_stuck => {
-                        self.progress.moved(self.env.clock.monotonic());
-                        report.moved_count += 1;
+                Move::Copy { homes, is_stuck } => {
+                    let began = self.env.clock.monotonic();
+                    match self.move_one(striper, chunk, &place, &homes).await {
+                        Ok(true) if !is_stuck => {
+                            self.progress.moved(self.env.clock.monotonic());
+                            report.moved_count += 1;
+                        }
+                        Ok(_) => report.waiting_count += 1,
+                        Err(error) => {
+                            tracing::info!(%chunk, %error, "a chunk was not moved; it is tried again");
+                            report.failed_count += 1;
+                        }
                     }
-                    Ok(_) => report.waiting_count += 1,
-                    Err(error) => {
-                        tracing::info!(%chunk, %error, "a chunk was not moved; it is tried again");
-                        report.failed_count += 1;
-                    }
-                },
+                    self.rest_since(began).await;
+                }
             }
         }
         report.marked_count += to_rewrite.len() as u64;

@@ -4,15 +4,18 @@
 //! Both only mark chunks: repair looks again before it does anything. So a shard that came after its node was listed, and
 //! is marked for nothing, costs a look.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::catalog::{Command, Place};
+use crate::env::Timestamp;
 use crate::ids::{Ino, NodeId, ShardId};
+use crate::shard::wire::Bookmark;
 use crate::units::MIB;
 
 use super::bucket::done;
-use super::striped::Striper;
+use super::striped::{self, Striper};
 use super::{Error, Store};
 
 /// Shards of one page of a node's list.
@@ -20,16 +23,35 @@ const LIST_COUNT: u32 = 10_000;
 /// What one call has a node read: at a call every other second nobody notices.
 const SCRUB_BYTES: u64 = 8 * MIB;
 
-/// Where the scrub is on each node. A new leader begins anew.
+/// Between two notes of where the scrub of a node is: whoever leads next reads so much again.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Where the scrub is on each node. Each node keeps it, for who leads next.
 #[derive(Default)]
 pub(super) struct ScrubCursors(BTreeMap<NodeId, Cursor>);
 
-#[derive(Default)]
 struct Cursor {
-    /// None: at the beginning.
-    after: Option<ShardId>,
-    /// When the next pass may begin.
-    rests_until: Duration,
+    at: Bookmark,
+    /// When the node was told.
+    noted: Duration,
+}
+
+/// Whether a pass is over and the next is not due yet. A clock that was set back begins it at once.
+fn rests(at: Bookmark, now: Timestamp, interval: Duration) -> bool {
+    let passed_ns = u128::try_from(i128::from(now.0) - i128::from(at.ended.0));
+    at.after.is_none() && passed_ns.is_ok_and(|passed_ns| passed_ns < interval.as_nanos())
+}
+
+/// Why a node was not scrubbed.
+enum ScrubError {
+    Node(striped::Error),
+    Catalog(Error),
+}
+
+impl From<striped::Error> for ScrubError {
+    fn from(error: striped::Error) -> Self {
+        ScrubError::Node(error)
+    }
 }
 
 impl Store {
@@ -98,26 +120,39 @@ impl Store {
     pub(super) async fn scrub_a_little(&self, cursors: &mut ScrubCursors) -> Result<(), Error> {
         let Some(striper) = self.chunks.striper() else { return Ok(()) };
         for node in striper.nodes().into_iter().filter(|node| striper.is_up(*node)) {
-            let (cursor, now) = (cursors.0.entry(node).or_default(), self.env.clock.monotonic());
-            if now < cursor.rests_until {
-                continue;
+            match self.scrub_node(striper, node, cursors).await {
+                Ok(()) => {}
+                Err(ScrubError::Node(error)) => tracing::debug!(%node, %error, "a node was not scrubbed"),
+                Err(ScrubError::Catalog(error)) => return Err(error),
             }
-            let scrubbed = match striper.scrub(node, cursor.after, SCRUB_BYTES).await {
-                Ok(scrubbed) => scrubbed,
-                Err(error) => {
-                    tracing::debug!(%node, %error, "a node was not scrubbed");
-                    continue;
-                }
-            };
-            let rest = if scrubbed.next.is_none() { self.config.scrub_interval } else { Duration::ZERO };
-            if !scrubbed.damaged.is_empty() {
-                tracing::warn!(%node, count = scrubbed.damaged.len(), "the scrub found damaged shards");
-                self.mark(scrubbed.damaged.iter().map(|listed| listed.origin.chunk).collect(), true).await?;
-            }
-            if scrubbed.next.is_none() {
-                self.progress.scrubbed();
-            }
-            *cursor = Cursor { after: scrubbed.next, rests_until: now + rest };
+        }
+        Ok(())
+    }
+
+    /// Has a node read a little more. Where it is to begin, if that is not known here, it is asked.
+    async fn scrub_node(&self, striper: &Striper, node: NodeId, cursors: &mut ScrubCursors) -> Result<(), ScrubError> {
+        let now = self.env.clock.monotonic();
+        let cursor = match cursors.0.entry(node) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(Cursor { at: striper.bookmark(node).await?, noted: now }),
+        };
+        if rests(cursor.at, self.now(), self.config.scrub_interval) {
+            return Ok(());
+        }
+        let scrubbed = striper.scrub(node, cursor.at.after, SCRUB_BYTES).await?;
+        if !scrubbed.damaged.is_empty() {
+            tracing::warn!(%node, count = scrubbed.damaged.len(), "the scrub found damaged shards");
+            let chunks = scrubbed.damaged.iter().map(|listed| listed.origin.chunk).collect();
+            self.mark(chunks, true).await.map_err(ScrubError::Catalog)?;
+        }
+        cursor.at.after = scrubbed.next;
+        if scrubbed.next.is_none() {
+            self.progress.scrubbed();
+            cursor.at.ended = self.now();
+        }
+        if scrubbed.next.is_none() || now.saturating_sub(cursor.noted) >= NOTE_INTERVAL {
+            striper.note(node, cursor.at).await?;
+            cursor.noted = now;
         }
         Ok(())
     }
@@ -128,5 +163,21 @@ impl Store {
             true => Ok(()),
             false => done(self.session.propose_repeatable(Command::MarkRepair { chunks, damaged }).await?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_begins_when_the_one_before_ended_long_enough_ago() {
+        let (day, at) = (Duration::from_secs(86_400), Timestamp::from_seconds);
+        let ended = |after: Option<u64>, seconds| Bookmark { after: after.map(ShardId), ended: at(seconds) };
+        assert!(!rests(Bookmark::default(), at(1_800_000_000), day), "there was none");
+        assert!(rests(ended(None, 1000), at(1000), day) && rests(ended(None, 1000), at(1000 + 86_399), day));
+        assert!(!rests(ended(None, 1000), at(1000 + 86_400), day));
+        assert!(!rests(ended(Some(3), 1000), at(1001), day), "one was left in its midst");
+        assert!(!rests(ended(None, 1000), at(999), day), "the clock was set back");
     }
 }

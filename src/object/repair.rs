@@ -5,6 +5,7 @@
 //!   read (compare-and-set). The old shards go by reclaim: slow reads keep them.
 //! - A chunk is found whole only by asking every node that should have a shard of it; where nothing else was wrong with a
 //!   chunk that somebody reported, every frame of it is read.
+//! - Who has fewest shards to spare comes first.
 //! - One chunk at a time: repair holds a bounded amount of memory, outside of the requests' budget.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -12,8 +13,8 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::catalog::{Command, Due, Layout, NewChunk, Outcome, Place, Refusal};
-use crate::cluster::repair::{Chunk, Found, Plan, plan};
+use crate::catalog::{Command, Due, Layout, NewChunk, Outcome, Place, Refusal, Repair};
+use crate::cluster::repair::{Chunk, Found, Plan, plan, spare_count};
 use crate::erasure::Scheme;
 use crate::ids::{Ino, NodeId, ShardId};
 use crate::units::CHUNK_BYTES;
@@ -27,6 +28,8 @@ use super::{Error, Store};
 
 /// Chunks of one query.
 const PAGE_COUNT: usize = 100;
+/// The longest rest between two chunks.
+const REST_MAX: Duration = Duration::from_secs(5);
 /// Chunks that are remembered as damaged until the catalog is told; more will be found again.
 const SUSPECT_COUNT_MAX: usize = 4096;
 
@@ -132,20 +135,47 @@ impl Store {
     /// # Errors
     /// `Catalog`, `Unavailable`: the catalog.
     pub(super) async fn repair(&self) -> Result<RepairReport, Error> {
-        let (mut report, mut after) = (RepairReport::default(), None);
+        let mut report = RepairReport::default();
         let Some(striper) = self.chunks.striper() else { return Ok(report) };
-        loop {
-            let away = self.away();
-            let page = self.ledger.readers().read(move |view| view.repairs(after, PAGE_COUNT)).await?;
-            let Some((last, ..)) = page.last() else {
-                self.progress.lost(report.lost_count);
+        let (mut spare_counts, mut after) = (BTreeSet::new(), None);
+        while let Some(page) = self.next_due(&mut after).await? {
+            spare_counts.extend(page.iter().map(|(_, place, known)| spare_count_of(striper, place, known)));
+        }
+        for spare_count in spare_counts {
+            if !self.repair_all_with(striper, spare_count, &mut report).await? {
                 return Ok(report);
-            };
-            after = Some(*last);
+            }
+        }
+        self.progress.lost(report.lost_count);
+        Ok(report)
+    }
+
+    /// Chunks that are to be repaired, with ids above `after`, which becomes the last of them; none: there are no more.
+    async fn next_due(&self, after: &mut Option<Ino>) -> Result<Option<Vec<(Ino, Place, Repair)>>, Error> {
+        let from = *after;
+        let page = self.ledger.readers().read(move |view| view.repairs(from, PAGE_COUNT)).await?;
+        *after = page.last().map(|(chunk, ..)| *chunk).or(from);
+        Ok(Some(page).filter(|page| !page.is_empty()))
+    }
+
+    /// Repairs what can be repaired of the chunks that have so many shards to spare. False: this process leads no more.
+    async fn repair_all_with(
+        &self,
+        striper: &Striper,
+        spare_count: usize,
+        report: &mut RepairReport,
+    ) -> Result<bool, Error> {
+        let mut after = None;
+        while let Some(page) = self.next_due(&mut after).await? {
+            let away = self.away();
             for (chunk, place, known) in page {
-                if !self.ledger.leads() {
-                    return Ok(report);
+                if spare_count_of(striper, &place, &known) != spare_count {
+                    continue;
                 }
+                if !self.ledger.leads() {
+                    return Ok(false);
+                }
+                let began = self.env.clock.monotonic();
                 match self.repair_one(striper, (chunk, &place), known.is_suspect, &away).await {
                     Ok(Repaired::Whole) => {
                         self.progress.repaired(self.env.clock.monotonic());
@@ -161,7 +191,16 @@ impl Store {
                         report.failed_count += 1;
                     }
                 }
+                self.rest_since(began).await;
             }
+        }
+        Ok(true)
+    }
+
+    /// While requests are under way here, what nobody waits for takes half of the time.
+    pub(super) async fn rest_since(&self, began: Duration) {
+        if self.budget.taken_bytes() > 0 {
+            tokio::time::sleep(self.env.clock.monotonic().saturating_sub(began).min(REST_MAX)).await;
         }
     }
 
@@ -361,6 +400,16 @@ impl Store {
             remove_unnamed(striper, shards).await;
         }
     }
+}
+
+/// How many shards a chunk may lose and still be read, as far as that is known here.
+fn spare_count_of(striper: &Striper, place: &Place, known: &Repair) -> usize {
+    let Layout::Rs { data_count, shards, .. } = &place.layout else { return 0 };
+    let is_there = |(index, (node, shard)): (usize, &(NodeId, ShardId))| {
+        let is_missing = known.missing.iter().any(|missing| usize::from(*missing) == index);
+        *shard != ShardId(0) && !is_missing && striper.is_up(*node)
+    };
+    spare_count(usize::from(*data_count), shards.iter().enumerate().map(is_there))
 }
 
 /// The shards of all of these.

@@ -11,7 +11,8 @@ use super::record::Origin;
 use super::scrub::Scrubbed;
 use super::store::{Listed, ShardInfo};
 use super::wire::{
-    self, Append, FRAME_MAX_BYTES, Failure, Finish, Info, List, Method, NodeStatus, Put, Read, Scrub, ScrubReply,
+    self, Append, Bookmark, FRAME_MAX_BYTES, Failure, Finish, Info, List, Method, NodeStatus, Put, Read, Scrub,
+    ScrubReply,
 };
 use crate::ids::{Ino, NodeId, ShardId};
 use crate::transport::{Body, Call, CallError, Caller, Class, Peer, Reply, Role};
@@ -165,6 +166,23 @@ impl ShardClient {
         let reply = self.call(node, Method::Scrub, header, Body::empty(), deadline).await?;
         let ScrubReply { next, checked_bytes, damaged } = decoded(&reply.header)?;
         Ok(Scrubbed { next, checked_bytes, damaged: damaged.into_iter().map(listed).collect() })
+    }
+
+    /// Where the scrub of a node is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn bookmark(&self, node: NodeId, deadline: Duration) -> Result<Bookmark, ClientError> {
+        let reply = self.call(node, Method::Bookmark, Bytes::new(), Body::empty(), deadline).await?;
+        decoded(&reply.header)
+    }
+
+    /// Says where the scrub of a node is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn note(&self, node: NodeId, bookmark: Bookmark, deadline: Duration) -> Result<(), ClientError> {
+        self.call(node, Method::Note, wire::encode(&bookmark), Body::empty(), deadline).await.map(drop)
     }
 
     async fn call(
@@ -520,6 +538,24 @@ mod tests {
         assert_eq!(first, Scrubbed { next: Some(ShardId(1)), checked_bytes: 1800, damaged });
         let rest = client.scrub(NODE, first.next, u64::MAX, SOON).await.unwrap();
         assert_eq!((rest.next, rest.checked_bytes, rest.damaged.len()), (None, 3600, 2));
+    }
+
+    #[tokio::test]
+    async fn where_the_scrub_is_outlives_the_node() {
+        let (dir, service) = service_within(0, ServiceLimits::default());
+        let client = ShardClient::new(Arc::new(Direct(service.clone())));
+        client.put(NODE, ShardId(1), origin(), &frames(3), SOON).await.unwrap();
+        assert_eq!(client.bookmark(NODE, SOON).await.unwrap(), Bookmark::default());
+        let at = Bookmark { after: Some(ShardId(u64::MAX)), ended: crate::env::Timestamp(-5) };
+        client.note(NODE, at, SOON).await.unwrap();
+        assert_eq!(client.bookmark(NODE, SOON).await.unwrap(), at);
+        service.shards().close();
+        drop((client, service));
+        let options = Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) };
+        assert_eq!(Shards::open(&options).unwrap().0.bookmark().unwrap(), at);
+        // It is no more than a hint: without the index it is gone.
+        std::fs::remove_file(dir.path().join("index.db")).unwrap();
+        assert_eq!(Shards::open(&options).unwrap().0.bookmark().unwrap(), Bookmark::default());
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 //!         and of each run; little endian
 //! run     in which files a shard has records
 //! state   one row: the format, and the first log record that is not reflected here
+//! scrub   one row: where the scrub is; an index that is made anew begins at the beginning
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +19,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Error;
 use super::record::Origin;
+use super::wire::Bookmark;
+use crate::env::Timestamp;
 use crate::ids::{Ino, ShardId};
 use crate::log::Location;
 
@@ -98,7 +101,9 @@ impl Index {
             "CREATE TABLE IF NOT EXISTS shard(id INTEGER PRIMARY KEY, chunk INTEGER NOT NULL, slot INTEGER NOT NULL,
                frames BLOB NOT NULL, records BLOB NOT NULL);
              CREATE TABLE IF NOT EXISTS run(file INTEGER NOT NULL, shard INTEGER NOT NULL, PRIMARY KEY(file,shard)) WITHOUT ROWID;
-             CREATE TABLE IF NOT EXISTS state(k INTEGER PRIMARY KEY CHECK(k=1), format INTEGER NOT NULL, next INTEGER NOT NULL);",
+             CREATE TABLE IF NOT EXISTS state(k INTEGER PRIMARY KEY CHECK(k=1), format INTEGER NOT NULL, next INTEGER NOT NULL);
+             CREATE TABLE IF NOT EXISTS scrub(k INTEGER PRIMARY KEY CHECK(k=1), after INTEGER, ended_ns INTEGER NOT NULL);
+             INSERT OR IGNORE INTO scrub VALUES(1,NULL,0);",
         )?;
         writer.execute("INSERT OR IGNORE INTO state VALUES(1,?1,0)", params![FORMAT])?;
         let (format, next): (i64, i64) =
@@ -186,6 +191,23 @@ impl Index {
             }
         }
         written
+    }
+
+    /// Where the scrub is.
+    pub(super) fn bookmark(&self) -> Result<Bookmark, Error> {
+        let reader = lock(&self.reader);
+        let row = reader.query_row("SELECT after,ended_ns FROM scrub", [], |row| {
+            let after: Option<i64> = row.get(0)?;
+            Ok(Bookmark { after: after.map(|id| ShardId(id as u64)), ended: Timestamp(row.get(1)?) })
+        });
+        Ok(row?)
+    }
+
+    /// Notes where the scrub is.
+    pub(super) fn note(&self, Bookmark { after, ended }: Bookmark) -> Result<(), Error> {
+        let after = after.map(|shard| signed(shard.0));
+        lock(&self.writer).execute("UPDATE scrub SET after=?1,ended_ns=?2", params![after, ended.0])?;
+        Ok(())
     }
 
     /// How many changes wait for a flush.

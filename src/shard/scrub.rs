@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::Error;
 use super::record::Origin;
 use super::store::{Listed, Shards};
+use super::wire::Bookmark;
 use crate::ids::ShardId;
 use crate::log;
 use crate::segment::{Frame, Place};
@@ -57,6 +58,22 @@ impl Shards {
                 }
             }
         }
+    }
+
+    /// Where the scrub is, as it was noted last. Blocking.
+    ///
+    /// # Errors
+    /// `Index`.
+    pub fn bookmark(&self) -> Result<Bookmark, Error> {
+        self.inner.index.bookmark()
+    }
+
+    /// Notes where the scrub is; durable on return, as long as the index is. Blocking.
+    ///
+    /// # Errors
+    /// `Index`, `Full`.
+    pub fn note(&self, bookmark: Bookmark) -> Result<(), Error> {
+        self.inner.index.note(bookmark)
     }
 
     /// How long a shard is, and whether all its frames are what they should be. One that was deleted is none.

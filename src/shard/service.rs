@@ -25,8 +25,8 @@ use tokio::time::Instant;
 use super::Error;
 use super::store::Shards;
 use super::wire::{
-    self, Append, FRAME_MAX_BYTES, FRAMES_MAX, Failure, Finish, Info, List, Method, NodeStatus, Put, Read, Scrub,
-    ScrubReply,
+    self, Append, Bookmark, FRAME_MAX_BYTES, FRAMES_MAX, Failure, Finish, Info, List, Method, NodeStatus, Put, Read,
+    Scrub, ScrubReply,
 };
 use super::writing::Writing;
 use crate::ids::ShardId;
@@ -228,6 +228,8 @@ impl ShardService {
             Method::List => self.list(decoded(&call.header)?).await,
             Method::Status => self.status().await,
             Method::Scrub => self.scrub(decoded(&call.header)?).await,
+            Method::Bookmark => self.bookmark().await,
+            Method::Note => self.note(decoded(&call.header)?).await,
         }
     }
 
@@ -302,6 +304,18 @@ impl ShardService {
         let damaged = scrubbed.damaged.iter().map(|row| (row.shard, row.origin.chunk, row.origin.slot)).collect();
         let reply = ScrubReply { next: scrubbed.next, checked_bytes: scrubbed.checked_bytes, damaged };
         Ok((wire::encode(&reply), Body::empty()))
+    }
+
+    async fn bookmark(&self) -> Answer {
+        let shards = self.inner.shards.clone();
+        let bookmark = blocking(move || shards.bookmark()).await?;
+        Ok((wire::encode(&bookmark), Body::empty()))
+    }
+
+    async fn note(&self, bookmark: Bookmark) -> Answer {
+        let shards = self.inner.shards.clone();
+        blocking(move || shards.note(bookmark)).await?;
+        done()
     }
 
     async fn info(&self, shard: ShardId) -> Answer {

@@ -12,6 +12,8 @@
 //! | list | [`List`] | | rows: shard, chunk, slot | |
 //! | status | | | [`NodeStatus`] | |
 //! | scrub | [`Scrub`] | | [`ScrubReply`] | |
+//! | bookmark | | | [`Bookmark`] | |
+//! | note | [`Bookmark`] | | | |
 //!
 //! A reply's status is 0, or one of [`Failure`]; its header is then the reason, as text.
 
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Error;
 use super::record::Origin;
+use crate::env::Timestamp;
 use crate::ids::{Ino, ShardId};
 use crate::transport::header;
 
@@ -45,10 +48,12 @@ pub(super) enum Method {
     List = 8,
     Status = 9,
     Scrub = 10,
+    Bookmark = 11,
+    Note = 12,
 }
 
 impl Method {
-    const ALL: [Method; 10] = [
+    const ALL: [Method; 12] = [
         Method::Put,
         Method::Append,
         Method::Finish,
@@ -59,6 +64,8 @@ impl Method {
         Method::List,
         Method::Status,
         Method::Scrub,
+        Method::Bookmark,
+        Method::Note,
     ];
 
     pub(super) fn number(self) -> u16 {
@@ -176,6 +183,15 @@ pub(super) struct ScrubReply {
     pub(super) damaged: Vec<(ShardId, Ino, u32)>,
 }
 
+/// Where the scrub of a node is, for whoever scrubs it next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Bookmark {
+    /// All up to this one were looked at in this pass, and the damage was told. None: the pass has not begun.
+    pub after: Option<ShardId>,
+    /// When the pass before ended, by the clock of who scrubbed; 0: there was none.
+    pub ended: Timestamp,
+}
+
 /// How a shard node stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -235,6 +251,8 @@ mod tests {
         let reply = ScrubReply { next: Some(ShardId(9)), checked_bytes: 128, damaged: vec![(ShardId(300), Ino(5), 4)] };
         assert_eq!(hex(&encode(&reply)), "010109800101ac020504");
         assert_eq!((Method::Scrub.number(), Failure::Busy as u16), (0x020A, 7));
+        let bookmark = Bookmark { after: Some(ShardId(300)), ended: Timestamp(5) };
+        assert_eq!((hex(&encode(&bookmark)).as_str(), Method::Note.number()), ("0101ac020a", 0x020C));
     }
 
     proptest! {

@@ -38,6 +38,7 @@ use crate::erasure::{Codec, Scheme};
 use crate::ids::{Ino, NodeId, ShardId};
 use crate::placement::Ring;
 use crate::segment::ClusterKey;
+use crate::shard::wire::Bookmark;
 use crate::shard::{Listed, Scrubbed, ShardClient};
 use crate::transport::Caller;
 
@@ -288,6 +289,24 @@ impl Striper {
     ) -> Result<Scrubbed, Error> {
         let scrubbed = self.client.scrub(node, after, budget_bytes, self.timing.call).await;
         scrubbed.map_err(|error| Error::Unavailable(error.to_string()))
+    }
+
+    /// Where the scrub of a node is.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn bookmark(&self, node: NodeId) -> Result<Bookmark, Error> {
+        let bookmark = self.client.bookmark(node, self.timing.call).await;
+        bookmark.map_err(|error| Error::Unavailable(error.to_string()))
+    }
+
+    /// Says where it is.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn note(&self, node: NodeId, bookmark: Bookmark) -> Result<(), Error> {
+        let noted = self.client.note(node, bookmark, self.timing.call).await;
+        noted.map_err(|error| Error::Unavailable(error.to_string()))
     }
 
     /// Up to `limit` shards of a node with ids above `after`, ascending.

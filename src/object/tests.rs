@@ -1,6 +1,8 @@
 //! The store over a real catalog, without Raft: each proposal is applied at once, in a transaction of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cluster;
+mod races;
 mod space;
 mod uploads;
 
@@ -15,8 +17,7 @@ use crate::catalog::{
     Position, Readers, Version, Versioning,
 };
 use crate::file::Files;
-use crate::ids::NodeId;
-use crate::ids::{Ino, LogIndex};
+use crate::ids::{Ino, LogIndex, NodeId, SessionId};
 use crate::units::{MIB, PART_MIN_BYTES};
 
 /// What a proposal meets on its way.
@@ -30,11 +31,17 @@ enum Fault {
     Unavailable,
 }
 
+/// What others do while an answer is lost.
+type Meanwhile = Box<dyn FnOnce(&Direct) + Send>;
+
 /// A ledger over a catalog alone.
 struct Direct {
     catalog: Mutex<Catalog>,
+    /// All that was applied since it was opened.
+    log: Mutex<Vec<(Position, Entry)>>,
     readers: Readers,
     faults: Mutex<VecDeque<Fault>>,
+    meanwhile: Mutex<Option<Meanwhile>>,
     proposal_count: AtomicUsize,
 }
 
@@ -42,8 +49,14 @@ impl Direct {
     fn open(dir: &std::path::Path) -> Arc<Direct> {
         let catalog = Catalog::open(dir, Options::default()).unwrap();
         let readers = catalog.readers();
-        let faults = Mutex::default();
-        Arc::new(Direct { catalog: Mutex::new(catalog), readers, faults, proposal_count: AtomicUsize::new(0) })
+        Arc::new(Direct {
+            catalog: Mutex::new(catalog),
+            log: Mutex::default(),
+            readers,
+            faults: Mutex::default(),
+            meanwhile: Mutex::default(),
+            proposal_count: AtomicUsize::new(0),
+        })
     }
 
     fn apply(&self, envelope: &Envelope) -> Outcome {
@@ -52,11 +65,27 @@ impl Direct {
         let index = catalog.applied().position.map_or(1, |position| position.index + 1);
         // As it would come out of the log.
         let entry = Entry::Command(Envelope::decode(&envelope.encode()).unwrap());
-        catalog.apply(&[(Position { term: 1, leader: 1, index }, entry)]).unwrap().remove(0)
+        let entry = (Position { term: 1, leader: 1, index }, entry);
+        let outcome = catalog.apply(std::slice::from_ref(&entry)).unwrap().remove(0);
+        self.log.lock().unwrap().push(entry);
+        outcome
     }
 
     fn fail_next(&self, faults: &[Fault]) {
         self.faults.lock().unwrap().extend(faults);
+    }
+
+    /// Loses the answer to the next proposal, and has `others` act before it is asked for again.
+    fn lose_answer_while(&self, others: impl FnOnce(&Direct) + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::new(others));
+        self.fail_next(&[Fault::LostAfter]);
+    }
+
+    /// Ends a session that was never renewed, as a leader does after a while.
+    fn expire(&self, session: SessionId) {
+        let command = catalog::Command::ExpireSession { session, renewals: 0 };
+        let envelope = Envelope { session: SessionId(0), seq: 0, acked: 0, now: Timestamp(0), command };
+        assert_eq!(self.apply(&envelope), Outcome::Done);
     }
 }
 
@@ -69,6 +98,8 @@ impl Ledger for Direct {
                 Some(Fault::LostBefore) => Err(LedgerError::Unknown("lost".into())),
                 Some(Fault::LostAfter) => {
                     self.apply(&envelope);
+                    let others = self.meanwhile.lock().unwrap().take();
+                    others.into_iter().for_each(|others| others(self));
                     Err(LedgerError::Unknown("lost".into()))
                 }
                 Some(Fault::Unavailable) => Err(LedgerError::Unavailable("no leader".into())),
@@ -237,6 +268,20 @@ fn digest(body: &[u8], algorithms: &[ChecksumAlgorithm]) -> digest::Digested {
     let mut digests = digest::Digests::new(algorithms);
     digests.update(body);
     digests.finish()
+}
+
+/// A body that was received, and that no command names yet.
+async fn received(store: &Store, body: &[u8]) -> put::Received {
+    let permit = store.budget.take(1).await.unwrap();
+    let mut source = runs(body, End::Whole);
+    store.receive(&Incoming::default(), &[], 0, permit, &mut source).await.unwrap()
+}
+
+/// Names it `key`.
+async fn name(store: &Store, key: &str, received: put::Received) -> Result<Stored, Error> {
+    let put::Received { digested, bytes, fresh } = received;
+    let etag = ETag { md5: digested.md5, part_count: 0 };
+    store.name(put_of(key), fresh, bytes.into_body(), etag, digested.len_bytes, digested.checksums).await
 }
 
 /// Waits until `holds`, which something that is under way will bring about.

@@ -24,7 +24,7 @@ use crate::catalog::{Layout, Place};
 use crate::cluster::repair::Found;
 use crate::erasure::Geometry;
 use crate::placement::{Member, State, width};
-use crate::shard::{Options, ShardService, Shards};
+use crate::shard::{Options, ServiceLimits, ShardService, Shards};
 use crate::transport::{Body, Call, CallError, Class, Peer, Reply, Service};
 use crate::units::{BLOCK_BYTES, CHUNK_BYTES, MIB, SEGMENT_BYTES};
 
@@ -36,7 +36,7 @@ const CHUNK: Ino = Ino(0x77);
 
 /// What happens to the calls to a node.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Fault {
+pub(in crate::object) enum Fault {
     None,
     /// It is not reached.
     Refuse,
@@ -44,6 +44,8 @@ enum Fault {
     Hang,
     /// It gives no answer to what writes.
     HangWrites,
+    /// The same; and it is done later, when nobody waits any more.
+    Late,
     /// Its answers come late.
     Delay(Duration),
     /// Its disk is full.
@@ -65,8 +67,10 @@ struct Node {
     _dir: TempDir,
 }
 
-struct Cluster {
+pub(in crate::object) struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
+    /// Calls that are on their way still.
+    late: Mutex<Vec<(NodeId, Call)>>,
     /// Every shard that was ever begun.
     begun: Mutex<BTreeSet<ShardId>>,
     /// Frames that were asked for: node and how many.
@@ -122,22 +126,26 @@ impl Random {
 
 impl Cluster {
     fn new(node_count: u64) -> Arc<Cluster> {
+        Cluster::within(node_count, ServiceLimits::default())
+    }
+
+    pub(in crate::object) fn within(node_count: u64, limits: ServiceLimits) -> Arc<Cluster> {
         let node = |id| {
             let dir = TempDir::new().unwrap();
             let (shards, _) = Shards::open(&Options { file_len_bytes: 16 << 20, ..Options::new(dir.path()) }).unwrap();
-            let service = ShardService::new(shards.clone(), dir.path(), 0, 1);
+            let service = ShardService::with_limits(shards.clone(), dir.path(), (0, 1), limits);
             (NodeId(id), Node { shards, service, fault: Mutex::new(Fault::None), _dir: dir })
         };
         let nodes = (0..node_count).map(node).collect();
         let (begun, asked, is_id_reused) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        Arc::new(Cluster { nodes, begun, asked, is_id_reused })
+        Arc::new(Cluster { nodes, late: Mutex::default(), begun, asked, is_id_reused })
     }
 
-    fn set(&self, nodes: &[u64], fault: Fault) {
+    pub(in crate::object) fn set(&self, nodes: &[u64], fault: Fault) {
         nodes.iter().for_each(|node| *self.nodes[&NodeId(*node)].fault.lock().unwrap() = fault);
     }
 
-    fn heal(&self) {
+    pub(in crate::object) fn heal(&self) {
         self.nodes.values().for_each(|node| *node.fault.lock().unwrap() = Fault::None);
     }
 
@@ -158,8 +166,44 @@ impl Cluster {
         Striper::with_timing(self.clone(), HashSet::new(), self.map(k, m), keys(), Env::system(), timing)
     }
 
+    /// One that takes nothing for slow.
+    pub(in crate::object) fn patient_striper(self: &Arc<Cluster>, k: u8, m: u8) -> Striper {
+        self.striper(k, m, patient())
+    }
+
+    /// One that waits for nobody long.
+    pub(in crate::object) fn quick_striper(self: &Arc<Cluster>, k: u8, m: u8) -> Striper {
+        self.striper(k, m, quick())
+    }
+
     fn shards(&self) -> usize {
-        self.nodes.values().map(|node| node.shards.list(None, 1000).unwrap().len()).sum()
+        self.stored().len()
+    }
+
+    /// Every shard that a node has.
+    pub(in crate::object) fn stored(&self) -> BTreeSet<(NodeId, ShardId)> {
+        let on = |(id, node): (&NodeId, &Node)| {
+            let listed = node.shards.list(None, 1000).unwrap();
+            listed.into_iter().map(|row| (*id, row.shard)).collect::<Vec<_>>()
+        };
+        self.nodes.iter().flat_map(on).collect()
+    }
+
+    /// How many shards were ever begun.
+    pub(in crate::object) fn begun_count(&self) -> usize {
+        self.begun.lock().unwrap().len()
+    }
+
+    pub(in crate::object) fn late_count(&self) -> usize {
+        self.late.lock().unwrap().len()
+    }
+
+    /// Lets what is on its way arrive.
+    pub(in crate::object) async fn release_late(&self) {
+        let late = std::mem::take(&mut *self.late.lock().unwrap());
+        for (node, call) in late {
+            self.nodes[&node].service.serve(&[], call).await;
+        }
     }
 
     fn note(&self, node: NodeId, call: &Call) {
@@ -196,6 +240,10 @@ impl Cluster {
             Fault::Refuse => return Err(CallError::Never(to, "refused".to_owned())),
             Fault::Hang => std::future::pending().await,
             Fault::HangWrites if writes => std::future::pending().await,
+            Fault::Late if writes => {
+                self.late.lock().unwrap().push((to.id, call));
+                return std::future::pending().await;
+            }
             Fault::Delay(time) => tokio::time::sleep(time).await,
             Fault::Full if writes => {
                 return Ok(Reply { status: 4, header: "no room".into(), body: Body::empty() });
@@ -268,6 +316,11 @@ fn quick() -> Timing {
         store: soon,
         ..Timing::default()
     }
+}
+
+/// Returns once nothing is being deleted any more that was given up.
+pub(in crate::object) async fn cleaned_up(striper: &Striper) {
+    until("nothing is cleaned up any more", || striper.clean_ups.available_permits() == CLEAN_UPS_MAX).await;
 }
 
 fn ids(striper: &Striper) -> Vec<ShardId> {

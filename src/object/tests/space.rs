@@ -126,11 +126,7 @@ async fn what_an_ended_process_left_is_given_back_soon_after_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_command_may_name_is_left_when_its_task_ends_early() {
     let bed = Bed::new().await;
-    let received = async || {
-        let permit = bed.store.budget.take(1).await.unwrap();
-        let mut source = runs(&[7; 100_000], End::Whole);
-        bed.store.receive(&Incoming::default(), &[], 0, permit, &mut source).await.unwrap()
-    };
+    let received = async || received(&bed.store, &[7; 100_000]).await;
     drop(received().await);
     assert_eq!(bed.chunks(), [], "nothing named it, or will");
     let mut proposed = received().await;

@@ -150,3 +150,40 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         Ok(RaftSnapshot { meta: meta_of(&synced)?, snapshot: Snapshot::Live(self.0.readers().clone()) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::FutureExt;
+    use openraft::storage::{IOFlushed, RaftLogStorage};
+
+    use super::super::log_store::LogStore;
+    use super::super::types::{Entry, Payload};
+    use super::*;
+    use crate::catalog::{self, Catalog};
+    use crate::log::{self, Log};
+
+    fn entry() -> Entry {
+        Entry { log_id: LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: 0 }, payload: Payload::Blank }
+    }
+
+    /// R: else a power cut would leave the catalog ahead of the log with what only others can tell.
+    #[tokio::test]
+    async fn what_others_committed_is_applied_once_the_local_log_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&dir.path().join("catalog"), catalog::Options::default()).unwrap();
+        let (applier, _thread) = Applier::spawn(catalog, Arc::new(|message| panic!("{message}"))).unwrap();
+        let (log, recovery) = Log::open(log::Options::new(dir.path().join("log"))).unwrap();
+        let mut store = LogStore::open(1, log, &recovery.mark, None).await.unwrap();
+        let mut machine = StateMachine::new(applier.clone(), Some(store.durable()), dir.path().join("scratch"));
+        let mut batch = Batch::default();
+        batch.push((entry(), None));
+        let mut applying = Box::pin(machine.hand_over(batch));
+        assert!(applying.as_mut().now_or_never().is_none());
+        assert_eq!(applier.flush().await.unwrap().position, None);
+        store.append([entry()], IOFlushed::noop()).await.unwrap();
+        applying.await.unwrap();
+        assert_eq!(applier.flush().await.unwrap().position.unwrap().index, 0);
+        applier.close().await;
+    }
+}

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod witness_race;
+
 use super::sim::{Loss, Rng, SimDisk};
 use super::writer::Writer;
 use super::*;

@@ -1,6 +1,11 @@
 //! The store over a real catalog, without Raft: each proposal is applied at once, in a transaction of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cluster;
+mod races;
+mod space;
+mod uploads;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,8 +17,7 @@ use crate::catalog::{
     Position, Readers, Version, Versioning,
 };
 use crate::file::Files;
-use crate::ids::NodeId;
-use crate::ids::{Ino, LogIndex};
+use crate::ids::{Ino, LogIndex, NodeId, SessionId};
 use crate::units::{MIB, PART_MIN_BYTES};
 
 /// What a proposal meets on its way.
@@ -27,11 +31,17 @@ enum Fault {
     Unavailable,
 }
 
+/// What others do while an answer is lost.
+type Meanwhile = Box<dyn FnOnce(&Direct) + Send>;
+
 /// A ledger over a catalog alone.
 struct Direct {
     catalog: Mutex<Catalog>,
+    /// All that was applied since it was opened.
+    log: Mutex<Vec<(Position, Entry)>>,
     readers: Readers,
     faults: Mutex<VecDeque<Fault>>,
+    meanwhile: Mutex<Option<Meanwhile>>,
     proposal_count: AtomicUsize,
 }
 
@@ -39,8 +49,14 @@ impl Direct {
     fn open(dir: &std::path::Path) -> Arc<Direct> {
         let catalog = Catalog::open(dir, Options::default()).unwrap();
         let readers = catalog.readers();
-        let faults = Mutex::default();
-        Arc::new(Direct { catalog: Mutex::new(catalog), readers, faults, proposal_count: AtomicUsize::new(0) })
+        Arc::new(Direct {
+            catalog: Mutex::new(catalog),
+            log: Mutex::default(),
+            readers,
+            faults: Mutex::default(),
+            meanwhile: Mutex::default(),
+            proposal_count: AtomicUsize::new(0),
+        })
     }
 
     fn apply(&self, envelope: &Envelope) -> Outcome {
@@ -49,11 +65,27 @@ impl Direct {
         let index = catalog.applied().position.map_or(1, |position| position.index + 1);
         // As it would come out of the log.
         let entry = Entry::Command(Envelope::decode(&envelope.encode()).unwrap());
-        catalog.apply(&[(Position { term: 1, leader: 1, index }, entry)]).unwrap().remove(0)
+        let entry = (Position { term: 1, leader: 1, index }, entry);
+        let outcome = catalog.apply(std::slice::from_ref(&entry)).unwrap().remove(0);
+        self.log.lock().unwrap().push(entry);
+        outcome
     }
 
     fn fail_next(&self, faults: &[Fault]) {
         self.faults.lock().unwrap().extend(faults);
+    }
+
+    /// Loses the answer to the next proposal, and has `others` act before it is asked for again.
+    fn lose_answer_while(&self, others: impl FnOnce(&Direct) + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::new(others));
+        self.fail_next(&[Fault::LostAfter]);
+    }
+
+    /// Ends a session that was never renewed, as a leader does after a while.
+    fn expire(&self, session: SessionId) {
+        let command = catalog::Command::ExpireSession { session, renewals: 0 };
+        let envelope = Envelope { session: SessionId(0), seq: 0, acked: 0, now: Timestamp(0), command };
+        assert_eq!(self.apply(&envelope), Outcome::Done);
     }
 }
 
@@ -66,6 +98,8 @@ impl Ledger for Direct {
                 Some(Fault::LostBefore) => Err(LedgerError::Unknown("lost".into())),
                 Some(Fault::LostAfter) => {
                     self.apply(&envelope);
+                    let others = self.meanwhile.lock().unwrap().take();
+                    others.into_iter().for_each(|others| others(self));
                     Err(LedgerError::Unknown("lost".into()))
                 }
                 Some(Fault::Unavailable) => Err(LedgerError::Unavailable("no leader".into())),
@@ -236,6 +270,20 @@ fn digest(body: &[u8], algorithms: &[ChecksumAlgorithm]) -> digest::Digested {
     digests.finish()
 }
 
+/// A body that was received, and that no command names yet.
+async fn received(store: &Store, body: &[u8]) -> put::Received {
+    let permit = store.budget.take(1).await.unwrap();
+    let mut source = runs(body, End::Whole);
+    store.receive(&Incoming::default(), &[], 0, permit, &mut source).await.unwrap()
+}
+
+/// Names it `key`.
+async fn name(store: &Store, key: &str, received: put::Received) -> Result<Stored, Error> {
+    let put::Received { digested, bytes, fresh } = received;
+    let etag = ETag { md5: digested.md5, part_count: 0 };
+    store.name(put_of(key), fresh, bytes.into_body(), etag, digested.len_bytes, digested.checksums).await
+}
+
 /// Waits until `holds`, which something that is under way will bring about.
 async fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
@@ -368,33 +416,6 @@ async fn a_lost_answer_is_asked_for_again_and_a_command_is_applied_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_unknown_is_left_to_the_sweep() {
-    let config = Config { propose_patience: Duration::ZERO, ..Config::default() };
-    let bed = Bed::with(config.clone()).await;
-    let body = pattern(20_000, 1);
-    bed.put("kept", &body).await;
-    bed.ledger.fail_next(&[Fault::LostBefore]);
-    assert!(matches!(put(&bed.store, "lost", &body).await, Err(Error::Unavailable(_))));
-    bed.ledger.fail_next(&[Fault::LostAfter]);
-    assert!(matches!(put(&bed.store, "made", &body).await, Err(Error::Unavailable(_))));
-    assert_eq!(bed.chunks().len(), 3);
-    // While the session lives its ids are leased: nothing is an orphan.
-    let report = bed.store.sweep_older_than(Duration::ZERO).await.unwrap();
-    assert_eq!((report.chunk_count, report.quarantined_count), (3, 0));
-    // Another session of this gateway ends the first: now only what was never applied is one.
-    let again = bed.restarted(config).await;
-    assert!(again.sweep_older_than(Duration::from_secs(3600)).await.unwrap().quarantined_count == 0);
-    let report = again.sweep_older_than(Duration::ZERO).await.unwrap();
-    assert_eq!((report.chunk_count, report.quarantined_count, report.removed_count), (3, 1, 0));
-    let report = again.sweep_older_than(Duration::ZERO).await.unwrap();
-    assert_eq!((report.chunk_count, report.quarantined_count, report.removed_count), (2, 0, 1));
-    for key in ["kept", "made"] {
-        assert!(bed.get(key, 0..20_000).await.unwrap() == body);
-    }
-    bed.assert_sound().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_session_is_replaced() {
     let bed = Bed::new().await;
     let other = bed.restarted(Config::default()).await; // ends the first one's session
@@ -405,25 +426,6 @@ async fn a_lost_session_is_replaced() {
     put(&other, "k2", &body).await.unwrap(); // it had leased no ids yet: nothing was lost with its session
     assert_eq!(bed.store.delete("b", vec![delete_key("k2")]).await.unwrap().len(), 1);
     bed.store.settle().await.unwrap();
-    bed.assert_sound().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn deleting_gives_space_back_but_not_from_under_a_slow_reader() {
-    let bed = Bed::new().await;
-    let body = pattern(3_000_000, 1);
-    bed.put("k", &body).await;
-    let mut slow = bed.store.get(&target("k")).await.unwrap().read(0..body.len() as u64);
-    let first = slow.next().await.unwrap().unwrap();
-    bed.store.delete("b", vec![delete_key("k")]).await.unwrap();
-    for _ in 0..3 {
-        assert_eq!(bed.store.settle().await.unwrap(), 0);
-    }
-    assert_eq!(bed.chunks().len(), 1);
-    let rest = collect(slow).await.unwrap();
-    assert!([&first[..], &rest].concat() == body);
-    assert_eq!(bed.store.settle().await.unwrap(), 1);
-    assert_eq!(bed.chunks(), []);
     bed.assert_sound().await;
 }
 
@@ -513,164 +515,6 @@ async fn a_copy_shares_the_bytes_and_outlives_its_source() {
     bed.assert_sound().await;
 }
 
-async fn put_part(store: &Store, upload: Ino, number: u32, body: &[u8]) -> Part {
-    let incoming = Incoming { len_bytes: Some(body.len() as u64), ..Incoming::default() };
-    store.put_part("b", b"k", upload, number, incoming, &mut runs(body, End::Whole)).await.unwrap()
-}
-
-fn listed(parts: &[Part]) -> Vec<(CompletePart, Vec<Checksum>)> {
-    let one = |part: &Part| (CompletePart { number: part.number, etag: part.etag }, part.checksums.clone());
-    parts.iter().map(one).collect()
-}
-
-async fn complete(store: &Store, upload: Ino, parts: &[Part], promised: Option<Checksum>) -> Result<Completed, Error> {
-    store.complete_upload("b", b"k", upload, listed(parts), promised, None, Precondition::default()).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_becomes_an_object_without_moving_data() {
-    let bed = Bed::new().await;
-    let upload = bed.store.create_upload("b", b"k", Attrs::default()).await.unwrap();
-    let bodies = [pattern(PART_MIN_BYTES as usize, 1), pattern(PART_MIN_BYTES as usize + 77, 2), pattern(5, 3)];
-    put_part(&bed.store, upload, 2, b"replaced").await;
-    let mut parts = Vec::new();
-    for (number, body) in (1..).zip(&bodies) {
-        parts.push(put_part(&bed.store, upload, number, body).await);
-    }
-    let (_, stored_parts) = bed.store.parts("b", b"k", upload, 1, 10).await.unwrap();
-    assert_eq!(stored_parts.iter().map(|part| part.number).collect::<Vec<_>>(), [2, 3]);
-
-    let whole = bodies.concat();
-    let right = digest(&whole, &[ChecksumAlgorithm::Crc64Nvme]).checksums.remove(0);
-    let wrong = Checksum { value: vec![0; 8], ..right.clone() };
-    assert!(matches!(complete(&bed.store, upload, &parts, Some(wrong)).await, Err(Error::BadDigest { .. })));
-    let reversed: Vec<Part> = parts.iter().rev().cloned().collect();
-    let answer = complete(&bed.store, upload, &reversed, None).await;
-    assert!(matches!(answer, Err(Error::Refused(Refusal::InvalidPartOrder))));
-    let stored = complete(&bed.store, upload, &parts, Some(right.clone())).await.unwrap();
-    assert_eq!(stored.written.etag.part_count, 3);
-    assert_eq!(stored.figures, Some((whole.len() as u64, vec![right])));
-
-    let again = complete(&bed.store, upload, &parts, None).await.unwrap();
-    assert_eq!(again, stored);
-    let answer = complete(&bed.store, upload, &parts[..1], None).await;
-    assert!(matches!(answer, Err(Error::Refused(_))), "{answer:?}");
-
-    assert!(bed.get("k", 0..whole.len() as u64).await.unwrap() == whole);
-    let middle = PART_MIN_BYTES - 10..2 * PART_MIN_BYTES + 80;
-    assert!(bed.get("k", middle.clone()).await.unwrap() == whole[middle.start as usize..middle.end as usize]);
-    let version = bed.store.head(&target("k")).await.unwrap().version;
-    let second = bed.store.part_range(&version, 2).await.unwrap();
-    assert_eq!(second, PART_MIN_BYTES..2 * PART_MIN_BYTES + 77);
-    assert!(matches!(bed.store.part_range(&version, 4).await, Err(Error::InvalidRange { .. })));
-    assert_eq!(bed.store.object_parts(&version, 0, 10).await.unwrap().len(), 3);
-    bed.store.settle().await.unwrap();
-    assert_eq!(bed.chunks().len(), 3);
-    bed.assert_sound().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_retried_complete_whose_version_is_gone_gives_no_figures() {
-    let bed = Bed::new().await;
-    let upload = bed.store.create_upload("b", b"k", Attrs::default()).await.unwrap();
-    let parts = [put_part(&bed.store, upload, 1, b"body").await];
-    let first = complete(&bed.store, upload, &parts, None).await.unwrap();
-    bed.put("k", b"another").await; // in place of it
-    let again = complete(&bed.store, upload, &parts, None).await.unwrap();
-    assert_eq!(again, Completed { figures: None, ..first.clone() });
-    bed.store.delete("b", vec![delete_key("k")]).await.unwrap();
-    assert_eq!(complete(&bed.store, upload, &parts, None).await.unwrap(), again);
-    assert!(first.figures.is_some_and(|(size_bytes, _)| size_bytes == 4));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn more_unlisted_parts_than_one_command_drops_are_dropped_all_the_same() {
-    let bed = Bed::new().await;
-    let upload = bed.store.create_upload("b", b"k", Attrs::default()).await.unwrap();
-    for number in 1..=4_200 {
-        put_part(&bed.store, upload, number, b"").await;
-    }
-    let last = put_part(&bed.store, upload, 5_000, b"the only one").await;
-    let before = bed.ledger.proposal_count.load(Ordering::Relaxed);
-    let stored = complete(&bed.store, upload, &[last], None).await.unwrap();
-    assert_eq!(bed.ledger.proposal_count.load(Ordering::Relaxed) - before, 2);
-    assert_eq!(stored.figures.map(|(size_bytes, _)| size_bytes), Some(12));
-    assert_eq!(bed.get("k", 0..12).await.unwrap(), b"the only one");
-    assert_eq!(bed.store.object_parts(&version(&bed, "k").await, 0, 10).await.unwrap().len(), 1);
-    bed.assert_sound().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn composite_checksums_are_those_of_the_parts() {
-    let bed = Bed::new().await;
-    let kind = (ChecksumAlgorithm::Sha256, ChecksumKind::Composite);
-    let attrs = Attrs { upload_checksum: Some(kind), ..Attrs::default() };
-    let upload = bed.store.create_upload("b", b"k", attrs).await.unwrap();
-    let parts = [put_part(&bed.store, upload, 1, b"only").await];
-    let expected = digest(&digest(b"only", &[kind.0]).checksums[0].value, &[kind.0]).checksums[0].value.clone();
-    let stored = complete(&bed.store, upload, &parts, None).await.unwrap();
-    let expected = Checksum { algorithm: kind.0, kind: kind.1, value: expected };
-    assert_eq!(stored.figures, Some((4, vec![expected])));
-    for (algorithm, kind) in
-        [(ChecksumAlgorithm::Sha1, ChecksumKind::FullObject), (ChecksumAlgorithm::Crc64Nvme, ChecksumKind::Composite)]
-    {
-        let attrs = Attrs { upload_checksum: Some((algorithm, kind)), ..Attrs::default() };
-        assert!(matches!(bed.store.create_upload("b", b"k", attrs).await, Err(Error::Invalid(_))));
-    }
-}
-
-async fn version(bed: &Bed, key: &str) -> Version {
-    bed.store.head(&target(key)).await.unwrap().version
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn parts_are_copied_by_sharing_runs_of_chunks() {
-    let bed = Bed::new().await;
-    let large = pattern(6_000_000, 1);
-    bed.put("large", &large).await;
-    bed.put("tiny", b"tiny body").await;
-    let chunk_count = bed.chunks().len();
-    let upload = bed.store.create_upload("b", b"k", Attrs::default()).await.unwrap();
-    let source = version(&bed, "large").await;
-    let range = 100_000..5_400_001;
-    let ranged = bed.store.copy_part("b", b"k", upload, 1, &source, Some(range.clone())).await.unwrap();
-    let whole = bed.store.copy_part("b", b"k", upload, 2, &source, None).await.unwrap();
-    assert_eq!(bed.chunks().len(), chunk_count);
-    let tiny = bed.store.copy_part("b", b"k", upload, 3, &version(&bed, "tiny").await, Some(5..9)).await.unwrap();
-    assert_eq!(bed.chunks().len(), chunk_count + 1);
-    let expected = [&large[range.start as usize..range.end as usize], &large, b"body"].concat();
-    assert_eq!(ranged.etag.md5, digest(&large[range.start as usize..range.end as usize], &[]).md5);
-    let promised = digest(&expected, &[ChecksumAlgorithm::Crc64Nvme]).checksums.remove(0);
-    complete(&bed.store, upload, &[ranged, whole, tiny], Some(promised)).await.unwrap();
-    bed.store.delete("b", vec![delete_key("large"), delete_key("tiny")]).await.unwrap();
-    bed.store.settle().await.unwrap();
-    assert!(bed.get("k", 0..expected.len() as u64).await.unwrap() == expected);
-    // A part of a part: runs of several chunks.
-    let upload = bed.store.create_upload("b", b"k", Attrs::default()).await.unwrap();
-    let source = version(&bed, "k").await;
-    let range = 5_300_000..11_300_003;
-    let part = bed.store.copy_part("b", b"k", upload, 7, &source, Some(range.clone())).await.unwrap();
-    complete(&bed.store, upload, &[part], None).await.unwrap();
-    assert!(bed.get("k", 0..6_000_003).await.unwrap() == expected[range.start as usize..range.end as usize]);
-    bed.store.settle().await.unwrap();
-    bed.assert_sound().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_aborted_upload_gives_its_parts_back() {
-    let bed = Bed::new().await;
-    let upload = bed.store.create_upload("b", b"k", Attrs::default()).await.unwrap();
-    put_part(&bed.store, upload, 1, &pattern(20_000, 1)).await;
-    let page = bed.store.list_uploads("b", ListQuery { limit: 10, ..Default::default() }, None).await.unwrap();
-    assert_eq!(page.uploads.len(), 1);
-    bed.store.abort_upload("b", b"k", upload).await.unwrap();
-    let answer = bed.store.abort_upload("b", b"k", upload).await;
-    assert!(matches!(answer, Err(Error::Refused(Refusal::NoSuchUpload))));
-    bed.store.settle().await.unwrap();
-    assert_eq!(bed.chunks(), []);
-    bed.assert_sound().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_and_delete_markers_are_told_apart() {
     let bed = Bed::new().await;
@@ -732,100 +576,4 @@ async fn a_bucket_made_anew_elsewhere_is_found_by_its_name() {
     other.create_bucket("b", "owner", "here", false).await.unwrap();
     bed.put("k", b"again").await; // the remembered id is stale
     assert_eq!(bed.get("k", 0..5).await.unwrap(), b"again");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_beside_writers_takes_nothing_of_theirs() {
-    let bed = Bed::new().await;
-    let writers: Vec<_> = (0..4)
-        .map(|writer| {
-            let store = bed.store.clone();
-            tokio::spawn(async move {
-                for index in 0..25 {
-                    put(&store, &format!("{writer}/{index}"), &pattern(20_000, index)).await.unwrap();
-                }
-            })
-        })
-        .collect();
-    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
-        let report = bed.store.sweep_older_than(Duration::ZERO).await.unwrap();
-        assert_eq!(report.quarantined_count, 0);
-    }
-    for writer in writers {
-        writer.await.unwrap();
-    }
-    bed.store.settle().await.unwrap();
-    assert_eq!(bed.chunks().len(), 100);
-    bed.assert_sound().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ids_above_the_high_water_mark_stop_the_sweep() {
-    let bed = Bed::new().await;
-    let mut writer = bed.files.create(Ino::new(1, 1 << 40), None).unwrap();
-    writer.write(b"from a later state of the store").unwrap();
-    writer.finish().unwrap();
-    let answer = bed.store.sweep_older_than(Duration::ZERO).await;
-    assert!(matches!(answer, Err(Error::Catalog(catalog::Error::Inconsistent(_)))), "{answer:?}");
-    assert_eq!(bed.chunks().len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn workers_drain_and_reclaim_by_themselves_and_end_when_told() {
-    let config = Config { renew_interval: Duration::from_millis(5), ..Config::default() };
-    let bed = Bed::with(config).await;
-    let workers = Workers::start(&bed.store);
-    bed.put("k", &pattern(20_000, 1)).await;
-    bed.store.delete("b", vec![delete_key("k")]).await.unwrap();
-    until(|| bed.chunks().is_empty()).await;
-    workers.stop().await;
-    bed.assert_sound().await;
-}
-
-/// A store that is killed again and again does its work all the same.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_ended_process_left_is_given_back_soon_after_the_start() {
-    let never = Duration::from_secs(3600);
-    let soon = Duration::from_millis(5);
-    let config = Config { propose_patience: Duration::ZERO, renew_interval: never, ..Config::default() };
-    let config = Config { first_sweep_pause: soon, sweep_interval: never, sweep_grace: Duration::ZERO, ..config };
-    let bed = Bed::with(config.clone()).await;
-    let body = pattern(20_000, 1);
-    bed.put("kept", &body).await;
-    bed.put("dead", &body).await;
-    bed.store.delete("b", vec![delete_key("dead")]).await.unwrap();
-    bed.store.drain().await.unwrap();
-    bed.ledger.fail_next(&[Fault::LostBefore]);
-    assert!(matches!(put(&bed.store, "lost", &body).await, Err(Error::Unavailable(_))));
-    assert_eq!(bed.chunks().len(), 3);
-
-    let again = bed.restarted(config).await;
-    let workers = Workers::start(&again);
-    until(|| bed.chunks().len() == 1).await;
-    workers.stop().await;
-    let quarantined: Vec<Ino> = bed.files.quarantined().unwrap().chunks.iter().map(|listed| listed.chunk).collect();
-    assert_eq!(quarantined.len(), 1, "the orphan is in quarantine first, whenever it is found");
-    bed.assert_sound().await;
-}
-
-/// A process that stops drops the task that waits for a command's fate; the command may stand in the log.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_command_may_name_is_left_when_its_task_ends_early() {
-    let bed = Bed::new().await;
-    let received = async || {
-        let permit = bed.store.budget.take(1).await.unwrap();
-        let mut source = runs(&[7; 100_000], End::Whole);
-        bed.store.receive(&Incoming::default(), &[], 0, permit, &mut source).await.unwrap()
-    };
-    drop(received().await);
-    assert_eq!(bed.chunks(), [], "nothing named it, or will");
-    let mut proposed = received().await;
-    proposed.fresh.propose();
-    let chunk = proposed.fresh.ino();
-    drop(proposed);
-    assert_eq!(bed.chunks(), [chunk]);
-    let mut refused = received().await;
-    refused.fresh.propose();
-    refused.fresh.discard().await;
-    assert_eq!(bed.chunks(), [chunk], "what was refused for sure is gone");
 }

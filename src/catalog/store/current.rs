@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{Error, sync_dir};
+use super::{Error, between_steps, sync_dir};
 
 const CURRENT: &str = "CURRENT";
 const PREFIX: &str = "predastore catalog 1: state-";
@@ -54,9 +54,12 @@ fn states(dir: &Path) -> Result<Vec<u64>, Error> {
 pub(super) fn write(dir: &Path, number: u64) -> Result<(), Error> {
     let temporary = dir.join("CURRENT.new");
     let mut file = File::create(&temporary)?;
+    between_steps();
     file.write_all(format!("{PREFIX}{number}\n").as_bytes())?;
     file.sync_all()?;
+    between_steps();
     std::fs::rename(&temporary, dir.join(CURRENT))?;
+    between_steps();
     sync_dir(dir)
 }
 
@@ -70,6 +73,7 @@ pub(super) fn remove_leftovers(dir: &Path, number: u64) -> Result<(), Error> {
         let is_state = name.starts_with("state-") || name.starts_with("new-");
         if is_state && name != keep && entry.file_type()?.is_dir() {
             std::fs::remove_dir_all(entry.path())?;
+            between_steps();
         }
     }
     Ok(())

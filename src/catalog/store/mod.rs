@@ -48,11 +48,20 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Incarnation of ids when the catalog is made.
     pub incarnation: u16,
+    /// Lets it grow no further than it is when it is opened: a full disk, as SQLite sees it.
+    #[cfg(test)]
+    pub is_full: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { reader_count: 2, cache_bytes: 8 << 20, incarnation: 1 }
+        Options {
+            reader_count: 2,
+            cache_bytes: 8 << 20,
+            incarnation: 1,
+            #[cfg(test)]
+            is_full: false,
+        }
     }
 }
 
@@ -163,8 +172,10 @@ impl Store {
         self.number = prepared.number;
         let database = self.database();
         self.connection = open_writer(&database, &self.options)?;
+        between_steps();
         self.checkpointer = Checkpointer::start(&database)?;
         self.readers.reopen(database);
+        between_steps();
         current::remove_leftovers(&self.dir, self.number)
     }
 }
@@ -202,12 +213,21 @@ fn make_state(dir: &Path, number: u64, fill: impl FnOnce(&Path) -> Result<(), Er
         }
     }
     std::fs::create_dir(&new)?;
+    between_steps();
     let database = new.join(DATABASE);
     fill(&database)?;
+    between_steps();
     File::open(&database)?.sync_all()?;
     sync_dir(&new)?;
     std::fs::rename(&new, &state)?;
+    between_steps();
     sync_dir(dir)
+}
+
+/// Between two steps of making or switching states: a test looks here at what a crash would leave.
+fn between_steps() {
+    #[cfg(test)]
+    tests::between_steps();
 }
 
 fn sync_dir(dir: &Path) -> Result<(), Error> {
@@ -220,6 +240,10 @@ fn open_writer(database: &Path, options: &Options) -> Result<Connection, Error> 
     connection.set_prepared_statement_cache_capacity(128);
     check_format(&connection)?;
     connection.execute_batch(SCHEMA_ADDED)?;
+    #[cfg(test)]
+    if options.is_full {
+        connection.pragma_update(None, "max_page_count", 1)?;
+    }
     Ok(connection)
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use aws_lc_rs::digest::{Context, SHA256};
 use rusqlite::Connection;
 
-use super::Error;
+use super::{Error, between_steps};
 
 const MAGIC: &[u8; 8] = b"PDSNAP01";
 const TRAILER_BYTES: u64 = 8 + 8 + 32;
@@ -44,6 +44,7 @@ fn seal(file: &Path) -> Result<(), Error> {
 /// Copies the database out of the snapshot in `file`, and verifies it.
 pub(super) fn receive(file: &Path, database: &Path) -> Result<(), Error> {
     let mut writer = BufWriter::new(File::create(database)?);
+    between_steps();
     read(file, &mut writer)?;
     Ok(writer.flush()?)
 }

@@ -1,8 +1,10 @@
 //! Crashes, snapshots, installs: against real files.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::Command as Process;
+use std::rc::Rc;
 
 use tempfile::TempDir;
 
@@ -16,6 +18,17 @@ fn copy(from: &Path) -> TempDir {
     let status = Process::new("cp").arg("-r").arg(from.join(".")).arg(to.path()).status().unwrap();
     assert!(status.success());
     to
+}
+
+type Look = Box<dyn FnMut()>;
+
+thread_local! {
+    /// What is done between two steps, in this thread.
+    static LOOK: RefCell<Option<Look>> = const { RefCell::new(None) };
+}
+
+pub(super) fn between_steps() {
+    LOOK.with_borrow_mut(|look| look.iter_mut().for_each(|look| look()));
 }
 
 fn small_world() -> World {
@@ -204,6 +217,39 @@ fn an_install_cut_at_any_step_leaves_one_of_the_two_states() {
     let crashed = copy(world.dir.path());
     assert_eq!(dump(&open(&crashed)), new);
     assert!(!current::state_dir(crashed.path(), 1).exists());
+}
+
+/// R: each installed state lies in a directory of its own, and a pointer is switched.
+#[test]
+fn an_install_killed_between_any_two_steps_leaves_one_of_the_two_states() {
+    let (source, mut target) = (small_world(), World::new());
+    // What stands in the WAL of the state before must not be replayed into what is installed.
+    let bucket = target.bucket("other", Versioning::Never);
+    for number in 0..20 {
+        target.put(bucket, &format!("k{number}"), number + 1);
+    }
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("snapshot");
+    source.catalog.readers().snapshot(&file).unwrap();
+    let World { dir, mut catalog, .. } = target;
+    let (old, new) = (dump(&catalog), dump(&source.catalog));
+
+    let crashes = Rc::new(RefCell::new(Vec::new()));
+    let (noted, path) = (crashes.clone(), dir.path().to_owned());
+    LOOK.set(Some(Box::new(move || noted.borrow_mut().push(copy(&path)))));
+    catalog.install(&file).unwrap();
+    LOOK.set(None);
+
+    let is_new = |crashed: &TempDir| {
+        let mut reopened = open(crashed);
+        let found = dump(&reopened);
+        assert!(found == old || found == new, "neither of the two");
+        let next = reopened.applied().position.unwrap().index + 1;
+        reopened.apply(&[(Position { term: 9, leader: 9, index: next }, Entry::Blank)]).unwrap();
+        found == new
+    };
+    let crashes: Vec<bool> = crashes.borrow().iter().map(is_new).collect();
+    assert!(crashes.len() >= 10 && !crashes[0] && crashes[crashes.len() - 1] && crashes.is_sorted(), "{crashes:?}");
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub(super) struct Cluster {
     founding: BTreeMap<u64, Founding>,
     log_keep_count: u64,
     log_hold_count: u64,
+    /// Nodes whose disk is full, and what ends them.
+    full: BTreeMap<u64, Fatals>,
     running: BTreeMap<u64, Running>,
     /// Where each node has heard that the others are.
     heard: Heard,
@@ -66,6 +68,7 @@ impl Cluster {
             founding,
             log_keep_count,
             log_hold_count: u64::MAX,
+            full: BTreeMap::new(),
             running: BTreeMap::new(),
             heard: Heard::default(),
             dying: BTreeMap::new(),
@@ -100,7 +103,21 @@ impl Cluster {
         self.dir.path().join(node.to_string())
     }
 
+    /// Leaves a node's catalog no room from its next start on. What its fatal errors are then.
+    pub(super) fn fill(&mut self, node: u64) -> Fatals {
+        self.full.entry(node).or_default().clone()
+    }
+
+    /// Gives it room again, from its next start on.
+    pub(super) fn make_room(&mut self, node: u64) {
+        self.full.remove(&node);
+    }
+
     pub(super) fn options(&self, node: u64) -> Options {
+        let mut base = options(&self.dir(node));
+        if let Some(fatals) = self.full.get(&node) {
+            (base.fatal, base.catalog.is_full) = (fatals.hook(), true);
+        }
         Options {
             node: NodeId(node),
             address: address(node),
@@ -110,7 +127,7 @@ impl Cluster {
             timeout: Duration::from_secs(20),
             log_keep_count: self.log_keep_count,
             log_hold_count: self.log_hold_count,
-            ..options(&self.dir(node))
+            ..base
         }
     }
 

@@ -6,6 +6,7 @@ mod bench;
 mod catching_up;
 mod cluster;
 mod crash;
+mod full;
 mod learning;
 mod node;
 mod restart;

@@ -21,7 +21,7 @@ mod read;
 mod rebuild;
 mod round;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod timing;
 mod write;
 

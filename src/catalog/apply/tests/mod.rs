@@ -7,6 +7,7 @@ mod deletes;
 mod histories;
 mod maps;
 mod puts;
+mod races;
 mod sessions;
 mod speed;
 mod uploads;

@@ -71,9 +71,11 @@ impl Operator {
 }
 
 impl Status {
-    /// What the one who leads says.
+    /// What the one who leads says. One whose followers have just died does not know it yet.
     pub(super) fn leader(&self) -> Option<&Overview> {
-        self.answers().filter(|overview| overview.is_leader()).max_by_key(|overview| overview.term)
+        let leader = self.answers().filter(|overview| overview.is_leader()).max_by_key(|overview| overview.term)?;
+        let answer_count = self.answers().filter(|overview| leader.voters.contains(&overview.node)).count();
+        (2 * answer_count > leader.voters.len()).then_some(leader)
     }
 
     fn answers(&self) -> impl Iterator<Item = &Overview> {

@@ -134,6 +134,11 @@ fn what_is_not_served_is_unavailable() {
     status.dbs.iter_mut().flat_map(|(_, answer)| answer.as_mut()).for_each(|overview| overview.leader = None);
     assert!(unavailable(&status).starts_with("no db node leads"));
 
+    // It says that it leads until it has missed its followers for a while.
+    let mut status = healthy();
+    (1..3).for_each(|index| status.dbs[index].1 = Err("it is dead".to_owned()));
+    assert!(unavailable(&status).starts_with("no db node leads"));
+
     let mut status = healthy();
     (0..2).for_each(|index| status.nodes[index].1 = Err("it is dead".to_owned()));
     assert!(unavailable(&status).starts_with("2 shard nodes are down, and rs(2,1) stands 1"));

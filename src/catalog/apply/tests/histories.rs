@@ -109,12 +109,9 @@ fn command(random: &mut Random, world: &mut World, bucket: BucketId, uploads: &m
         25 => {
             let places = world.catalog.view().places(None, 1000).unwrap();
             let Some((chunk, from)) = random.pick(&places) else { return Command::Drain { row_count: 1 } };
-            let piece = |world: &mut World, random: &mut Random| NewChunk {
-                id: world.id(),
-                place: striped(random, world, from.len_bytes / 2),
-                short: false,
-            };
-            let pieces = vec![piece(world, random), piece(world, random)];
+            // One piece, as long as all bodies are: any may be shared.
+            let place = striped(random, world, from.len_bytes);
+            let pieces = vec![NewChunk { id: world.id(), place, short: false }];
             Command::Split { chunk, from, pieces }
         }
         24 => Command::MarkRepair { chunks: vec![some_node], damaged: random.below(2) == 0 },

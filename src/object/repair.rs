@@ -165,7 +165,7 @@ impl Store {
         spare_count: usize,
         report: &mut RepairReport,
     ) -> Result<bool, Error> {
-        let mut after = None;
+        let (mut after, mut unreached) = (None, HashSet::new());
         while let Some(page) = self.next_due(&mut after).await? {
             let away = self.away();
             for (chunk, place, known) in page {
@@ -174,6 +174,11 @@ impl Store {
                 }
                 if !self.ledger.leads() {
                     return Ok(false);
+                }
+                let file_on = file_on(&place);
+                if file_on.is_some_and(|node| unreached.contains(&node)) {
+                    report.waiting_count += 1;
+                    continue;
                 }
                 let began = self.env.clock.monotonic();
                 match self.repair_one(striper, (chunk, &place), known.is_suspect, &away).await {
@@ -189,6 +194,8 @@ impl Store {
                     Err(error) => {
                         tracing::info!(%chunk, %error, "a chunk was not repaired; it is tried again");
                         report.failed_count += 1;
+                        // Each of its files would cost a deadline.
+                        unreached.extend(file_on.filter(|_| matches!(error, Error::Unavailable(_))));
                     }
                 }
                 self.rest_since(began).await;
@@ -402,9 +409,18 @@ impl Store {
     }
 }
 
+/// The node that has a chunk in a file.
+fn file_on(place: &Place) -> Option<NodeId> {
+    match place.layout {
+        Layout::Plain { node } => Some(node),
+        Layout::Rs { .. } => None,
+    }
+}
+
 /// How many shards a chunk may lose and still be read, as far as that is known here.
 fn spare_count_of(striper: &Striper, place: &Place, known: &Repair) -> usize {
-    let Layout::Rs { data_count, shards, .. } = &place.layout else { return 0 };
+    // A file has lost nothing: it comes last.
+    let Layout::Rs { data_count, shards, .. } = &place.layout else { return usize::MAX };
     let is_there = |(index, (node, shard)): (usize, &(NodeId, ShardId))| {
         let is_missing = known.missing.iter().any(|missing| usize::from(*missing) == index);
         *shard != ShardId(0) && !is_missing && striper.is_up(*node)

@@ -94,9 +94,13 @@ impl FileService {
 }
 
 impl Service for FileService {
-    fn serve<'a>(&'a self, _from: &'a [Peer], call: Call) -> BoxFuture<'a, Reply> {
+    fn serve<'a>(&'a self, from: &'a [Peer], call: Call) -> BoxFuture<'a, Reply> {
         async move {
-            match self.answer(call.method, call.header).await {
+            let answered = match from.iter().any(|peer| peer.role != Role::Shard) {
+                true => self.answer(call.method, call.header).await,
+                false => Err((Failure::Malformed, "only for those who keep a catalog".to_owned())),
+            };
+            match answered {
                 Ok(bytes) => Reply { status: 0, header: Bytes::new(), body: bytes.into() },
                 Err((failure, why)) => Reply { status: failure as u16, header: why.into(), body: Body::empty() },
             }
@@ -183,24 +187,24 @@ mod tests {
     const NODE: NodeId = NodeId(1);
 
     /// Serves without a network.
-    struct Direct(FileService);
+    struct Direct(FileService, Role);
 
     impl Caller for Direct {
         fn call(&self, to: Peer, _: Class, call: Call, _: Duration) -> BoxFuture<'_, Result<Reply, CallError>> {
             assert_eq!(to, peer(NODE));
-            async move { Ok(self.0.serve(&[], call).await) }.boxed()
+            async move { Ok(self.0.serve(&[Peer { role: self.1, id: NodeId(2) }], call).await) }.boxed()
         }
     }
 
-    fn node(dir: &tempfile::TempDir) -> (Files, RemoteFiles) {
+    fn node(dir: &tempfile::TempDir, caller: Role) -> (Files, RemoteFiles) {
         let files = Files::open(dir.path().join("chunks"), Arc::new(|error| unreachable!("{error}"))).unwrap();
-        (files.clone(), RemoteFiles::new(Arc::new(Direct(FileService::new(files)))))
+        (files.clone(), RemoteFiles::new(Arc::new(Direct(FileService::new(files), caller))))
     }
 
     #[tokio::test]
     async fn a_file_is_read_verified_and_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let (files, remote) = node(&dir);
+        let (files, remote) = node(&dir, Role::Db);
         let chunk = Ino::new(1, 0x1234);
         let bytes: Vec<u8> = (0..300_000u32).map(|index| (index / 7) as u8).collect();
         let mut writer = files.create(chunk, None).unwrap();
@@ -227,9 +231,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_shard_node_has_nothing_to_ask() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, remote) = node(&dir, Role::Shard);
+        let refused = remote.remove(NODE, &[Ino::new(1, 5)]).await;
+        assert!(matches!(&refused, Err(RemoteError::Failed(why)) if why.contains("keep a catalog")), "{refused:?}");
+    }
+
+    #[tokio::test]
     async fn what_is_no_question_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let (_, remote) = node(&dir);
+        let (_, remote) = node(&dir, Role::Gateway);
         let ask = async |method, header: Bytes| remote.call(NODE, Class::Bulk, method, header).await.map(drop);
         let long = header::encode(VERSION, &(Ino::new(1, 1), 0u64, READ_MAX_BYTES + 1));
         let backwards = header::encode(VERSION, &(Ino::new(1, 1), 2u64, 1u64));

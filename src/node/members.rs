@@ -398,7 +398,8 @@ impl Members {
 /// it runs, the mover makes shards of its files. `yes`: else only how it would go is found out. Blocking.
 ///
 /// # Errors
-/// `NoStore`: this process is no db node of that number. `Locked`: it runs. `Identity`: it is another node's. `Io`.
+/// `NotHere`: this process is no db node of that number. `NoStore`: its directory is empty. `Locked`: it runs.
+/// `Identity`: it is another node's. `Io`.
 pub fn adopt(cluster: &Cluster, yes: bool) -> Result<PathBuf, Error> {
     let is_of_box = |db: &&Own| db.id == BOX_NODE;
     let own = cluster.own_dbs.iter().find(is_of_box).ok_or(Error::NotHere)?;

@@ -31,6 +31,7 @@ use crate::consensus::{self, Alone, Raft};
 use crate::env::Env;
 use crate::file::{self, Files};
 use crate::ids::NodeId;
+use crate::log::end_process;
 use crate::object::{self, Chunks, Store, Workers};
 use crate::units::MIB;
 use crate::{shard, transport};
@@ -128,14 +129,9 @@ impl Config {
             catalog_cache_bytes: 8 * MIB,
             clean_interval: Duration::from_secs(60),
             store: object::Config::default(),
-            fatal: Arc::new(abort),
+            fatal: Arc::new(|why| end_process(why)),
         }
     }
-}
-
-fn abort(why: &str) {
-    tracing::error!("{why}; stopping, to recover at the next start");
-    std::process::abort();
 }
 
 /// A running node.

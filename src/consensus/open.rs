@@ -90,7 +90,7 @@ impl Options {
             accept_loss: false,
             queue_len_bytes: 32 << 20,
             timeout: Duration::from_secs(10),
-            fatal: Arc::new(abort),
+            fatal: Arc::new(|why| log::end_process(why)),
         }
     }
 
@@ -103,11 +103,6 @@ impl Options {
             hold_max_files: self.log_hold_max_files.max(self.log_max_files),
         }
     }
-}
-
-fn abort(message: &str) {
-    tracing::error!("{message}; stopping, to recover from the log at the next start");
-    std::process::abort();
 }
 
 /// How long nodes wait for each other.

@@ -66,6 +66,15 @@ pub(super) fn is_unreadable(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EIO | Errno::EBADMSG | Errno::EUCLEAN | Errno::EREMOTEIO))
 }
 
+/// Ends the process at once, after what cannot be survived: the next start recovers from the log.
+pub(crate) fn end_process(why: &str) -> ! {
+    tracing::error!("{why}; the process ends here, to recover at the next start");
+    // Tests have nobody who listens, and libtest takes along what it has caught.
+    #[cfg(test)]
+    let _ = std::io::Write::write_fmt(&mut io::stderr(), format_args!("{why}\n"));
+    std::process::abort()
+}
+
 /// A directory of the file system.
 pub(crate) struct RealDisk {
     dir: PathBuf,
@@ -119,8 +128,7 @@ impl Disk for RealDisk {
     }
 
     fn fatal(&self, why: &str) {
-        tracing::error!(dir = %self.dir.display(), why, "the log cannot be written: the process ends here");
-        std::process::abort()
+        end_process(&format!("the log in {} cannot be written: {why}", self.dir.display()));
     }
 }
 

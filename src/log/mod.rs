@@ -57,7 +57,7 @@ mod writer;
 pub use format::{Decoded, MARK_MAX_LEN, RECORD_MAX_LEN, decode_records};
 
 use bytes::Bytes;
-pub(crate) use disk::{Disk, RealDisk};
+pub(crate) use disk::{Disk, RealDisk, end_process};
 #[cfg(test)]
 pub(crate) use sim::SimDisk;
 

@@ -149,7 +149,8 @@ async fn full_nodes_get_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn busy_nodes_are_passed_over_and_read() {
     let (cluster, mut random) = (Cluster::new(3), Random::seeded());
-    let (striper, bytes) = (cluster.striper(2, 1, patient()), random.bytes(3 * MIB));
+    let held = Timing { hold_min: Duration::from_secs(3600), ..patient() };
+    let (striper, bytes) = (cluster.striper(2, 1, held), random.bytes(3 * MIB));
     let before = write(&striper, Ino(1), &bytes).await.unwrap().place;
     cluster.set(&[1], Fault::Busy);
     let Striped { place, short } = write(&striper, Ino(2), &bytes).await.unwrap();
@@ -161,8 +162,8 @@ async fn busy_nodes_are_passed_over_and_read() {
     let refused = write(&impatient, CHUNK, &bytes).await;
     assert!(matches!(&refused, Err(Error::Unavailable(why)) if why.contains("busy")), "{refused:?}");
     cluster.set(&[0, 1, 2], Fault::None);
-    until("they take shards again", || (0..3).all(|node| striper.takes_shards(NodeId(node)))).await;
-    assert!(!write(&striper, Ino(3), &bytes).await.unwrap().short);
+    until("they take shards again", || (0..3).all(|node| impatient.takes_shards(NodeId(node)))).await;
+    assert!(!write(&impatient, Ino(3), &bytes).await.unwrap().short);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

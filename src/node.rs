@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use data_dir::{DataDir, Identity, Owner};
 pub use members::{Cluster, Members};
 
-use crate::catalog::Ledger;
+use crate::catalog::{FEATURE_LEVEL, Ledger};
 use crate::consensus::{self, Alone, Raft};
 use crate::env::Env;
 use crate::file::{self, Files};
@@ -112,6 +112,8 @@ pub struct Config {
     pub catalog_cache_bytes: u64,
     /// How long a little that is dead on a shard node may wait until its space is given back.
     pub clean_interval: Duration,
+    /// The feature level of this program: [`FEATURE_LEVEL`], unless a test passes it off as another one.
+    pub feature_level: u32,
     /// Of the store; `gateway` is set by [`Node::open`].
     pub store: object::Config,
     /// After what cannot be survived.
@@ -128,6 +130,7 @@ impl Config {
             log_cache_bytes: 8 * MIB,
             catalog_cache_bytes: 8 * MIB,
             clean_interval: Duration::from_secs(60),
+            feature_level: FEATURE_LEVEL,
             store: object::Config::default(),
             fatal: Arc::new(|why| end_process(why)),
         }
@@ -150,7 +153,7 @@ impl Node {
     /// # Errors
     /// What was found cannot be used: see [`Error`].
     pub async fn open(env: Env, config: Config) -> Result<Node, Error> {
-        let Config { data_dir, node, accept_loss, log_cache_bytes, catalog_cache_bytes, .. } = config;
+        let Config { data_dir, node, accept_loss, log_cache_bytes, catalog_cache_bytes, feature_level, .. } = config;
         let (mut store_config, fatal) = (config.store, config.fatal);
         let opened = {
             let (data_dir, env, fatal) = (data_dir.clone(), env.clone(), fatal.clone());
@@ -161,6 +164,7 @@ impl Node {
         options.accept_loss = accept_loss;
         options.log_cache_len_bytes = usize::try_from(log_cache_bytes).unwrap_or(usize::MAX);
         options.catalog.cache_bytes = catalog_cache_bytes;
+        options.catalog.feature_level = feature_level;
         let raft = Raft::open(options, Arc::new(Alone)).await?;
         store_config.gateway = format!("{:032x}/{node}", directory.identity.store);
         let ledger: Arc<dyn Ledger> = Arc::new(raft.clone());

@@ -240,7 +240,14 @@ fn node_config(config: &Config) -> node::Config {
     node.store.sweep_interval = storage.sweep_interval;
     node.store.scrub_interval = storage.scrub_interval;
     node.clean_interval = storage.clean_interval;
+    node.feature_level = test_feature_level().unwrap_or(node.feature_level);
     node
+}
+
+/// The feature level that a test passes a debug build off as having; no other build can be.
+fn test_feature_level() -> Option<u32> {
+    let given = cfg!(debug_assertions).then(|| std::env::var("PREDASTORE_TEST_FEATURE_LEVEL").ok()).flatten()?;
+    given.parse().ok()
 }
 
 fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {

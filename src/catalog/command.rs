@@ -22,7 +22,7 @@ pub const NEW_CHUNK_COUNT_MAX: usize = 512;
 /// A command as it stands in Raft's log.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Who proposes; `SessionId(0)` only for `OpenSession`, `ExpireSession`, `Tick` and `SetMap`.
+    /// Who proposes; `SessionId(0)` only for `OpenSession`, `ExpireSession`, `Tick`, `SetMap` and `RaiseLevel`.
     pub session: SessionId,
     /// Position in the session's stream of commands, from 1; a retry repeats it and gets the first answer. 0: not remembered.
     pub seq: u64,
@@ -353,6 +353,12 @@ pub enum Command {
         from: Place,
         /// 1 to [`NEW_CHUNK_COUNT_MAX`] durable chunks of shards with its bytes, in order.
         pieces: Vec<NewChunk>,
+    },
+    /// Raises the catalog's feature level; a level that it has reached changes nothing. A node that does not know the
+    /// level stops here.
+    RaiseLevel {
+        /// From 1. What every member knows.
+        to: u32,
     },
 }
 

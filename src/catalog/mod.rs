@@ -13,6 +13,7 @@
 mod apply;
 mod check;
 mod command;
+mod level;
 mod list;
 #[cfg(test)]
 mod model;
@@ -29,6 +30,7 @@ pub use command::{
     Body, Change, Command, CompletePart, DeleteKey, Deleted, Due, Envelope, NEW_CHUNK_COUNT_MAX, NewChunk, Outcome,
     PartBody, Precondition, Refusal, Written,
 };
+pub use level::{FEATURE_LEVEL, Levels};
 pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};
 pub use query::{Lookup, Reclaimable, SessionState, Usage, View};
 pub use store::{Options, Prepared, Readers, verify_snapshot};
@@ -71,6 +73,14 @@ pub enum Error {
         found: i64,
         /// Of the program.
         known: i64,
+    },
+    /// At a feature level that this program does not know.
+    #[error("the catalog is at feature level {found}, and this s3d knows levels up to {known}: a newer s3d is needed")]
+    Level {
+        /// Of the database, or of a command in the log.
+        found: u32,
+        /// Of the program.
+        known: u32,
     },
     /// The readers were closed.
     #[error("the catalog is closed")]

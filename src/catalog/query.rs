@@ -223,6 +223,12 @@ impl View<'_> {
         Ok(Timestamp(self.state("SELECT time_ns FROM state")?))
     }
 
+    /// The feature level: what came with it may be proposed.
+    pub fn feature_level(&self) -> Result<u32, Error> {
+        let level = self.state("SELECT feature_level FROM state")?;
+        u32::try_from(level).map_err(|_| Error::Inconsistent(format!("feature level {level}")))
+    }
+
     /// A bucket by name.
     pub fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
         let sql = "SELECT id,name,owner,region,created_ns,versioning,ever_versioned,lock FROM bucket WHERE name=?1";

@@ -63,7 +63,9 @@ CREATE TABLE job(id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, state BLOB NOT N
 CREATE TABLE audit(seq INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, event BLOB NOT NULL);
 
 CREATE TABLE state(k INTEGER PRIMARY KEY CHECK(k=1),                 -- one row
-  format INTEGER NOT NULL, feature_level INTEGER NOT NULL, incarnation INTEGER NOT NULL,
+  format INTEGER NOT NULL,
+  feature_level INTEGER NOT NULL,    -- what all members know; raised by a command alone: see level.rs
+  incarnation INTEGER NOT NULL,
   next_id INTEGER NOT NULL,          -- counter part of the next id; nothing above it was ever given out
   next_dead INTEGER NOT NULL, next_reclaim INTEGER NOT NULL,
   time_ns INTEGER NOT NULL,          -- catalog time: advanced by tick commands only

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use super::encoding::encode_membership;
 use super::transfer::Scratch;
 use super::types::{Entry, Payload, TypeConfig, position};
-use crate::catalog::{self, Applied, Catalog, Envelope, Position, Prepared, Readers};
+use crate::catalog::{self, Applied, Catalog, Envelope, Levels, Position, Prepared, Readers};
 
 /// Ends the process. A test may note the message instead; then everything that was under way fails.
 pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
@@ -112,6 +112,7 @@ struct State {
     applied: Applied,
     /// As of the last sync.
     synced: Applied,
+    levels: Levels,
     stats: ApplyStats,
 }
 
@@ -133,7 +134,8 @@ impl Applier {
 
     fn new(catalog: Catalog) -> (Applier, Worker) {
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
-        let (sender, state) = watch::channel(State { applied: catalog.applied().clone(), ..State::default() });
+        let (sender, state) =
+            watch::channel(State { applied: catalog.applied().clone(), levels: catalog.levels(), ..State::default() });
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
         let applier = Applier { jobs, room, state, readers: catalog.readers() };
         (applier, Worker { catalog, state: sender, queue, held: None, prepared: None })
@@ -203,6 +205,11 @@ impl Applier {
     /// How far the catalog is; none: it is empty.
     pub(super) fn position(&self) -> Option<Position> {
         self.state.borrow().applied.position
+    }
+
+    /// The feature levels of program and catalog.
+    pub(super) fn levels(&self) -> Levels {
+        self.state.borrow().levels
     }
 
     pub(super) fn stats(&self) -> ApplyStats {
@@ -348,6 +355,7 @@ impl Worker {
     fn note(&self, change: impl FnOnce(&mut State)) {
         self.state.send_modify(|state| {
             state.applied.clone_from(self.catalog.applied());
+            state.levels = self.catalog.levels();
             change(state);
         });
     }

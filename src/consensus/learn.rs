@@ -19,10 +19,12 @@ use std::time::Duration;
 use futures::future::select;
 
 use super::core::Core;
+use super::level::levels_of;
 use super::members::tell;
-use super::message::{Addressed, Learner, Method, PeerStatus};
+use super::message::{Addressed, Learner, Method, PeerStatus, status};
 use super::network::{AskError, ask};
 use super::types::Member;
+use crate::catalog;
 
 /// Between two tries to get a place, and between two looks whether it is still there.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -70,10 +72,23 @@ impl Core {
         let addresses = status.members.iter().map(|(node, address, _)| (*node, address.as_str()));
         tell(&self.on_member, addresses);
         let (leader, replica) = leader_of(&status).ok_or(AskError::NoLeader)?;
+        self.may_learn_from(leader).await?;
         let Member { address, replica: own_replica } = self.member.clone();
         let message = Learner { address, replica: own_replica };
         let question = Addressed { from: self.node, to: leader, to_replica: replica, message };
         ask(&*self.caller, leader, (Method::Learn, &question), self.timeout * 2).await
+    }
+
+    /// Asks for no place where this program would have to stop. A leader of before there were levels says nothing of them.
+    async fn may_learn_from(&self, leader: u64) -> Result<(), AskError> {
+        let own = self.applier.levels();
+        match levels_of(&*self.caller, leader).await {
+            Ok(of_leader) if of_leader.reached > own.known => {
+                let error = catalog::Error::Level { found: of_leader.reached, known: own.known };
+                Err(AskError::Status(status::REFUSED, error.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -275,6 +275,7 @@ impl Core {
         let known: BTreeMap<u64, u64> =
             metrics.membership_config.membership().nodes().map(|(id, member)| (*id, member.replica)).collect();
         may_join(node, &status, &known)?;
+        self.knows_level(node).await?;
         Ok(Member { address: address.to_owned(), replica: status.replica })
     }
 

@@ -60,12 +60,14 @@ pub(super) enum Method {
     AddDb = 24,
     /// [`Addressed`] node, a `u64` -> nothing. Of db nodes only.
     RemoveDb = 25,
+    /// Nothing -> [`WireLevels`]. Of db nodes only.
+    Levels = 26,
 }
 
 impl Method {
-    const ALL: [Method; 11] = {
+    const ALL: [Method; 12] = {
         use Method::*;
-        [Append, Vote, PreVote, Snapshot, Transfer, Status, Learn, Propose, ReadIndex, AddDb, RemoveDb]
+        [Append, Vote, PreVote, Snapshot, Transfer, Status, Learn, Propose, ReadIndex, AddDb, RemoveDb, Levels]
     };
 
     /// As a call names it.
@@ -120,6 +122,9 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable
 pub(super) type WireLogId = (u64, u64, u64);
 /// Term, node, whether it is committed.
 pub(super) type WireVote = (u64, u64, bool);
+
+/// The feature level that the node's program knows, and the one that its catalog has.
+pub(super) type WireLevels = (u32, u32);
 
 /// A message from a node to a log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -426,6 +431,8 @@ mod tests {
         assert_eq!(hex(&encode(&NewMember { node: 4, address: "a:1".into() })), "010403613a31");
         assert_eq!(hex(&encode(&Learner { address: "a:1".into(), replica: 300 })), "0103613a31ac02");
         assert_eq!(hex(&encode(&77_u64)), "014d");
+        let levels: WireLevels = (300, 1);
+        assert_eq!(hex(&encode(&levels)), "01ac0201");
         let status = PeerStatus { node: 1, replica: 2, founders: vec![1, 2], leader: Some(2), ..PeerStatus::default() };
         assert_eq!(hex(&encode(&status)), "010102000201020001020000 0000".replace(' ', ""));
     }
@@ -433,7 +440,7 @@ mod tests {
     #[test]
     fn methods_keep_their_numbers() {
         let numbers: Vec<u16> = Method::ALL.iter().map(|method| method.number()).collect();
-        assert_eq!(numbers, [0x101, 0x102, 0x103, 0x104, 0x105, 0x112, 0x115, 0x116, 0x117, 0x118, 0x119]);
+        assert_eq!(numbers, [0x101, 0x102, 0x103, 0x104, 0x105, 0x112, 0x115, 0x116, 0x117, 0x118, 0x119, 0x11a]);
         assert!(Method::ALL.iter().all(|method| Method::of_number(method.number()) == Some(*method)));
         for unused in [0x106, 0x110, 0x111, 0x113, 0x114] {
             assert_eq!(Method::of_number(unused), None);

@@ -19,7 +19,7 @@ use super::found::{Founding, found};
 use super::hold::Holds;
 use super::log_store::LogStore;
 use super::members::{self, MembersError};
-use super::message::PeerStatus;
+use super::message::{PeerStatus, WireLevels};
 use super::network::Wire;
 use super::open::{Opened, Options, Soundness, applied_id, check, open_files, raft_config, raise_vote, replica};
 use super::propose::is_remembered;
@@ -27,7 +27,7 @@ use super::read::Unconfirmed;
 use super::service::Desk;
 use super::state_machine::StateMachine;
 use super::types::{Command, Member, Membership};
-use super::{encoding, learn, trim};
+use super::{encoding, learn, level, trim};
 use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
 use crate::ids::{LogIndex, NodeId};
 use crate::log::{self, Log};
@@ -128,6 +128,8 @@ pub struct Status {
     pub voters: BTreeSet<NodeId>,
     /// Every member and its address.
     pub members: BTreeMap<NodeId, String>,
+    /// The catalog's feature level.
+    pub feature_level: u32,
     /// Commands on their way, bytes.
     pub queued_bytes: u64,
     /// The log's counters.
@@ -207,6 +209,7 @@ impl Raft {
             first_index: inner.log.first_index(),
             voters: BTreeSet::new(),
             members: BTreeMap::new(),
+            feature_level: inner.applier.levels().reached,
             queued_bytes: 0,
             log: inner.log.stats(),
             apply: inner.applier.stats(),
@@ -328,6 +331,7 @@ async fn start(
     found(&core, options).await?;
     tokio::spawn(core.clone().tick());
     tokio::spawn(core.clone().tell_members());
+    tokio::spawn(level::keep_raising(core.clone()));
     tokio::spawn(trim::run(core.clone(), inner.log.clone(), options.limits()));
     watch(&core, options.fatal.clone());
     if let Founding::Learn(told) = &options.founding {
@@ -370,6 +374,12 @@ impl Inner {
     fn stored_membership(&self) -> Membership {
         let stored = encoding::decode_membership(&self.applier.applied().membership).unwrap_or_default();
         stored.membership().clone()
+    }
+
+    /// What this node's program knows, and what its catalog has reached, for its peers.
+    pub(super) fn levels(&self) -> WireLevels {
+        let levels = self.applier.levels();
+        (levels.known, levels.reached)
     }
 
     /// How this node stands, for its peers. A node that takes no part is as good as part of a cluster: it is no new one.

@@ -3,7 +3,7 @@
 //!
 //! Invariants
 //! - A message of Raft's is heard only from the db node that it says it is from.
-//! - Whatever is asked is answered only by the log it is meant for, but for how a node stands.
+//! - Whatever is asked is answered only by the log it is meant for, but for how a node stands and what it knows.
 //! - Bytes that are no command are never proposed: every member would stop at them.
 //! - Who stops listening changes nothing that has begun: a proposal stays with Raft, an installation runs to its end.
 
@@ -88,6 +88,9 @@ impl Desk {
         }
         if method == Method::Status {
             return Ok(encode(&self.inner.peer_status().await));
+        }
+        if method == Method::Levels {
+            return Ok(encode(&self.inner.levels()));
         }
         let active = self.inner.active().map_err(unavailable)?;
         match method {

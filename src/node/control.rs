@@ -87,6 +87,8 @@ pub struct Overview {
     pub members: BTreeMap<NodeId, String>,
     /// The map, as its catalog has it; perhaps an old one.
     pub map: Option<Map>,
+    /// Its catalog's feature level.
+    pub feature_level: u32,
     /// The upkeep; only the leader's counts. None: it does not serve yet.
     pub upkeep: Option<Upkeep>,
 }
@@ -200,6 +202,7 @@ impl Control {
             voters: status.voters.into_iter().collect(),
             members: status.members,
             map,
+            feature_level: status.feature_level,
             upkeep: self.store.get().map(Store::upkeep),
         })
     }

@@ -313,6 +313,7 @@ impl Members {
             options.log_file_len_bytes = super::data_dir::log_file_bytes(&db.dir);
             options.log_cache_len_bytes = usize::try_from(self.config.log_cache_bytes).unwrap_or(usize::MAX);
             options.catalog.cache_bytes = self.config.catalog_cache_bytes;
+            options.catalog.feature_level = self.config.feature_level;
             options.accept_loss = self.config.accept_loss;
             options.peers = self.cluster.dbs.iter().map(|db| db.id).filter(|id| *id != db.id).collect();
             options.on_member = remember(self.book.clone());

@@ -24,6 +24,9 @@ pub(super) fn text(status: &Status) -> String {
     if let Some(map) = status.map() {
         let _ = writeln!(text, "layout   rs({},{}), epoch {}", map.data_count, map.parity_count, map.epoch);
     }
+    if let Some(level) = status.feature_level() {
+        let _ = writeln!(text, "level    {level}");
+    }
     if let Some(upkeep) = status.upkeep() {
         let _ = writeln!(text, "chunks   {}", chunks(&upkeep));
     }
@@ -119,6 +122,7 @@ pub(super) fn json(status: &Status) -> String {
         "leader": status.leader().map(|leader| leader.node.0),
         "epoch": status.map().map(|map| map.epoch),
         "rs": status.map().map(|map| json!({ "data": map.data_count, "parity": map.parity_count })),
+        "feature_level": status.feature_level(),
         "chunks": upkeep,
         "dbs": status.dbs.iter().map(db_json).collect::<Vec<_>>(),
         "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),

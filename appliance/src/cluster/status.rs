@@ -87,6 +87,11 @@ impl Status {
         self.answers().filter_map(|overview| overview.map.as_ref()).max_by_key(|map| map.epoch)
     }
 
+    /// The highest feature level that anybody has reached.
+    pub(super) fn feature_level(&self) -> Option<u32> {
+        self.answers().map(|overview| overview.feature_level).max()
+    }
+
     /// As the leader has it.
     pub(super) fn upkeep(&self) -> Option<Upkeep> {
         self.leader()?.upkeep

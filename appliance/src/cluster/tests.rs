@@ -48,6 +48,7 @@ fn overview(id: u64) -> Overview {
         voters: (1..=3).map(NodeId).collect(),
         members: BTreeMap::from([(NodeId(id), format!("10.0.0.{id}:6660"))]),
         map: Some(map(3)),
+        feature_level: 1,
         upkeep: Some(Upkeep { is_counted: true, recount_count: 1, ..Upkeep::default() }),
     }
 }
@@ -84,6 +85,7 @@ fn a_whole_cluster_is_healthy() {
     let expected = "\
 cluster  healthy
 layout   rs(2,1), epoch 3
+level    1
 chunks   0 below target, 0 to move, all counted
 db nodes
   1    leader     term 4, applied 99  10.0.0.1:6660
@@ -101,6 +103,7 @@ shard nodes
         (&"healthy".into(), &1.into(), &0.into())
     );
     assert_eq!(json["nodes"][2]["live_bytes"], 10 * GB);
+    assert_eq!(json["feature_level"], 1);
 }
 
 #[test]

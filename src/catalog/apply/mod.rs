@@ -7,6 +7,7 @@
 
 mod bucket;
 mod chunk;
+mod level;
 mod map;
 mod node;
 mod object;
@@ -26,7 +27,7 @@ use crate::env::Timestamp;
 use crate::ids::{Ino, LogIndex, Seq, SessionId};
 
 use super::store::{Options, Prepared, Readers, Store};
-use super::{Applied, Command, Entry, Envelope, Error, Outcome, Position, Refusal};
+use super::{Applied, Command, Entry, Envelope, Error, Levels, Outcome, Position, Refusal};
 use state::{Cache, State};
 
 /// The one writer.
@@ -42,7 +43,7 @@ impl Catalog {
     /// Opens the state that `CURRENT` names in `dir`, or makes a new one of `options.incarnation`.
     ///
     /// # Errors
-    /// `SqliteTooOld`, `Format`; `Inconsistent`: more than one state and no `CURRENT`; `Sqlite`, `Io`: the disk.
+    /// `SqliteTooOld`, `Format`, `Level`; `Inconsistent`: more than one state and no `CURRENT`; `Sqlite`, `Io`: the disk.
     pub fn open(dir: &Path, options: Options) -> Result<Catalog, Error> {
         let store = Store::open(dir, options)?;
         let (state, applied) = State::load(store.connection())?;
@@ -54,12 +55,17 @@ impl Catalog {
         &self.applied
     }
 
+    /// The feature level of this program, and its own.
+    pub fn levels(&self) -> Levels {
+        Levels { known: self.store.known_level(), reached: self.state.level }
+    }
+
     /// Applies a batch in one transaction. An outcome for each entry (`Done` for blank and membership).
     ///
     /// `batch`: positions ascend, all above the applied one.
     ///
     /// # Errors
-    /// All are final: nothing of the batch is applied, and every later call fails.
+    /// All are final: nothing of the batch is applied, and every later call fails. `Level`: a newer program is needed.
     pub fn apply(&mut self, batch: &[(Position, Entry)]) -> Result<Vec<Outcome>, Error> {
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -80,6 +86,7 @@ impl Catalog {
     }
 
     fn apply_batch(&mut self, batch: &[(Position, Entry)]) -> Result<Vec<Outcome>, Error> {
+        let known_level = self.store.known_level();
         let transaction = self.store.connection_mut().transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut membership = None;
@@ -100,6 +107,7 @@ impl Catalog {
                         transaction: &transaction,
                         state: &mut self.state,
                         cache: &mut self.cache,
+                        known_level,
                         index: LogIndex(position.index),
                         version_count: 0,
                         session: envelope.session,
@@ -134,7 +142,7 @@ impl Catalog {
     /// `file` stays.
     ///
     /// # Errors
-    /// `Inconsistent`, `Format`: not a whole snapshot, or of a later format; the old state stays in force.
+    /// `Inconsistent`, `Format`, `Level`: not a whole snapshot, or of a later format or level; the old state stays in force.
     /// `Sqlite`, `Io`: the disk; final.
     pub fn install(&mut self, file: &Path) -> Result<(), Error> {
         let prepared = self.prepare(file)?;
@@ -234,6 +242,8 @@ struct Step<'a> {
     transaction: &'a Connection,
     state: &'a mut State,
     cache: &'a mut Cache,
+    /// Of this program: decides only whether the process goes on.
+    known_level: u32,
     index: LogIndex,
     version_count: u64,
     session: SessionId,
@@ -294,6 +304,7 @@ impl Step<'_> {
             Command::Swap { chunk, from, to, due, verified } => self.swap(*chunk, (from, to), *due, *verified),
             Command::Split { chunk, from, pieces } => self.split(*chunk, from, pieces),
             Command::MarkRepair { chunks, damaged } => self.mark_repair(chunks, *damaged),
+            Command::RaiseLevel { to } => self.raise_level(*to),
         }
     }
 

@@ -28,7 +28,11 @@ impl Step<'_> {
         }
         Ok(matches!(
             envelope.command,
-            Command::OpenSession { .. } | Command::ExpireSession { .. } | Command::Tick { .. } | Command::SetMap { .. }
+            Command::OpenSession { .. }
+                | Command::ExpireSession { .. }
+                | Command::Tick { .. }
+                | Command::SetMap { .. }
+                | Command::RaiseLevel { .. }
         ))
     }
 

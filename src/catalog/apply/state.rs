@@ -21,12 +21,14 @@ pub(super) struct State {
     next_dead: u64,
     next_reclaim: u64,
     pub(super) time: Timestamp,
+    /// The feature level.
+    pub(super) level: u32,
 }
 
 impl State {
     pub(super) fn load(connection: &Connection) -> Result<(State, Applied), Error> {
         let query = "SELECT incarnation, next_id, next_dead, next_reclaim, time_ns,
-            applied_term, applied_index, applied_leader, membership FROM state";
+            applied_term, applied_index, applied_leader, membership, feature_level FROM state";
         Ok(connection.query_row(query, [], |row| {
             let state = State {
                 incarnation: row.get(0)?,
@@ -34,6 +36,7 @@ impl State {
                 next_dead: unsql(row.get(2)?),
                 next_reclaim: unsql(row.get(3)?),
                 time: Timestamp(row.get(4)?),
+                level: row.get(9)?,
             };
             let position = unsql(row.get(6)?).checked_sub(1).map(|index| (unsql_column(row, 5), index));
             let position = match position {
@@ -51,7 +54,7 @@ impl State {
         membership: Option<&[u8]>,
     ) -> Result<(), Error> {
         let update = "UPDATE state SET next_id=?1, next_dead=?2, next_reclaim=?3, time_ns=?4,
-            applied_term=?5, applied_index=?6, applied_leader=?7, membership=COALESCE(?8, membership)";
+            applied_term=?5, applied_index=?6, applied_leader=?7, membership=COALESCE(?8, membership), feature_level=?9";
         let (term, index, leader) = applied.map_or((0, 0, 0), |at| (at.term, at.index + 1, at.leader));
         connection.prepare_cached(update)?.execute(params![
             sql(self.next_id),
@@ -61,7 +64,8 @@ impl State {
             sql(term),
             sql(index),
             sql(leader),
-            membership
+            membership,
+            self.level
         ])?;
         Ok(())
     }

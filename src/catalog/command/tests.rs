@@ -183,6 +183,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("Swap", Command::Swap { chunk: Ino(300), from: plain(), to: striped(), due: Due::Yes, verified: true }),
         ("MarkRepair", Command::MarkRepair { chunks: vec![Ino(1), Ino(300)], damaged: true }),
         ("Split", Command::Split { chunk: Ino(300), from: plain(), pieces: new_chunks() }),
+        ("RaiseLevel", Command::RaiseLevel { to: 300 }),
     ]
 }
 

@@ -26,6 +26,7 @@ pub(super) fn check_queries(view: &View<'_>, model: &Model, keys: &[Vec<u8>], ra
     }
     assert_eq!(view.time().unwrap(), model.time);
     assert_eq!(view.map().unwrap(), model.map);
+    assert_eq!(view.feature_level().unwrap(), model.level);
     check_chunks(view, model);
 }
 

@@ -120,6 +120,7 @@ struct Model {
     /// Chunks that are to be repaired, if they are there at all; and whether damage was seen in them.
     repairs: BTreeMap<Ino, bool>,
     map: Option<Map>,
+    level: u32,
     /// Contents by node that nothing named at some time since the last complete drain: they may still be there.
     fading: BTreeMap<Ino, (Ino, Content)>,
     /// Chunks likewise.
@@ -270,6 +271,10 @@ impl Stroke<'_> {
                 for chunk in there {
                     *self.model.repairs.entry(chunk).or_default() |= damaged;
                 }
+            }
+            Command::RaiseLevel { to } => {
+                bound(*to > 0)?;
+                self.model.level = self.model.level.max(*to);
             }
             other => panic!("the model does not know {other:?}"),
         }

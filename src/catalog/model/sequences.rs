@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::checks::check_queries;
 use super::*;
+use crate::catalog::level::FIRST_LEVEL;
 use crate::catalog::list::tests::Random;
 use crate::ids::SessionId;
 use crate::units::MIB;
@@ -39,11 +40,13 @@ pub(super) struct World {
 impl World {
     pub(super) fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path(), Options { reader_count: 1, ..Options::default() }).unwrap();
+        let catalog =
+            Catalog::open(dir.path(), Options { reader_count: 1, feature_level: u32::MAX, ..Options::default() })
+                .unwrap();
         let mut world = World {
             _dir: dir,
             catalog,
-            model: Model::default(),
+            model: Model { level: FIRST_LEVEL, ..Model::default() },
             index: 0,
             session: SessionId(0),
             seq: 0,
@@ -287,8 +290,15 @@ impl World {
                 Command::SetVersioning { bucket, versioning: all[random.below(4)] }
             }
             94 => {
-                let seconds = random.below(20) as i64 - 5;
-                Command::Tick { now: Timestamp(self.model.time.0 + Timestamp::from_seconds(seconds).0) }
+                let roll = random.below(20) as u32;
+                match roll {
+                    // From one level less, which may be none, to two more.
+                    1..=4 => Command::RaiseLevel { to: self.model.level + roll - 2 },
+                    _ => {
+                        let seconds = i64::from(roll) - 5;
+                        Command::Tick { now: Timestamp(self.model.time.0 + Timestamp::from_seconds(seconds).0) }
+                    }
+                }
             }
             95 => {
                 let setting = if random.below(2) == 0 { Setting::Tagging } else { Setting::Quota };

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::level::{FEATURE_LEVEL, FIRST_LEVEL, Levels};
 use super::{Applied, Error};
 use checkpoint::Checkpointer;
 pub use readers::Readers;
@@ -51,6 +52,8 @@ pub struct Options {
     /// Lets it grow no further than it is when it is opened: a full disk, as SQLite sees it.
     #[cfg(test)]
     pub is_full: bool,
+    /// The feature level of this program: [`FEATURE_LEVEL`], unless a test passes it off as another one.
+    pub feature_level: u32,
 }
 
 impl Default for Options {
@@ -59,6 +62,7 @@ impl Default for Options {
             reader_count: 2,
             cache_bytes: 8 << 20,
             incarnation: 1,
+            feature_level: FEATURE_LEVEL,
             #[cfg(test)]
             is_full: false,
         }
@@ -114,6 +118,10 @@ impl Store {
         &mut self.connection
     }
 
+    pub(super) fn known_level(&self) -> u32 {
+        self.options.feature_level
+    }
+
     pub(super) fn readers(&self) -> Readers {
         self.readers.clone()
     }
@@ -151,7 +159,9 @@ impl Store {
         let number = self.number + 1;
         let made = make_state(&self.dir, number, |database| {
             snapshot::receive(file, database)?;
-            check_format(&Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+            let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            check_format(&connection)?;
+            check_level(&connection, &self.options)
         });
         if let Err(error) = made {
             // On a full disk every byte counts; what cannot be removed now is tried again.
@@ -196,8 +206,8 @@ fn create(dir: &Path, incarnation: u16) -> Result<u64, Error> {
     make_state(dir, 1, |database| {
         let connection = Connection::open(database)?;
         connection.execute_batch(SCHEMA)?;
-        let insert = "INSERT INTO state VALUES(1, ?, 0, ?, 1, 1, 1, 0, 0, 0, 0, x'')";
-        connection.execute(insert, params![FORMAT, incarnation])?;
+        let insert = "INSERT INTO state VALUES(1, ?, ?, ?, 1, 1, 1, 0, 0, 0, 0, x'')";
+        connection.execute(insert, params![FORMAT, FIRST_LEVEL, incarnation])?;
         Ok(())
     })?;
     current::write(dir, 1)?;
@@ -239,6 +249,7 @@ fn open_writer(database: &Path, options: &Options) -> Result<Connection, Error> 
     limit_cache(&connection, options.connection_cache_bytes())?;
     connection.set_prepared_statement_cache_capacity(128);
     check_format(&connection)?;
+    check_level(&connection, options)?;
     connection.execute_batch(SCHEMA_ADDED)?;
     #[cfg(test)]
     if options.is_full {
@@ -280,6 +291,11 @@ fn check_format(connection: &Connection) -> Result<(), Error> {
         FORMAT => Ok(()),
         found => Err(Error::Format { found, known: FORMAT }),
     }
+}
+
+fn check_level(connection: &Connection, options: &Options) -> Result<(), Error> {
+    let reached = connection.query_row("SELECT feature_level FROM state", [], |row| row.get(0))?;
+    Levels { known: options.feature_level, reached }.check()
 }
 
 impl From<rusqlite::Error> for Error {

@@ -299,6 +299,30 @@ fn a_later_format_is_refused() {
 }
 
 #[test]
+fn a_later_feature_level_is_refused() {
+    let knowing = |feature_level| Options { feature_level, ..options() };
+    let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = files.path().join("snapshot");
+    let mut later = Catalog::open(dir.path(), knowing(FEATURE_LEVEL + 1)).unwrap();
+    let command = crate::catalog::Command::RaiseLevel { to: FEATURE_LEVEL + 1 };
+    let envelope = World::new().envelope(crate::ids::SessionId(0), 0, command);
+    later.apply(&[(Position { term: 1, leader: 1, index: 1 }, Entry::Command(envelope))]).unwrap();
+    later.readers().snapshot(&file).unwrap();
+    drop(later);
+    let refused =
+        |error| matches!(error, Err(Error::Level { found, known: FEATURE_LEVEL }) if found == FEATURE_LEVEL + 1);
+    assert!(refused(Catalog::open(dir.path(), options()).map(drop)), "opened");
+    assert!(Catalog::open(dir.path(), knowing(FEATURE_LEVEL + 2)).is_ok());
+
+    let mut world = small_world();
+    let before = dump(&world.catalog);
+    assert!(refused(world.catalog.install(&file)), "installed");
+    assert_eq!(dump(&world.catalog), before);
+    assert_eq!(std::fs::read_dir(world.dir.path()).unwrap().count(), 2, "something is left of it");
+    world.bucket("it goes on", Versioning::Never);
+}
+
+#[test]
 fn checkpoints_keep_the_wal_short() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path(), options()).unwrap();

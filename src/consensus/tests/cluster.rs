@@ -12,7 +12,7 @@ use super::super::message::PeerStatus;
 use super::super::{Founding, Raft};
 use super::sim::{Net, db};
 use super::*;
-use crate::catalog::LedgerError;
+use crate::catalog::{self, FEATURE_LEVEL, LedgerError};
 use crate::transport::Call;
 
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(80);
@@ -37,6 +37,8 @@ pub(super) struct Cluster {
     log_hold_count: u64,
     /// Nodes whose disk is full, and what ends them.
     full: BTreeMap<u64, Fatals>,
+    /// Those that are not the program's.
+    feature_levels: BTreeMap<u64, u32>,
     running: BTreeMap<u64, Running>,
     /// Where each node has heard that the others are.
     heard: Heard,
@@ -69,6 +71,7 @@ impl Cluster {
             log_keep_count,
             log_hold_count: u64::MAX,
             full: BTreeMap::new(),
+            feature_levels: BTreeMap::new(),
             running: BTreeMap::new(),
             heard: Heard::default(),
             dying: BTreeMap::new(),
@@ -92,6 +95,11 @@ impl Cluster {
     /// How many entries peers may hold back, of nodes that start from now on.
     pub(super) fn set_log_hold_count(&mut self, count: u64) {
         self.log_hold_count = count;
+    }
+
+    /// What `node` knows from its next start on.
+    pub(super) fn set_feature_level(&mut self, node: u64, level: u32) {
+        self.feature_levels.insert(node, level);
     }
 
     /// What `node` is to do with an empty directory.
@@ -118,6 +126,7 @@ impl Cluster {
         if let Some(fatals) = self.full.get(&node) {
             (base.fatal, base.catalog.is_full) = (fatals.hook(), true);
         }
+        base.catalog.feature_level = self.feature_levels.get(&node).copied().unwrap_or(FEATURE_LEVEL);
         Options {
             node: NodeId(node),
             address: address(node),

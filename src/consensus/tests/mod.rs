@@ -8,6 +8,7 @@ mod cluster;
 mod crash;
 mod full;
 mod learning;
+mod levels;
 mod node;
 mod restart;
 mod service;

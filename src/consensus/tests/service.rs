@@ -77,6 +77,8 @@ async fn nobody_may_what_is_not_theirs() {
     assert_eq!(said(&[GATEWAY], Method::Propose, to_log(7, replica ^ 1, proposal)).await, status::STRANGER);
     assert_eq!(said(&[GATEWAY], Method::ReadIndex, to_log(7, replica ^ 1, ())).await, status::STRANGER);
     assert_eq!(said(&[], Method::Status, encode(&())).await, status::REFUSED);
+    assert_eq!(said(&[DB], Method::Levels, encode(&())).await, status::OK);
+    assert_eq!(said(&[GATEWAY], Method::Levels, encode(&())).await, status::REFUSED);
     let nonsense = to_log(7, replica, Proposal { command: Bytes::from_static(b"\xffno envelope") });
     assert_eq!(said(&[GATEWAY], Method::Propose, nonsense).await, status::REFUSED);
     assert_eq!(said(&[DB], Method::Vote, Bytes::from_static(b"\x02")).await, status::REFUSED);

@@ -5,6 +5,7 @@ mod buckets;
 mod chunks;
 mod deletes;
 mod histories;
+mod levels;
 mod maps;
 mod puts;
 mod races;

@@ -181,6 +181,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// The feature level, as `s3d cluster status` has it.
+    ///
+    /// # Errors
+    /// When nobody tells.
+    pub fn feature_level(&self) -> Result<u64> {
+        let operator = self.processes.last().context("an empty cluster")?;
+        let (_, text) = operator.cluster(&["status", "--json"])?;
+        let status: serde_json::Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+        status["feature_level"].as_u64().with_context(|| format!("no feature level in {text}"))
+    }
+
     /// Asks `s3d cluster status --json` until `is_so`.
     ///
     /// # Errors

@@ -45,6 +45,8 @@ pub mod setting {
     pub const BODY_TIMEOUT: &str = "PREDASTORE_SERVER_BODY_TIMEOUT";
     /// Host names whose sub-domains are buckets.
     pub const DOMAINS: &str = "PREDASTORE_SERVER_DOMAINS";
+    /// The feature level that a debug build is passed off as having: `2`.
+    pub const FEATURE_LEVEL: &str = "PREDASTORE_TEST_FEATURE_LEVEL";
 }
 
 /// How to start a process.

@@ -1,6 +1,8 @@
 //! Every process is restarted, one after another, under load. Nobody at another gateway notices; boto3 at the one that is
-//! restarted sees no error with its default retries. A binary of a higher feature level is not part of this: there is none.
+//! restarted sees no error with its default retries. The same with a program of a higher feature level: one process after
+//! another, back again while one is left, and not any more once the level is raised.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use predastore_tests::boto::BotoLoad;
 use predastore_tests::cluster::{Cluster, Recounts, Shape};
 use predastore_tests::knobs::{number, say};
 use predastore_tests::random::Rng;
-use predastore_tests::s3d::Config;
+use predastore_tests::s3d::{Config, PATIENCE, S3d, setting};
 use predastore_tests::workload::{Tally, Workload};
 
 const BOTO: &str = "boto3";
@@ -31,36 +33,83 @@ impl Rolling {
         Ok(Rolling { cluster, workload, rng, handed_over: 0 })
     }
 
-    /// Restarts one process while clients work through it and through others.
-    fn restart(&mut self, index: usize, prefix: &str) -> Result<()> {
-        let others = self.cluster.at(&self.cluster.others(&[index]));
-        let mut beside = BotoLoad::start(BOTO, &format!("{prefix}/beside"), &others[..2])?;
-        let mut at_it = BotoLoad::start(BOTO, &format!("{prefix}/at it"), &self.cluster.at(&[index]))?;
+    /// Starts one process as a program that does not know the cluster's level, while clients work through others.
+    fn expect_refused(&mut self, index: usize, known: u64) -> Result<()> {
+        self.cluster.processes[index].stop()?;
+        pass_off(&mut self.cluster.processes[index], known);
+        let clients = self.workload.connect(&self.cluster.at(&self.cluster.others(&[index])))?;
+        let process = &mut self.cluster.processes[index];
+        let tally = self.workload.drive(clients, &mut self.rng, |tally| {
+            process.spawn()?;
+            let status = process.wait_exit(PATIENCE)?;
+            let reason =
+                format!("the catalog is at feature level {}, and this s3d knows levels up to {known}", known + 1);
+            ensure!(!status.success() && process.log_text().contains(&reason), "{status}\n{}", process.log_tail());
+            tally.wait_acknowledged(tally.acknowledged.load(Ordering::Relaxed) + 50)
+        })?;
+        ensure!(tally.unknown.load(Ordering::Relaxed) == 0, "writes failed while it did not start: {tally:?}");
+        Ok(())
+    }
+
+    /// Restarts processes one after another while clients work through them and through others. A step: which one, and the
+    /// feature level it has from then on; none: the one it had.
+    fn restart(&mut self, steps: &[(usize, Option<u64>)], prefix: &str) -> Result<()> {
+        let restarted: BTreeSet<usize> = steps.iter().map(|(index, _)| *index).collect();
+        let others = self.cluster.others(&restarted.iter().copied().collect::<Vec<_>>());
+        let others = self.cluster.at(&others);
+        let mut loads = vec![BotoLoad::start(BOTO, &format!("{prefix}/beside"), &others[..others.len().min(2)])?];
+        for index in &restarted {
+            loads.push(BotoLoad::start(BOTO, &format!("{prefix}/at {index}"), &self.cluster.at(&[*index]))?);
+        }
         let clients = self.workload.connect(&others)?;
         let (cluster, handed_over) = (&mut self.cluster, &mut self.handed_over);
-        let mut stall = Duration::ZERO;
         let tally = self.workload.drive(clients, &mut self.rng, |tally| {
-            go_on(tally, &mut [&mut beside, &mut at_it])?;
-            let leads = cluster.leader()? == index;
-            stall = longest_stall(tally, || cluster.processes[index].stop())?;
-            if leads {
-                expect_handed_over(cluster, index)?;
-                *handed_over += 1;
-            }
-            cluster.processes[index].restart()?;
-            go_on(tally, &mut [&mut beside, &mut at_it])
+            steps.iter().try_for_each(|(index, level)| {
+                let step = restart_one(cluster, *index, *level, (tally, &mut loads));
+                *handed_over += u64::from(step.with_context(|| format!("process {index}"))?);
+                Ok(())
+            })
         })?;
-        let beside = beside.finish().context("at gateways that were not restarted")?;
-        let at_it = at_it.finish().context("at the gateway that was restarted")?;
-        say(&format!("{index} restarted: {tally:?}, no write for {stall:?}; beside {beside:?}; at it {at_it:?}"));
+        let at_them = loads.split_off(1).into_iter().map(BotoLoad::finish).collect::<Result<Vec<_>>>();
+        let beside = loads.remove(0).finish().context("at gateways that were not restarted")?;
+        let at_them = at_them.context("at the gateways that were restarted")?;
+        say(&format!("{steps:?} restarted: {tally:?}; beside {beside:?}; at them {at_them:?}"));
         let failed = tally.unknown.load(Ordering::Relaxed);
         ensure!(failed + beside.retries == 0, "{failed} writes failed at gateways that were not restarted");
         self.cluster.wait_whole()
     }
 }
 
+/// Restarts one process under load; whether it led.
+fn restart_one(
+    cluster: &mut Cluster,
+    index: usize,
+    level: Option<u64>,
+    (tally, loads): (&Tally, &mut [BotoLoad]),
+) -> Result<bool> {
+    go_on(tally, loads)?;
+    let leads = cluster.leader()? == index;
+    let stall = longest_stall(tally, || cluster.processes[index].stop())?;
+    say(&format!("{index} stopped, no write for {stall:?}"));
+    if leads {
+        expect_handed_over(cluster, index)?;
+    }
+    if let Some(level) = level {
+        pass_off(&mut cluster.processes[index], level);
+    }
+    cluster.processes[index].restart()?;
+    go_on(tally, loads)?;
+    cluster.wait_whole()?;
+    Ok(leads)
+}
+
+/// Gives a process another feature level, from its next start on.
+fn pass_off(process: &mut S3d, level: u64) {
+    process.config.settings.insert(setting::FEATURE_LEVEL.to_owned(), level.to_string());
+}
+
 /// Waits until everybody has made some more calls.
-fn go_on(tally: &Tally, loads: &mut [&mut BotoLoad]) -> Result<()> {
+fn go_on(tally: &Tally, loads: &mut [BotoLoad]) -> Result<()> {
     loads.iter_mut().try_for_each(|load| load.wait_calls(8))?;
     tally.wait_acknowledged(tally.acknowledged.load(Ordering::Relaxed) + 20)
 }
@@ -97,6 +146,44 @@ fn expect_handed_over(cluster: &Cluster, index: usize) -> Result<()> {
     Ok(())
 }
 
+/// Whether this `s3d` may be passed off as one of another feature level: then one that knows none makes no store.
+fn may_be_passed_off() -> Result<bool> {
+    let mut s3d = S3d::stopped(Config::default().set(setting::FEATURE_LEVEL, 0))?;
+    let Err(error) = s3d.restart() else { return Ok(false) };
+    let reason = format!("{error:#}");
+    ensure!(reason.contains("knows levels up to 0: a newer s3d is needed"), "{reason}");
+    Ok(true)
+}
+
+#[test]
+fn a_newer_program_comes_process_by_process_and_goes_back_until_all_have_it() -> Result<()> {
+    let mut rng = Rng::for_test("a_newer_program_comes_process_by_process_and_goes_back_until_all_have_it");
+    if !may_be_passed_off()? {
+        say("\n*** SKIPPED: a release build of s3d is of one feature level ***\n");
+        return Ok(());
+    }
+    let mut rolling = Rolling::start(&Shape::boxes(3, 3, (2, 1)), Rng::new(rng.next_u64()))?;
+    let old = rolling.cluster.feature_level()?;
+    let new = old + 1;
+    let last = rng.below(3) as usize;
+    let first = rolling.cluster.others(&[last]);
+    let steps: Vec<_> =
+        [new, old, new].iter().flat_map(|level| first.iter().map(|index| (*index, Some(*level)))).collect();
+    let replaced = rolling.restart(&steps, "there and back");
+    replaced.with_context(|| rolling.cluster.troubles())?;
+    let reached = rolling.cluster.feature_level()?;
+    ensure!(reached == old, "the level is {reached}, and process {last} knows {old}");
+    let replaced = rolling.restart(&[(last, Some(new))], "the last");
+    replaced.with_context(|| rolling.cluster.troubles())?;
+    rolling.cluster.wait_status(PATIENCE, |status| status["feature_level"] == new)?;
+    rolling.expect_refused(last, old)?;
+    pass_off(&mut rolling.cluster.processes[last], new);
+    rolling.cluster.processes[last].restart()?;
+    rolling.cluster.wait_whole()?;
+    rolling.workload.verify(&mut rolling.cluster.processes[last].s3()?)?;
+    rolling.cluster.stop_all()
+}
+
 #[test]
 fn a_rolling_restart_fails_no_call() -> Result<()> {
     let mut rng = Rng::for_test("a_rolling_restart_fails_no_call");
@@ -109,7 +196,7 @@ fn a_rolling_restart_fails_no_call() -> Result<()> {
         let mut rolling = Rolling::start(shape, Rng::new(rng.next_u64()))?;
         for round in 0..rounds {
             for index in 0..rolling.cluster.processes.len() {
-                let restarted = rolling.restart(index, &format!("{round}/{index}"));
+                let restarted = rolling.restart(&[(index, None)], &format!("{round}/{index}"));
                 restarted.with_context(|| format!("process {index}\n{}", rolling.cluster.troubles()))?;
             }
             ensure!(rolling.handed_over > round, "no leader was restarted in round {round}");

@@ -12,7 +12,7 @@ use super::super::message::PeerStatus;
 use super::super::{Founding, Raft};
 use super::sim::{Net, db};
 use super::*;
-use crate::catalog::{self, FEATURE_LEVEL, LedgerError};
+use crate::catalog::{FEATURE_LEVEL, LedgerError};
 use crate::transport::Call;
 
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(80);

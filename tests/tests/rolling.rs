@@ -167,8 +167,8 @@ fn a_newer_program_comes_process_by_process_and_goes_back_until_all_have_it() ->
     let new = old + 1;
     let last = rng.below(3) as usize;
     let first = rolling.cluster.others(&[last]);
-    let steps: Vec<_> =
-        [new, old, new].iter().flat_map(|level| first.iter().map(|index| (*index, Some(*level)))).collect();
+    let (one, other) = (first[0], first[1]);
+    let steps = [(one, new), (other, new), (one, old), (one, new)].map(|(index, level)| (index, Some(level)));
     let replaced = rolling.restart(&steps, "there and back");
     replaced.with_context(|| rolling.cluster.troubles())?;
     let reached = rolling.cluster.feature_level()?;

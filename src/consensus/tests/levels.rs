@@ -77,3 +77,20 @@ async fn who_does_not_know_the_level_does_not_become_a_member() {
     cluster.raft(1).add_db(NodeId(2), &address(2)).await.unwrap();
     raised(&cluster, &[1, 2, LEARNER]).await;
 }
+
+#[tokio::test]
+async fn a_learner_that_is_gone_holds_it_back_until_it_is_removed() {
+    let mut cluster = Cluster::of(1, 10_000);
+    cluster.start(1).await;
+    cluster.set_founding(LEARNER, Founding::Learn([(NodeId(1), address(1))].into()));
+    cluster.start(LEARNER).await;
+    until(|| (cluster.raft(1).status().members.len() == 2).then_some(())).await;
+    cluster.stop(LEARNER).await;
+    cluster.stop(1).await;
+    cluster.set_feature_level(1, NEXT);
+    cluster.start(1).await;
+    asked_again(&cluster, 1).await;
+    assert_eq!(levels(&cluster, &[1]), [1]);
+    cluster.raft(1).remove_db(NodeId(LEARNER)).await.unwrap();
+    raised(&cluster, &[1]).await;
+}

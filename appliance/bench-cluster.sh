@@ -9,7 +9,7 @@ duration=${DURATION:-10s}
 objects=${OBJECTS:-5000}
 base=${PORT:-18600}
 unset PORT
-trap 'kill $(jobs -p) 2>/dev/null; wait; rm -rf "$dir"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
 
 export AWS_ACCESS_KEY_ID=AKIABENCHBENCHBENCH1 AWS_SECRET_ACCESS_KEY=bench-bench-bench-bench-bench-bench-0001
 export PREDASTORE_AUTH_ACCESS_KEY=$AWS_ACCESS_KEY_ID PREDASTORE_AUTH_SECRET_KEY=$AWS_SECRET_ACCESS_KEY

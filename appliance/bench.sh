@@ -7,7 +7,7 @@ dir=$(mktemp -d "${DIR:-$PWD}/bench-data.XXXXXX")
 port=${PORT:-18443}
 unset PORT
 pid=
-trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; wait; rm -rf "$dir"' EXIT
+trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
 
 start() { # tls on|off
     "$s3d" -data-dir "$dir/data" -port "$port" -admin-port 0 -tls "$1" -log-level warn &

@@ -20,7 +20,7 @@ arguments() { # box
         -port "844$1" -admin-port "944$1" -data-dir "$dir/$1"
 }
 
-trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 trap 'exit 0' INT TERM
 for box in 1 2 3; do
     # shellcheck disable=SC2046

@@ -235,7 +235,7 @@ mod tests {
     use crate::random::Rng;
 
     fn operation(called: u64, returned: impl Into<Option<u64>>, guard: Guard, effect: Option<Value>) -> Operation {
-        Operation { client: 0, called, returned: returned.into(), guard, effect }
+        Operation { client: 0, called, returned: returned.into(), guard, effect, version: None }
     }
 
     fn put(called: u64, returned: impl Into<Option<u64>>, id: u64) -> Operation {

@@ -9,7 +9,8 @@ use md5::{Digest, Md5};
 
 use super::load::Load;
 use super::operation::{Guard, Operation, Value};
-use super::recorder::{KEYS, Recorder};
+use super::recorder::{KEYS, Recorder, version_of};
+use super::replay::Listing;
 use crate::history::Body;
 use crate::http::{Request, Response};
 use crate::random::Rng;
@@ -53,7 +54,10 @@ impl<'a> Client<'a> {
         let key = Recorder::key(&generation, self.rng.below(KEYS));
         match self.rng.below(100) {
             0..40 => self.get(&key).map(drop),
-            40..45 => self.list(&generation).map(drop),
+            40..45 => {
+                let keys: Vec<_> = (0..KEYS).map(|slot| Recorder::key(&generation, slot)).collect();
+                self.list(&generation, &keys).map(drop)
+            }
             45..55 => self.write(Write { kind: "DELETE", key, guard: Guard::Any, body: None }),
             55..75 => self.put("PUT", key, Guard::Any),
             75..85 => self.put("PUT If-None-Match", key, Guard::Is(None)),
@@ -70,8 +74,12 @@ impl<'a> Client<'a> {
     /// As [`Client::step`], and when there is no answer for long.
     pub(super) fn read_everything(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while !self.list("")? {
-            ensure!(Instant::now() < deadline, "no listing after {PATIENCE:?}");
+        let (versioned, other): (Vec<_>, Vec<_>) =
+            self.load.recorder.keys().into_iter().partition(|key| Recorder::is_versioned(key));
+        for keys in [versioned, other] {
+            while !self.list("", &keys)? {
+                ensure!(Instant::now() < deadline, "no listing after {PATIENCE:?}");
+            }
         }
         for key in self.load.recorder.keys() {
             while !self.get(&key)? {
@@ -117,14 +125,15 @@ impl<'a> Client<'a> {
         let answer = self.gateways[turn].call_unsigned_payload(request);
         let returned = Some(self.load.recorder.now());
         let effect = Some(write.body.as_ref().map(|body| body.id));
-        let operation = Operation { client: self.index, called, returned, guard: write.guard, effect };
+        let version = answer.as_ref().map_or(Ok(None), version_in)?;
+        let operation = Operation { client: self.index, called, returned, guard: write.guard, effect, version };
         let refused = |guard| Operation { guard, effect: None, ..operation };
         let operation = match (answer.as_ref().map(|answer| answer.status), write.guard) {
             (Ok(200 | 204), _) => operation,
             (Ok(412), Guard::Is(None)) => refused(Guard::Something),
             (Ok(412), Guard::Is(Some(id))) => refused(Guard::SomethingBut(id)),
             (Ok(404), Guard::Is(Some(_))) => refused(Guard::Is(None)),
-            (Ok(500..), _) | (Err(_), _) => Operation { returned: None, ..operation },
+            (Ok(500..), _) | (Err(_), _) => Operation { returned: None, version: None, ..operation },
             _ => bail!("{write:?}: {answer:?}"),
         };
         self.note(write, &operation, turn);
@@ -133,7 +142,7 @@ impl<'a> Client<'a> {
 
     fn request(&self, write: &Write) -> Result<Request> {
         let (method, bytes) = write.body.as_ref().map_or(("DELETE", Vec::new()), |body| ("PUT", body.bytes()));
-        let request = self.gateways[0].request(method, &self.load.bucket, &write.key, "", bytes);
+        let request = self.gateways[0].request(method, self.load.bucket_of(&write.key), &write.key, "", bytes);
         Ok(match write.guard {
             Guard::Any => request,
             Guard::Is(None) => request.header("If-None-Match", "*"),
@@ -165,14 +174,15 @@ impl<'a> Client<'a> {
     /// Whether there was an answer.
     fn get(&mut self, key: &str) -> Result<bool> {
         let called = self.load.recorder.now();
-        let answer = self.gateways[0].get(&self.load.bucket, key);
+        let answer = self.gateways[0].get(self.load.bucket_of(key), key);
         let body = match &answer {
             Ok(answer) if answer.status == 200 => Some(self.identified(answer).with_context(|| key.to_owned())?),
             Ok(answer) if answer.status == 404 => None,
             Ok(answer) if answer.status < 500 => bail!("GET {key}: {} {}", answer.status, answer.text()),
             _ => return Ok(self.no_answer("GET")),
         };
-        self.read(key, called, body.as_ref().map(|body| body.id));
+        let version = answer.as_ref().map_or(Ok(None), version_in)?;
+        self.read(key, called, body.as_ref().map(|body| body.id), version);
         self.load.recorder.count("GET", true);
         self.saw(key, body);
         Ok(true)
@@ -186,20 +196,23 @@ impl<'a> Client<'a> {
         Ok(body)
     }
 
-    /// Whether there was an answer.
-    fn list(&mut self, prefix: &str) -> Result<bool> {
-        let keys: Vec<String> = match prefix {
-            "" => self.load.recorder.keys(),
-            generation => (0..KEYS).map(|slot| Recorder::key(generation, slot)).collect(),
-        };
+    /// Lists `keys`, all of one bucket and all of it that may begin with `prefix`. Whether there was an answer.
+    fn list(&mut self, prefix: &str, keys: &[String]) -> Result<bool> {
+        let Some(first) = keys.first() else { return Ok(true) };
         let called = self.load.recorder.now();
-        let Ok(listed) = self.gateways[0].list_prefix(&self.load.bucket, prefix) else {
+        let Ok(listed) = self.gateways[0].list_prefix(self.load.bucket_of(first), prefix) else {
             return Ok(self.no_answer("LIST"));
         };
+        let returned = self.load.recorder.now();
         let listed: BTreeMap<&str, &Listed> = listed.iter().map(|row| (row.key.as_str(), row)).collect();
-        for key in &keys {
+        let mut rows = Vec::new();
+        for key in keys {
             let value = listed.get(key.as_str()).map(|row| self.identified_row(row)).transpose()?;
-            self.read(key, called, value);
+            self.read(key, called, value, None);
+            rows.push((key.clone(), value));
+        }
+        if Recorder::is_versioned(first) {
+            self.load.recorder.record_listing(Listing { client: self.index, called, returned, rows });
         }
         self.load.recorder.count("LIST", true);
         Ok(true)
@@ -211,9 +224,9 @@ impl<'a> Client<'a> {
         Ok(body.id)
     }
 
-    fn read(&self, key: &str, called: u64, value: Value) {
+    fn read(&self, key: &str, called: u64, value: Value, version: Option<u64>) {
         let returned = Some(self.load.recorder.now());
-        let read = Operation { client: self.index, called, returned, guard: Guard::Is(value), effect: None };
+        let read = Operation { client: self.index, called, returned, guard: Guard::Is(value), effect: None, version };
         self.load.recorder.record(key, read);
     }
 
@@ -222,6 +235,11 @@ impl<'a> Client<'a> {
         std::thread::sleep(Duration::from_millis(20));
         false
     }
+}
+
+/// The version that an answer names.
+fn version_in(answer: &Response) -> Result<Option<u64>> {
+    answer.get("x-amz-version-id").map(version_of).transpose()
 }
 
 fn etag_of(bytes: &[u8]) -> String {

@@ -46,9 +46,10 @@ impl Gateway {
     }
 }
 
-/// The clients' work on one bucket.
+/// The clients' work on two buckets, of which one is versioned.
 pub struct Load {
-    pub(super) bucket: String,
+    bucket: String,
+    versioned: String,
     pub(super) recorder: Recorder,
     /// Ids of bodies.
     pub(super) next_id: AtomicU64,
@@ -60,17 +61,21 @@ pub struct Load {
 }
 
 impl Load {
-    /// Clients' work on a new bucket.
+    /// Clients' work on a new bucket of that name, and on a versioned one beside it.
     ///
     /// # Errors
-    /// When the bucket cannot be made.
+    /// When the buckets cannot be made.
     pub fn new(bucket: &str, gateways: Vec<Gateway>) -> Result<Load> {
         let first = gateways.first().context("no gateway")?;
-        first.client(PATIENCE).create_bucket(bucket)?;
+        let versioned = format!("{bucket}-versions");
+        let mut s3 = first.client(PATIENCE);
+        s3.create_bucket(bucket)?;
+        s3.create_bucket(&versioned)?;
+        s3.enable_versioning(&versioned)?;
         let written = gateways.iter().map(|_| AtomicU64::new(0)).collect();
         let failed = AtomicBool::new(false);
         let (recorder, next_id) = (Recorder::new(), AtomicU64::new(1));
-        Ok(Load { bucket: bucket.to_owned(), recorder, next_id, gateways, written, failed })
+        Ok(Load { bucket: bucket.to_owned(), versioned, recorder, next_id, gateways, written, failed })
     }
 
     /// Runs clients of all gateways until `meanwhile` has returned. Then waits until every gateway serves, and reads every
@@ -94,7 +99,27 @@ impl Load {
         (0..self.gateways.len()).try_for_each(|gateway| self.wait_serving(gateway))?;
         let waited = began.elapsed();
         (0..self.gateways.len()).try_for_each(|gateway| self.client(gateway, rng).read_everything())?;
+        self.read_log()?;
         Ok(waited)
+    }
+
+    /// Where a key is, or the keys of a generation.
+    pub(super) fn bucket_of(&self, key: &str) -> &str {
+        if Recorder::is_versioned(key) { &self.versioned } else { &self.bucket }
+    }
+
+    /// Asks the versioned bucket what was written.
+    fn read_log(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut s3 = self.gateways[0].client(PATIENCE);
+        let versions = loop {
+            match s3.list_versions(&self.versioned) {
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+                Ok(versions) => break versions,
+            }
+        };
+        self.recorder.note_log(&versions)
     }
 
     fn client(&self, index: usize, rng: &mut Rng) -> Client<'_> {

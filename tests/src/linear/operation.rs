@@ -29,6 +29,8 @@ pub struct Operation {
     pub guard: Guard,
     /// What the key holds after it; none: what it held before.
     pub effect: Option<Value>,
+    /// The version that it wrote or saw, if its answer told; ascends as the log does.
+    pub version: Option<u64>,
 }
 
 impl Guard {

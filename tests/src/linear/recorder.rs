@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail};
 
 use super::check::{Wrong, check};
 use super::operation::Operation;
+use super::replay::{Listing, Logged, replay};
 use crate::history::Body;
+use crate::knobs::say;
+use crate::s3::ListedVersion;
 
 /// Keys that are in use at once: few, so that clients meet.
 pub(super) const KEYS: u64 = 6;
@@ -39,6 +42,9 @@ struct State {
     in_generation: u64,
     lost_in_generation: u64,
     keys: BTreeMap<String, Vec<Operation>>,
+    listings: Vec<Listing>,
+    /// What the versioned bucket says at the end; none: it was not asked.
+    log: Option<Vec<Logged>>,
     bodies: BTreeMap<String, Body>,
     kinds: BTreeMap<&'static str, Tally>,
 }
@@ -63,6 +69,14 @@ impl Recorder {
         format!("{generation}{slot}")
     }
 
+    /// Whether a key belongs into the versioned bucket: those of every other generation do.
+    pub(super) fn is_versioned(key: &str) -> bool {
+        key.split('/')
+            .next()
+            .and_then(|generation| generation.parse::<u64>().ok())
+            .is_some_and(|number| number % 2 == 1)
+    }
+
     /// Counts an operation of a kind.
     pub(super) fn count(&self, kind: &'static str, is_answered: bool) {
         let mut state = self.lock();
@@ -81,6 +95,25 @@ impl Recorder {
             state.generation += 1;
             (state.in_generation, state.lost_in_generation) = (0, 0);
         }
+    }
+
+    /// Records a listing of the versioned bucket, besides the reads that it is.
+    pub(super) fn record_listing(&self, listing: Listing) {
+        self.lock().listings.push(listing);
+    }
+
+    /// Notes what the versioned bucket says was written, after everything else.
+    ///
+    /// # Errors
+    /// When it names a body that nobody sent, or a version in a form of its own.
+    pub(super) fn note_log(&self, versions: &[ListedVersion]) -> Result<()> {
+        let entry = |row: &ListedVersion| -> Result<Logged> {
+            let body = row.object.as_ref().map(|(_, etag)| self.body_of(etag)).transpose()?;
+            Ok(Logged { key: row.key.clone(), version: version_of(&row.id)?, value: body.map(|body| body.id) })
+        };
+        let log = versions.iter().map(entry).collect::<Result<_>>()?;
+        self.lock().log = Some(log);
+        Ok(())
     }
 
     /// Notes under which ETag a body would be seen, before it is sent for the first time.
@@ -106,13 +139,14 @@ impl Recorder {
         self.lock().kinds.clone()
     }
 
-    /// Checks every key. How many operations that were, reads by listings included.
+    /// Checks every key, and those of the versioned bucket together if it was asked. How many operations that were, reads by
+    /// listings included.
     ///
     /// # Errors
     /// With the first key that no order explains.
     pub(super) fn check(&self) -> Result<u64> {
-        let mut count = 0;
-        for (key, operations) in &self.lock().keys {
+        let (mut count, state) = (0, self.lock());
+        for (key, operations) in &state.keys {
             count += operations.len() as u64;
             match check(operations) {
                 Ok(()) => {}
@@ -120,10 +154,21 @@ impl Recorder {
                 Err(Wrong::TooHard(why)) => bail!("{key} cannot be decided: {why}"),
             }
         }
+        if let Some(log) = &state.log {
+            let versioned = state.keys.iter().filter(|(key, _)| Recorder::is_versioned(key));
+            let keys: Vec<_> = versioned.map(|(key, operations)| (key.as_str(), operations.as_slice())).collect();
+            let placed = replay(&keys, &state.listings, log)?;
+            say(&format!("  {placed} operations and listings replayed in the order of the log, {} writes", log.len()));
+        }
         Ok(count)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The number that a version id is, in hexadecimal.
+pub(super) fn version_of(id: &str) -> Result<u64> {
+    u64::from_str_radix(id, 16).with_context(|| format!("version {id:?}"))
 }

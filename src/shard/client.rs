@@ -298,21 +298,36 @@ mod tests {
         }
     }
 
-    fn node(reserve_bytes: u64) -> (TempDir, ShardClient) {
+    /// Where a node is. Its log may still be writing when the last answer has come: it ends before the directory does.
+    struct Home {
+        dir: TempDir,
+        shards: Shards,
+    }
+
+    impl Drop for Home {
+        fn drop(&mut self) {
+            self.shards.close();
+        }
+    }
+
+    fn node(reserve_bytes: u64) -> (Home, ShardClient) {
         node_within(reserve_bytes, ServiceLimits::default())
     }
 
-    fn node_within(reserve_bytes: u64, limits: ServiceLimits) -> (TempDir, ShardClient) {
-        let (dir, service) = service_within(reserve_bytes, limits);
-        (dir, ShardClient::new(Arc::new(Direct(service))))
+    fn node_within(reserve_bytes: u64, limits: ServiceLimits) -> (Home, ShardClient) {
+        let (home, service) = service_within(reserve_bytes, limits);
+        (home, ShardClient::new(Arc::new(Direct(service))))
     }
 
-    fn service_within(reserve_bytes: u64, limits: ServiceLimits) -> (TempDir, ShardService) {
+    fn open(dir: &TempDir) -> Shards {
+        Shards::open(&Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) }).unwrap().0
+    }
+
+    fn service_within(reserve_bytes: u64, limits: ServiceLimits) -> (Home, ShardService) {
         let dir = TempDir::new().unwrap();
-        let options = Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) };
-        let (shards, _) = Shards::open(&options).unwrap();
-        let service = ShardService::with_limits(shards, dir.path(), (reserve_bytes, 1), limits);
-        (dir, service)
+        let shards = open(&dir);
+        let service = ShardService::with_limits(shards.clone(), dir.path(), (reserve_bytes, 1), limits);
+        (Home { dir, shards }, service)
     }
 
     fn origin() -> Origin {
@@ -325,7 +340,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_shard_goes_there_and_back() {
-        let (_dir, client) = node(0);
+        let (_home, client) = node(0);
         client.put(NODE, ShardId(1), origin(), &frames(9), SOON).await.unwrap();
         let again = client.put(NODE, ShardId(1), origin(), &frames(2), SOON).await;
         assert!(matches!(again, Err(ClientError::Exists(_))), "{again:?}");
@@ -342,7 +357,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_shard_comes_in_pieces_in_order_or_not_at_all() {
-        let (_dir, client) = node(0);
+        let (_home, client) = node(0);
         let mut sending = client.send(NODE, ShardId(1), origin());
         sending.push(&frames(3), SOON).await.unwrap();
         assert!(matches!(client.info(NODE, ShardId(1), SOON).await, Err(ClientError::NotFound(_))));
@@ -374,7 +389,7 @@ mod tests {
             Transport::start(Config { identity, listen, book, limits: Limits::default(), env }).unwrap()
         };
         let dir = TempDir::new().unwrap();
-        let (shards, _) = Shards::open(&Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) }).unwrap();
+        let shards = open(&dir);
         let book = Arc::new(AddressBook::default());
         let there = start(peer(NODE), &book);
         there.serve(peer(NODE), wire::SERVICE, Arc::new(ShardService::new(shards, dir.path(), 0, 1)));
@@ -397,7 +412,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_takes_nothing_and_still_deletes() {
-        let (_dir, client) = node(u64::MAX);
+        let (_home, client) = node(u64::MAX);
         let full = client.put(NODE, ShardId(1), origin(), &frames(1), SOON).await;
         assert!(matches!(full, Err(ClientError::Full(_))), "{full:?}");
         client.delete(NODE, &[ShardId(1)], SOON).await.unwrap();
@@ -429,7 +444,7 @@ mod tests {
     async fn memory_is_had_before_bytes_are_and_nobody_reading_waits_for_who_writes() {
         use std::sync::atomic::Ordering::SeqCst;
         let limits = ServiceLimits { write_bytes: 200_000, read_bytes: 200_000, ..ServiceLimits::default() };
-        let (_dir, client) = node_within(0, limits);
+        let (_home, client) = node_within(0, limits);
         client.put(NODE, ShardId(1), origin(), &frames(9), SOON).await.unwrap();
         let put = |shard| Put { shard: ShardId(shard), chunk: Ino(1), slot: 0, frames: vec![100_000; 2] };
         // A writer that has its permit, and whose bytes do not come.
@@ -458,10 +473,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_ends_takes_nothing_new_and_lets_what_is_half_way_end() {
-        let (_dir, service) = service_within(0, ServiceLimits::default());
+        let (_home, service) = service_within(0, ServiceLimits::default());
         let client = ShardClient::new(Arc::new(Direct(service.clone())));
         service.clone().drain(SOON).await;
-        let (_other_dir, service) = service_within(0, ServiceLimits::default());
+        let (_other_home, service) = service_within(0, ServiceLimits::default());
         let client_of_other = ShardClient::new(Arc::new(Direct(service.clone())));
         let mut sending = client_of_other.send(NODE, ShardId(1), origin());
         sending.push(&frames(3), SOON).await.unwrap();
@@ -476,7 +491,7 @@ mod tests {
         draining.await;
         assert_eq!(client_of_other.info(NODE, ShardId(1), SOON).await.unwrap().frames.len(), 6);
         // One that nobody goes on with is not waited for.
-        let (_third_dir, service) = service_within(0, ServiceLimits::default());
+        let (_third_home, service) = service_within(0, ServiceLimits::default());
         let client = ShardClient::new(Arc::new(Direct(service.clone())));
         let mut left = client.send(NODE, ShardId(1), origin());
         left.push(&frames(3), SOON).await.unwrap();
@@ -486,7 +501,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_much_is_refused_and_says_so() {
         let limits = ServiceLimits { half_way_count: 2, shard_max_bytes: 100_000, ..ServiceLimits::default() };
-        let (_dir, client) = node_within(0, limits);
+        let (_home, client) = node_within(0, limits);
         let mut sendings: Vec<_> = (1..4).map(|id| client.send(NODE, ShardId(id), origin())).collect();
         sendings[0].push(&frames(3), SOON).await.unwrap();
         sendings[1].push(&frames(3), SOON).await.unwrap();
@@ -527,7 +542,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_is_scrubbed_step_by_step() {
-        let (_dir, client) = node(0);
+        let (_home, client) = node(0);
         // No frames that anybody sealed.
         for id in 1..4 {
             client.put(NODE, ShardId(id), origin(), &frames(3), SOON).await.unwrap();
@@ -542,25 +557,25 @@ mod tests {
 
     #[tokio::test]
     async fn where_the_scrub_is_outlives_the_node() {
-        let (dir, service) = service_within(0, ServiceLimits::default());
-        let client = ShardClient::new(Arc::new(Direct(service.clone())));
+        let dir = TempDir::new().unwrap();
+        let shards = open(&dir);
+        let client = ShardClient::new(Arc::new(Direct(ShardService::new(shards.clone(), dir.path(), 0, 1))));
         client.put(NODE, ShardId(1), origin(), &frames(3), SOON).await.unwrap();
         assert_eq!(client.bookmark(NODE, SOON).await.unwrap(), Bookmark::default());
         let at = Bookmark { after: Some(ShardId(u64::MAX)), ended: crate::env::Timestamp(-5) };
         client.note(NODE, at, SOON).await.unwrap();
         assert_eq!(client.bookmark(NODE, SOON).await.unwrap(), at);
-        service.shards().close();
-        drop((client, service));
-        let options = Options { file_len_bytes: 4 << 20, ..Options::new(dir.path()) };
-        assert_eq!(Shards::open(&options).unwrap().0.bookmark().unwrap(), at);
+        shards.close();
+        drop((client, shards));
+        assert_eq!(open(&dir).bookmark().unwrap(), at);
         // It is no more than a hint: without the index it is gone.
         std::fs::remove_file(dir.path().join("index.db")).unwrap();
-        assert_eq!(Shards::open(&options).unwrap().0.bookmark().unwrap(), Bookmark::default());
+        assert_eq!(open(&dir).bookmark().unwrap(), Bookmark::default());
     }
 
     #[tokio::test]
     async fn a_body_that_is_not_its_frames_leaves_nothing() {
-        let (_dir, client) = node(0);
+        let (_home, client) = node(0);
         for (lens, len_bytes) in [(vec![9], 10), (vec![20], 20), (vec![200_000], 200_000)] {
             let put = Put { shard: ShardId(1), chunk: Ino(1), slot: 0, frames: lens };
             let body = Body { len_bytes, ..Body::from(Bytes::from_static(b"0123456789")) };
@@ -576,7 +591,7 @@ mod tests {
         fn whatever_is_called_there_is_an_answer(method in 0u16..12, header in prop::collection::vec(any::<u8>(), 0..40)) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let (_dir, client) = node(0);
+                let (_home, client) = node(0);
                 let mut header = header;
                 header.iter_mut().take(1).for_each(|version| *version = 1);
                 let call = Call { method: 0x0200 | method, header: header.into(), body: Bytes::from_static(b"x").into() };

@@ -282,6 +282,8 @@ impl Caller for Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // A log may still be writing when the last answer has come: it ends before its directory does.
+        self.nodes.values().for_each(|node| node.shards.close());
         if !std::thread::panicking() {
             assert!(!self.is_id_reused.load(Ordering::Relaxed), "a shard id was used twice");
         }

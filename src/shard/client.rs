@@ -300,7 +300,7 @@ mod tests {
 
     /// Where a node is. Its log may still be writing when the last answer has come: it ends before the directory does.
     struct Home {
-        dir: TempDir,
+        _dir: TempDir,
         shards: Shards,
     }
 
@@ -327,7 +327,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let shards = open(&dir);
         let service = ShardService::with_limits(shards.clone(), dir.path(), (reserve_bytes, 1), limits);
-        (Home { dir, shards }, service)
+        (Home { _dir: dir, shards }, service)
     }
 
     fn origin() -> Origin {

@@ -25,7 +25,7 @@ pub struct Logged {
     pub value: Value,
 }
 
-/// A listing, and what it said of every key that it could show.
+/// A listing of one page, which is of one moment, and what it said of every key that it could show.
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// Who asked; for messages.

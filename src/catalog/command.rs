@@ -490,6 +490,63 @@ pub enum Refusal {
     /// The chunk is no more, or lies elsewhere by now.
     #[error("chunk {0} is not where it was")]
     PlaceChanged(Ino),
+    /// No such file or directory.
+    #[error("no such file or directory")]
+    NoEntry,
+    /// The name is taken.
+    #[error("the name is taken")]
+    EntryExists,
+    /// What is used as a directory is none.
+    #[error("not a directory")]
+    NotDirectory,
+    /// What is used as a file is a directory.
+    #[error("it is a directory")]
+    IsDirectory,
+    /// The directory has entries, some perhaps that only S3 sees.
+    #[error("the directory is not empty")]
+    DirectoryNotEmpty,
+    /// History keeps a directory where it is.
+    #[error("history does not move with its directory")]
+    CrossDevice,
+    /// What is asked for is not done here.
+    #[error("the operation is not permitted")]
+    NotPermitted,
+    /// The inode has as many names as it may.
+    #[error("too many names")]
+    TooManyLinks,
+    /// The name is longer than a name may be.
+    #[error("the name is too long")]
+    NameTooLong,
+    /// A name that this namespace does not hold.
+    #[error("the name is not valid")]
+    InvalidName,
+    /// The inode is no more.
+    #[error("the inode is no more")]
+    Stale,
+    /// A directory would come to lie below itself.
+    #[error("a directory would come to lie below itself")]
+    Cycle,
+    /// The file would be longer than a file may be.
+    #[error("the file would be too long")]
+    FileTooLarge,
+    /// No such extended attribute.
+    #[error("no such extended attribute")]
+    NoXattr,
+    /// The extended attribute is there.
+    #[error("the extended attribute is there already")]
+    XattrExists,
+    /// The extended attributes of one inode would take too much room.
+    #[error("too many extended attributes")]
+    XattrTooLarge,
+    /// Nothing that is looked for lies behind this offset.
+    #[error("no such offset")]
+    NoSuchOffset,
+    /// Nothing may be changed here.
+    #[error("read-only")]
+    ReadOnly,
+    /// The content is another one by now.
+    #[error("the content of inode {0} has changed")]
+    RevisionChanged(Ino),
 }
 
 impl Envelope {

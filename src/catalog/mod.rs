@@ -13,6 +13,7 @@
 mod apply;
 mod check;
 mod command;
+mod inode;
 mod level;
 mod list;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use command::{
     Body, Change, Command, CompletePart, DeleteKey, Deleted, Due, Envelope, NEW_CHUNK_COUNT_MAX, NewChunk, Outcome,
     PartBody, Precondition, Refusal, Written,
 };
+pub use inode::{FileKind, MODE_MASK, RenameMode, Stat, TreeEntry};
 pub use level::{FEATURE_LEVEL, Levels};
 pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};
 pub use query::{Lookup, Reclaimable, SessionState, Usage, View};

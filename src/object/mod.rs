@@ -39,6 +39,7 @@ mod sink;
 mod stray;
 mod striped;
 mod sweep;
+pub mod tree;
 mod upload;
 mod worker;
 

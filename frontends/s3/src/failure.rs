@@ -39,7 +39,30 @@ pub fn of(error: Error) -> S3Error {
 /// Maps a refusal of the catalog.
 pub fn of_refusal(refusal: Refusal) -> S3Error {
     match refusal {
-        Refusal::NoSession | Refusal::NotLeased(_) | Refusal::MapChanged { .. } | Refusal::PlaceChanged(_) => {
+        Refusal::NoSession
+        | Refusal::NotLeased(_)
+        | Refusal::MapChanged { .. }
+        | Refusal::PlaceChanged(_)
+        // What only file operations meet.
+        | Refusal::NoEntry
+        | Refusal::EntryExists
+        | Refusal::NotDirectory
+        | Refusal::IsDirectory
+        | Refusal::DirectoryNotEmpty
+        | Refusal::CrossDevice
+        | Refusal::NotPermitted
+        | Refusal::TooManyLinks
+        | Refusal::NameTooLong
+        | Refusal::InvalidName
+        | Refusal::Stale
+        | Refusal::Cycle
+        | Refusal::FileTooLarge
+        | Refusal::NoXattr
+        | Refusal::XattrExists
+        | Refusal::XattrTooLarge
+        | Refusal::NoSuchOffset
+        | Refusal::ReadOnly
+        | Refusal::RevisionChanged(_) => {
             ErrorCode::ServiceUnavailable.into()
         }
         Refusal::NoSuchBucket => ErrorCode::NoSuchBucket.into(),

@@ -1,0 +1,109 @@
+//! What POSIX sees of the catalog: inodes with their attributes, entries of directories.
+
+use serde::{Deserialize, Serialize};
+
+use crate::env::Timestamp;
+use crate::ids::Ino;
+
+/// The type of an inode. Ordinals are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum FileKind {
+    /// A regular file; every S3 object is one.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link; its bytes are the target.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket's name.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+const FORMAT_MASK: u32 = 0o170_000;
+
+/// Permission bits, with suid, sgid and the sticky bit.
+pub const MODE_MASK: u32 = 0o7_777;
+
+impl FileKind {
+    /// The type's bits in `st_mode`.
+    pub fn format(self) -> u32 {
+        match self {
+            FileKind::File => 0o100_000,
+            FileKind::Directory => 0o040_000,
+            FileKind::Symlink => 0o120_000,
+            FileKind::Fifo => 0o010_000,
+            FileKind::Socket => 0o140_000,
+            FileKind::CharDevice => 0o020_000,
+            FileKind::BlockDevice => 0o060_000,
+        }
+    }
+
+    /// The type in `st_mode`; a mode without one is a file's.
+    pub fn of_mode(mode: u32) -> Self {
+        let kinds = [
+            FileKind::Directory,
+            FileKind::Symlink,
+            FileKind::Fifo,
+            FileKind::Socket,
+            FileKind::CharDevice,
+            FileKind::BlockDevice,
+        ];
+        kinds.into_iter().find(|kind| kind.format() == mode & FORMAT_MASK).unwrap_or(FileKind::File)
+    }
+}
+
+/// An inode's attributes, as `stat(2)` shows them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Stat {
+    /// Which.
+    pub ino: Ino,
+    /// Its type.
+    pub kind: FileKind,
+    /// Permission bits with suid, sgid and the sticky bit: at most [`MODE_MASK`].
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Names.
+    pub nlink: u32,
+    /// Of a device.
+    pub rdev: u64,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// Bytes that are not a hole.
+    pub stored_bytes: u64,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of the content.
+    pub mtime: Timestamp,
+    /// Last change of anything.
+    pub ctime: Timestamp,
+    /// Another one whenever the content changes.
+    pub revision: u64,
+}
+
+/// An entry of a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TreeEntry {
+    /// Its name, without the `/` of a directory.
+    pub name: Vec<u8>,
+    /// What it names.
+    pub stat: Stat,
+}
+
+/// How a name may be moved. Ordinals are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RenameMode {
+    /// What stands at the target goes.
+    Replace,
+    /// Refused where something stands at the target.
+    NoReplace,
+    /// Source and target change places.
+    Exchange,
+}

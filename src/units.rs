@@ -18,6 +18,8 @@ pub const CHUNK_BYTES: u64 = 32 * MIB;
 
 /// The longest key that S3 allows.
 pub const KEY_MAX_BYTES: usize = 1024;
+/// The longest file: 8 PiB.
+pub const FILE_MAX_BYTES: u64 = 1 << 53;
 /// The longest single part or PUT that S3 allows.
 pub const PART_MAX_BYTES: u64 = 5 * GIB;
 /// The shortest part that is not the last one of its upload.

@@ -95,28 +95,28 @@ const NODES: &[Check] = &[
     ),
     (
         "a node counts its names and its uses, and those lost that were not drained yet; without uses it is being drained",
-        "WITH name(id,count) AS MATERIALIZED (SELECT ino,count(*) FROM
+        "WITH nameless(ino) AS MATERIALIZED ({orphans}), name(id,count) AS MATERIALIZED (SELECT ino,count(*) FROM
                 (SELECT ino,kind FROM dentry UNION ALL SELECT ino,kind FROM version)
                 WHERE kind IN (0,2) GROUP BY ino),
             share(id,count) AS MATERIALIZED (SELECT body,count(*) FROM node WHERE body<>0 GROUP BY body),
             piece(id,count) AS MATERIALIZED (SELECT chunk,count(*) FROM extent GROUP BY chunk),
             lost(id,names,bodies) AS MATERIALIZED
-                (SELECT id,sum(named),sum(1-named) FROM dead GROUP BY id)
+                (SELECT id,sum(named=1),sum(named=0) FROM dead GROUP BY id)
         SELECT n.id||': nlink '||n.nlink||', refs '||n.refs||', names '||coalesce(name.count,0)||', shares '||
             coalesce(share.count,0)||', extents '||coalesce(piece.count,0)||', lost names '||coalesce(lost.names,0)||
             ', lost uses '||coalesce(lost.bodies,0)
         FROM node n LEFT JOIN name ON name.id=n.id LEFT JOIN share ON share.id=n.id
             LEFT JOIN piece ON piece.id=n.id LEFT JOIN lost ON lost.id=n.id
         WHERE CASE n.refs WHEN 0
-            THEN lost.id IS NULL OR n.nlink<>0 OR coalesce(name.count,share.count,piece.count,0)<>0
+            THEN NOT EXISTS (SELECT 1 FROM dead WHERE dead.id=n.id) OR n.nlink<>0 OR coalesce(name.count,share.count,piece.count,0)<>0
             ELSE n.nlink<>coalesce(name.count,0)+coalesce(lost.names,0)
-                OR n.refs<>(n.nlink>0 OR n.id IN (SELECT ino FROM opened))+coalesce(share.count,0)
+                OR n.refs<>(n.nlink>0 OR n.id IN (SELECT ino FROM nameless))+coalesce(share.count,0)
                     +coalesce(piece.count,0)+coalesce(lost.bodies,0) END",
     ),
     ("what was lost has a node", "SELECT id FROM dead WHERE id NOT IN (SELECT id FROM node)"),
     (
-        "a shared body is another node's own",
-        "SELECT n.id FROM node n LEFT JOIN node b ON b.id=n.body WHERE n.body<>0 AND (b.body IS NOT 0 OR b.id=n.id)",
+        "a body that a node shows is another's, which is there",
+        "SELECT n.id FROM node n LEFT JOIN node b ON b.id=n.body WHERE n.body<>0 AND (b.id IS NULL OR b.id=n.id)",
     ),
     (
         "a node's form says where its bytes are",
@@ -125,21 +125,16 @@ const NODES: &[Check] = &[
             OR (form=3)<>EXISTS (SELECT 1 FROM inline WHERE ino=id)
             OR form IN (0,1,3) AND EXISTS (SELECT 1 FROM extent WHERE ino=id)
             OR form<>4 AND EXISTS (SELECT 1 FROM part WHERE upload=id))
-        UNION ALL SELECT id||' that shares a body' FROM node WHERE body<>0 AND (place IS NOT NULL
+        UNION ALL SELECT id||' that shows the body of another' FROM node n WHERE body<>0 AND refs=1
+            AND id NOT IN (SELECT id FROM dead) AND (place IS NOT NULL
             OR EXISTS (SELECT 1 FROM inline WHERE ino=id) OR EXISTS (SELECT 1 FROM extent WHERE ino=id))",
     ),
     ("inline bytes are a node's", "SELECT ino FROM inline WHERE ino NOT IN (SELECT id FROM node)"),
     (
         "an extent is a node's or an upload's, and lies in a chunk",
         "SELECT e.ino||' at '||e.off FROM extent e LEFT JOIN node n ON n.id=e.chunk
-        WHERE e.len_bytes<=0 OR e.chunk_off<0 OR n.id IS NULL OR n.place IS NULL AND (n.form<>2 OR n.body<>0)
+        WHERE e.len_bytes<=0 OR e.chunk_off<0 OR n.id IS NULL OR n.place IS NULL AND n.form NOT IN (2,4)
             OR e.ino NOT IN (SELECT id FROM node UNION ALL SELECT id FROM upload)",
-    ),
-    (
-        "an extent in what was split lies in its pieces, which were not split again",
-        "SELECT e.ino||' at '||e.off FROM extent e JOIN node n ON n.id=e.chunk WHERE n.place IS NULL
-            AND (e.chunk_off+e.len_bytes>(SELECT coalesce(sum(len_bytes),0) FROM extent WHERE ino=n.id)
-                OR EXISTS (SELECT 1 FROM extent p JOIN node q ON q.id=p.chunk WHERE p.ino=n.id AND q.place IS NULL))",
     ),
     (
         "the extents of a content do not overlap",
@@ -163,8 +158,9 @@ const NODES: &[Check] = &[
             WHERE p.upload IS NULL AND upload NOT IN (SELECT id FROM node WHERE refs=0)",
     ),
     (
-        "a multipart object is as long as its parts",
+        "a multipart object is as long as its parts, unless a file system changed it",
         "SELECT e.ino FROM dentry e JOIN node n ON n.id=e.ino WHERE e.kind=0 AND n.form=4 AND n.body=0
+            AND substr(n.attrs,1,1)<>x'02'
             AND e.size_bytes<>(SELECT coalesce(sum(size_bytes),0) FROM part WHERE upload=n.id)",
     ),
     (
@@ -173,10 +169,10 @@ const NODES: &[Check] = &[
             OR id IN (SELECT id FROM node)",
     ),
     (
-        "an object of chunks is as long as they are", // only a POSIX write could leave a hole
+        "an object of chunks is as long as they are, unless a file system changed it",
         "SELECT e.ino FROM dentry e JOIN node n ON n.id=e.ino
             JOIN node b ON b.id=CASE n.body WHEN 0 THEN n.id ELSE n.body END
-        WHERE e.kind=0 AND b.form=2
+        WHERE e.kind=0 AND b.form=2 AND substr(n.attrs,1,1)<>x'02' AND substr(b.attrs,1,1)<>x'02'
             AND e.size_bytes<>(SELECT coalesce(sum(len_bytes),0) FROM extent WHERE ino=b.id)",
     ),
     (
@@ -225,6 +221,28 @@ const SESSIONS: &[Check] = &[
         "SELECT bucket FROM bucket_setting WHERE bucket NOT IN (SELECT id FROM bucket) UNION ALL
         SELECT bucket FROM usage WHERE bucket NOT IN (SELECT id FROM bucket) UNION ALL
         SELECT id FROM bucket WHERE id NOT IN (SELECT bucket FROM usage)",
+    ),
+];
+
+/// What a file system adds.
+const FILES: &[Check] = &[
+    (
+        "an inode without a name lives, says itself how long it is, and is in a bucket",
+        "SELECT o.ino FROM orphan o LEFT JOIN node n ON n.id=o.ino WHERE n.id IS NULL OR n.nlink<>0 OR n.refs=0
+            OR n.attrs IS NULL",
+    ),
+    (
+        "who has a bucket mounted is a live session",
+        "SELECT session FROM mounted WHERE session NOT IN (SELECT id FROM session)",
+    ),
+    (
+        "an inode that is held has no name",
+        "SELECT ino FROM opened WHERE published=1 AND ino IN (SELECT id FROM node WHERE nlink>0)",
+    ),
+    (
+        "a file of several names says itself how long it is, by all of them",
+        "SELECT n.id FROM node n JOIN (SELECT ino,min(kind) AS kind FROM dentry WHERE kind<>1 GROUP BY ino HAVING count(*)>1) e
+            ON e.ino=n.id WHERE e.kind<>2",
     ),
 ];
 
@@ -283,8 +301,11 @@ impl View<'_> {
     /// `limit`: about how many of each kind to tell.
     pub fn contradictions(&self, limit: usize) -> Vec<String> {
         let mut found = Vec::new();
-        for (what, sql) in [TREE, NODES, SESSIONS].concat() {
-            let sql = format!("SELECT * FROM ({sql}) LIMIT {limit}");
+        let has_files = self.has_files().unwrap_or(false);
+        let orphans = if has_files { "SELECT ino FROM orphan" } else { "SELECT 0 WHERE 0" };
+        let files: &[Check] = if has_files { FILES } else { &[] };
+        for (what, sql) in [TREE, NODES, SESSIONS, files].concat() {
+            let sql = format!("SELECT * FROM ({}) LIMIT {limit}", sql.replace("{orphans}", orphans));
             let broken = self.all(&sql, [], |row| Ok(format!("{what}: not so of {}", detail(row)?)));
             found.extend(told(broken, what));
         }
@@ -411,7 +432,8 @@ impl View<'_> {
         let extents = "SELECT e.ino,e.chunk_off+e.len_bytes,n.place FROM extent e JOIN node n ON n.id=e.chunk
             WHERE n.place IS NOT NULL";
         let objects = "SELECT e.ino,e.size_bytes,b.place FROM dentry e JOIN node n ON n.id=e.ino
-            JOIN node b ON b.id=CASE n.body WHEN 0 THEN n.id ELSE n.body END WHERE e.kind=0 AND b.place IS NOT NULL";
+            JOIN node b ON b.id=CASE n.body WHEN 0 THEN n.id ELSE n.body END
+            WHERE e.kind=0 AND b.place IS NOT NULL AND substr(n.attrs,1,1)<>x'02'";
         let mut found = Vec::new();
         for (sql, is_whole) in [(extents, false), (objects, true)] {
             self.all(sql, [], |row| {

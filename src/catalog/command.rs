@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, SessionId, VersionId};
 
+mod file;
+
+pub use file::{Content, FileOperation, Hint, NewInode, Piece, SetAttrs, Source, Write};
+
 use super::Error;
 use super::types;
 use super::types::{Attrs, Checksum, ETag, Map, Place, Setting, Versioning};
@@ -71,6 +75,13 @@ pub enum Body {
     Share(Ino),
     /// 1 to [`NEW_CHUNK_COUNT_MAX`] durable chunks, in order. The only one may have the node's own id.
     Chunks(Vec<NewChunk>),
+    /// The content of an inode that a file system changed, shared; refused with `RevisionChanged` if it did so again.
+    ShareRevision {
+        /// Which.
+        ino: Ino,
+        /// As it was seen.
+        revision: u64,
+    },
 }
 
 /// The bytes that a part names.
@@ -360,6 +371,13 @@ pub enum Command {
         /// From 1. What every member knows.
         to: u32,
     },
+    /// What a file system asks.
+    File {
+        /// The bucket that is its tree.
+        bucket: BucketId,
+        /// What.
+        operation: FileOperation,
+    },
 }
 
 /// What a write under a key did.
@@ -544,6 +562,9 @@ pub enum Refusal {
     /// Nothing may be changed here.
     #[error("read-only")]
     ReadOnly,
+    /// The command would touch more rows than one command may: it is to be done in smaller ones.
+    #[error("too much for one command")]
+    TooManyRows,
     /// The content is another one by now.
     #[error("the content of inode {0} has changed")]
     RevisionChanged(Ino),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Posix;
 use crate::env::Timestamp;
 use crate::ids::Ino;
 
@@ -57,6 +58,12 @@ impl FileKind {
     }
 }
 
+/// POSIX attributes of an inode; `posix`: those that it was given.
+pub(super) fn posix_of(posix: Option<Posix>, kind: FileKind, modified: Timestamp) -> Posix {
+    let mode = kind.format() | if kind == FileKind::Directory { 0o755 } else { 0o644 };
+    posix.unwrap_or(Posix { mode, uid: 0, gid: 0, rdev: 0, mtime: modified, ctime: modified, atime: modified })
+}
+
 /// An inode's attributes, as `stat(2)` shows them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Stat {
@@ -95,6 +102,14 @@ pub struct TreeEntry {
     pub name: Vec<u8>,
     /// What it names.
     pub stat: Stat,
+}
+
+impl TreeEntry {
+    /// Its place in the order of the directory's entries.
+    pub fn key(&self) -> Vec<u8> {
+        let slash: &[u8] = if self.stat.kind == FileKind::Directory { b"/" } else { b"" };
+        [&self.name, slash].concat()
+    }
 }
 
 /// How a name may be moved. Ordinals are stable.

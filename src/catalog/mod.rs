@@ -28,8 +28,9 @@ use futures::future::BoxFuture;
 pub use apply::Catalog;
 pub use check::{ChunkRow, VersionRow};
 pub use command::{
-    Body, Change, Command, CompletePart, DeleteKey, Deleted, Due, Envelope, NEW_CHUNK_COUNT_MAX, NewChunk, Outcome,
-    PartBody, Precondition, Refusal, Written,
+    Body, Change, Command, CompletePart, Content, DeleteKey, Deleted, Due, Envelope, FileOperation, Hint,
+    NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Outcome, PartBody, Piece, Precondition, Refusal, SetAttrs, Source, Write,
+    Written,
 };
 pub use inode::{FileKind, MODE_MASK, RenameMode, Stat, TreeEntry};
 pub use level::{FEATURE_LEVEL, Levels};

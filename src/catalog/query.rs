@@ -5,12 +5,14 @@
 //! - Rows that contradict each other are an error (`Inconsistent`), never a guess.
 
 mod chunks;
+mod files;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use rusqlite::{Connection, Params, params};
 
+use super::types::InodeAttrs;
 use super::*;
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, Seq, SessionId, VersionId};
@@ -84,6 +86,8 @@ pub(super) mod flag {
     pub(in crate::catalog) const NULL: i64 = 1;
     /// Its node's attributes name a storage class. So a listing looks at no node but those.
     pub(in crate::catalog) const CLASSED: i64 = 2;
+    /// A file that S3 does not see, while a row of `opened` says that it is not published.
+    pub(in crate::catalog) const HIDDEN: i64 = 4;
 }
 
 /// Forms of `node` rows.
@@ -97,6 +101,9 @@ pub(super) mod form {
 
 /// Bits of an extent's key below its part number.
 pub(super) const PART_SHIFT: u32 = 40;
+
+/// Contents may lie in contents, but not deeper than this.
+const CONTENT_DEPTH_MAX: u32 = 64;
 
 /// The tag of what has no bytes to tag.
 const NO_ETAG: ETag = ETag { md5: [0; 16], part_count: 0 };
@@ -112,6 +119,8 @@ pub(super) struct Entry {
     pub(super) seq: Seq,
     pub(super) is_null: bool,
     is_classed: bool,
+    /// Whether S3 does not see it, if its session still has it open.
+    is_hidden: bool,
     size_bytes: Option<i64>,
     modified: Option<i64>,
     etag: Option<ETag>,
@@ -127,6 +136,7 @@ impl Entry {
             seq: Seq(unsigned(row, first + 2)?),
             is_null: flags & flag::NULL != 0,
             is_classed: flags & flag::CLASSED != 0,
+            is_hidden: flags & flag::HIDDEN != 0,
             size_bytes: row.get(first + 4)?,
             modified: row.get(first + 5)?,
             etag: row.get_ref(first + 6)?.as_blob_or_null()?.map(decode_etag).transpose()?,
@@ -300,7 +310,20 @@ impl View<'_> {
 
     fn visible(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Error> {
         let sql = "SELECT kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM dentry WHERE parent=?1 AND name=?2";
-        self.one(sql, params![signed(parent.0), name], |row| Entry::read(row, 0))
+        let found = self.one(sql, params![signed(parent.0), name], |row| Entry::read(row, 0))?;
+        match found {
+            Some(entry) if self.is_unpublished(&entry)? => Ok(None),
+            found => Ok(found),
+        }
+    }
+
+    /// Whether a file is one that its session has made and not written: S3 does not see it.
+    pub(super) fn is_unpublished(&self, entry: &Entry) -> Result<bool, Error> {
+        if !entry.is_hidden {
+            return Ok(false);
+        }
+        let sql = "SELECT 1 FROM opened WHERE ino=?1 AND published=0";
+        Ok(self.one(sql, [signed(entry.ino.0)], |_| Ok(()))?.is_some())
     }
 
     /// The sequence of the newest version of a key, delete markers too.
@@ -347,14 +370,12 @@ impl View<'_> {
 
     /// A row as a version, with its node's attributes.
     pub(super) fn version(&self, entry: &Entry, is_latest: bool) -> Result<Version, Error> {
-        let attrs = match entry.kind {
-            kind::MARKER => Attrs::default(),
-            _ => self.attrs(entry.ino)?,
+        let InodeAttrs { attrs, revision, .. } = match entry.kind {
+            kind::MARKER => InodeAttrs::default(),
+            _ => self.inode_attrs(entry.ino)?,
         };
-        let linked = attrs.linked;
-        let mut version = self.bare_version(entry, is_latest, linked)?;
-        version.attrs = attrs;
-        Ok(version)
+        let version = self.bare_version(entry, is_latest, attrs.linked)?;
+        Ok(Version { attrs, revision, ..version })
     }
 
     /// A row as a version, without attributes. `linked`: what its node shows, if that is known already.
@@ -375,6 +396,7 @@ impl View<'_> {
             modified: shown.modified,
             etag: shown.etag,
             attrs: Attrs::default(),
+            revision: 0,
         })
     }
 
@@ -403,9 +425,13 @@ impl View<'_> {
     }
 
     pub(super) fn attrs(&self, ino: Ino) -> Result<Attrs, Error> {
+        Ok(self.inode_attrs(ino)?.attrs)
+    }
+
+    fn inode_attrs(&self, ino: Ino) -> Result<InodeAttrs, Error> {
         let read = |row: &rusqlite::Row<'_>| match row.get_ref(0)?.as_blob_or_null()? {
-            Some(bytes) => Attrs::decode(bytes),
-            None => Ok(Attrs::default()),
+            Some(bytes) => InodeAttrs::decode(bytes),
+            None => Ok(InodeAttrs::default()),
         };
         let attrs = self.one("SELECT attrs FROM node WHERE id=?1", [signed(ino.0)], read)?;
         attrs.ok_or_else(|| Error::Inconsistent(format!("no node {ino}")))
@@ -423,8 +449,7 @@ impl View<'_> {
             form::EMPTY => return Ok(Manifest::Empty),
             form::INLINE => return self.inline(body.ino),
             form::CHUNK => vec![self.whole_chunk(body.ino)?],
-            form::EXTENTS => self.extents(body.ino, [0, range.start, range.end])?,
-            form::MULTIPART => self.part_extents(body.ino, &range)?,
+            form::EXTENTS | form::MULTIPART => self.extents_of(&body, &range, 0)?,
             other => return Err(Error::Inconsistent(format!("node {ino} has form {other}"))),
         };
         Ok(Manifest::Extents(extents.into_iter().filter(|extent| overlaps(extent, &range)).collect()))
@@ -433,7 +458,7 @@ impl View<'_> {
     /// The node that holds the bytes of `ino`: itself, or the one whose body it shares.
     fn body(&self, ino: Ino) -> Result<Body, Error> {
         let sql = "SELECT b.id,b.form FROM node n JOIN node b ON b.id=CASE n.body WHEN 0 THEN n.id ELSE n.body END
-            WHERE n.id=?1 AND b.body=0";
+            WHERE n.id=?1";
         let read = |row: &rusqlite::Row<'_>| Ok(Body { ino: Ino(unsigned(row, 0)?), form: row.get(1)? });
         let body = self.one(sql, [signed(ino.0)], read)?;
         body.ok_or_else(|| Error::Inconsistent(format!("node {ino} has no body")))
@@ -472,11 +497,11 @@ impl View<'_> {
 
     /// The extents of a multipart content from the one that covers the start of `range` to the one that covers its
     /// end, at their places in the content.
-    fn part_extents(&self, ino: Ino, range: &Range<u64>) -> Result<Vec<Extent>, Error> {
+    fn part_extents(&self, ino: Ino, range: &Range<u64>, depth: u32) -> Result<Vec<Extent>, Error> {
         let spans = self.spans(ino, range.end)?;
         let first = spans.partition_point(|span| span.end() <= range.start);
         let (Some(low), Some(high)) = (spans.get(first), spans.last()) else { return Ok(Vec::new()) };
-        let mut extents = self.extents(ino, [low.key(0), low.key(range.start), high.key(range.end)])?;
+        let mut extents = self.extents(ino, [low.key(0), low.key(range.start), high.key(range.end)], depth)?;
         let mut spans = spans[first..].iter().peekable();
         for extent in &mut extents {
             let (number, offset) = (extent.start_bytes >> PART_SHIFT, extent.start_bytes & OFFSET_MASK);
@@ -488,45 +513,56 @@ impl View<'_> {
         Ok(extents)
     }
 
+    /// The extents of a content that overlap `range`, and some beside it. `depth`: of contents that it lies in.
+    fn extents_of(&self, body: &Body, range: &Range<u64>, depth: u32) -> Result<Vec<Extent>, Error> {
+        match body.form {
+            form::EXTENTS => self.extents(body.ino, [0, range.start, range.end], depth),
+            form::MULTIPART => self.part_extents(body.ino, range, depth),
+            other => Err(Error::Inconsistent(format!("node {} of form {other} has no extents", body.ino))),
+        }
+    }
+
     /// The extents of `ino` with keys from `low` up to `end`, without those that lie before the one that covers `start`.
     /// Their keys stand for their places.
-    fn extents(&self, ino: Ino, [low, start, end]: [u64; 3]) -> Result<Vec<Extent>, Error> {
+    fn extents(&self, ino: Ino, [low, start, end]: [u64; 3], depth: u32) -> Result<Vec<Extent>, Error> {
         let sql = "SELECT e.off,e.chunk,e.chunk_off,e.len_bytes,n.place FROM extent e LEFT JOIN node n ON n.id=e.chunk
             WHERE e.ino=?1 AND e.off<?4 AND e.off>=coalesce(
                 (SELECT max(off) FROM extent WHERE ino=?1 AND off>=?2 AND off<=?3), ?2) ORDER BY e.off";
         let found = self.all(sql, params![signed(ino.0), signed(low), signed(start), signed(end)], |row| {
             let run = Run { start: unsigned(row, 0)?, chunk_start: unsigned(row, 2)?, len: unsigned(row, 3)? };
             let chunk = Ino(unsigned(row, 1)?);
-            let is_split = row.get_ref(4)?.as_blob_or_null()?.is_none();
-            Ok((chunk, run, if is_split { None } else { Some(read_place(row, 4, chunk)?) }))
+            let is_content = row.get_ref(4)?.as_blob_or_null()?.is_none();
+            Ok((chunk, run, if is_content { None } else { Some(read_place(row, 4, chunk)?) }))
         })?;
         let mut extents = Vec::with_capacity(found.len());
         for (chunk, run, place) in found {
             match place {
                 Some(place) => extents.push(run.of(chunk, place)),
-                None => self.extents_of_split(chunk, &run, &mut extents)?,
+                None => self.extents_within(chunk, &run, depth + 1, &mut extents)?,
             }
         }
         Ok(extents)
     }
 
-    /// What a run of a file lies in that was split into chunks of shards.
-    fn extents_of_split(&self, chunk: Ino, run: &Run, extents: &mut Vec<Extent>) -> Result<(), Error> {
-        let sql = "SELECT e.off,e.chunk,e.len_bytes,n.place FROM extent e LEFT JOIN node n ON n.id=e.chunk
-            WHERE e.ino=?1 AND e.off<?3 AND e.off+e.len_bytes>?2 ORDER BY e.off";
-        let run_end = run.chunk_start + run.len;
-        let pieces = self.all(sql, params![signed(chunk.0), signed(run.chunk_start), signed(run_end)], |row| {
-            let (off, piece, len) = (unsigned(row, 0)?, Ino(unsigned(row, 1)?), unsigned(row, 2)?);
-            let (from, to) = (off.max(run.chunk_start), (off + len).min(run_end));
-            let start = run.start + (from - run.chunk_start);
-            let within = Run { start, chunk_start: from - off, len: to - from };
-            Ok(within.of(piece, read_place(row, 3, piece)?))
-        })?;
-        let found_bytes: u64 = pieces.iter().map(|piece| piece.len_bytes).sum();
-        if found_bytes != run.len {
-            return Err(Error::Inconsistent(format!("chunk {chunk} has no place, and was not split")));
+    /// What a run of another content lies in: of a file that was split into chunks of shards, or one whose bytes were
+    /// shared when a file system began to change them.
+    fn extents_within(&self, ino: Ino, run: &Run, depth: u32, extents: &mut Vec<Extent>) -> Result<(), Error> {
+        let read = |row: &rusqlite::Row<'_>| Ok(Body { ino, form: row.get(0)? });
+        let body = self.one("SELECT form FROM node WHERE id=?1", [signed(ino.0)], read)?;
+        let body = body.filter(|_| depth < CONTENT_DEPTH_MAX);
+        let body = body.ok_or_else(|| Error::Inconsistent(format!("an extent lies in {ino}, which has no bytes")))?;
+        let range = run.chunk_start..run.chunk_start + run.len;
+        for extent in self.extents_of(&body, &range, depth)? {
+            let (from, to) = (extent.start_bytes.max(range.start), (extent.start_bytes + extent.len_bytes).min(range.end));
+            if from < to {
+                extents.push(Extent {
+                    start_bytes: run.start + (from - range.start),
+                    chunk_start_bytes: extent.chunk_start_bytes + (from - extent.start_bytes),
+                    len_bytes: to - from,
+                    ..extent
+                });
+            }
         }
-        extents.extend(pieces);
         Ok(())
     }
 
@@ -624,9 +660,9 @@ impl View<'_> {
         Ok(rows.into_iter().take_while(|row| row.died < before).collect())
     }
 
-    /// Whether the dead list has rows.
+    /// Whether a drain has something to do.
     pub fn has_dead(&self) -> Result<bool, Error> {
-        Ok(self.one("SELECT 1 FROM dead LIMIT 1", [], |_| Ok(()))?.is_some())
+        Ok(self.one("SELECT 1 FROM dead LIMIT 1", [], |_| Ok(()))?.is_some() || self.has_reapable()?)
     }
 
     /// The bucket and the key of a name, climbing from its directory to the root.

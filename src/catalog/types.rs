@@ -312,12 +312,48 @@ impl Attrs {
         encode(self)
     }
 
-    /// The inverse of [`Attrs::encode`].
+    /// The inverse of [`Attrs::encode`]; of an inode's attributes, those that it has in common with every version.
     ///
     /// # Errors
     /// `Undecodable`: not these bytes, or of a later version.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        decode("attributes", bytes)
+        match bytes.first() {
+            Some(&InodeAttrs::FORMAT) => Ok(InodeAttrs::decode(bytes)?.attrs),
+            _ => decode("attributes", bytes),
+        }
+    }
+}
+
+/// What a node carries since a file system changed it. Version 2 of the column; version 1 is [`Attrs`] alone.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct InodeAttrs {
+    /// As of every version.
+    pub(super) attrs: Attrs,
+    /// Its only name, where that was made or moved by a file system: the directory, and the name in it.
+    pub(super) home: Option<(Ino, Vec<u8>)>,
+    /// The place in the order of versions of its last change of content; 0: never.
+    pub(super) revision: u64,
+}
+
+impl InodeAttrs {
+    const FORMAT: u8 = 2;
+
+    /// One version byte, then postcard.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        match self {
+            InodeAttrs { attrs, home: None, revision: 0 } => attrs.encode(),
+            // Serialising plain values into a growing vector has no way to fail.
+            _ => postcard::to_extend(self, vec![InodeAttrs::FORMAT]).unwrap_or_default(),
+        }
+    }
+
+    /// The inverse of [`InodeAttrs::encode`].
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let what = "attributes";
+        match bytes.split_first() {
+            Some((&InodeAttrs::FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| Error::Undecodable { what }),
+            _ => Ok(InodeAttrs { attrs: decode(what, bytes)?, ..InodeAttrs::default() }),
+        }
     }
 }
 
@@ -496,6 +532,8 @@ pub struct Version {
     pub etag: ETag,
     /// Everything else.
     pub attrs: Attrs,
+    /// Another one for each change of the content by a file system; 0: there was none.
+    pub revision: u64,
 }
 
 /// A run of a content that lives in one chunk.

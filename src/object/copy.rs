@@ -10,7 +10,7 @@ impl Store {
     /// are kept; one that is asked for and that `source` lacks is computed by reading it.
     ///
     /// # Errors
-    /// `Refused(SourceGone)`: it was deleted meanwhile; look it up and try again. Otherwise as [`Store::put`].
+    /// `Refused(SourceGone | RevisionChanged)`: it was deleted or changed meanwhile; look it up and try again. Otherwise as [`Store::put`].
     pub async fn copy(&self, source: &Version, put: Put, algorithms: Vec<ChecksumAlgorithm>) -> Result<Stored, Error> {
         self.room.admit(0)?;
         self.expect_bucket(&put.bucket).await?;
@@ -20,7 +20,8 @@ impl Store {
         };
         let body = match source.size_bytes {
             0 => Body::Empty,
-            _ => Body::Share(source.ino),
+            _ if source.revision == 0 => Body::Share(source.ino),
+            _ => Body::ShareRevision { ino: source.ino, revision: source.revision },
         };
         self.name(put, self.fresh().await?, body, source.etag, source.size_bytes, checksums).await
     }

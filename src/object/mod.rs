@@ -414,4 +414,4 @@ pub fn verify(bytes: &[u8], md5: Option<[u8; 16]>, promised: &[Checksum]) -> Res
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::object) mod tests;

@@ -109,6 +109,8 @@ impl Store {
     ) -> Result<Stored, Error> {
         let Put { bucket, key, mut attrs, precondition } = put;
         attrs.checksums = checksums.clone();
+        // What several names of a source show is not what this one will.
+        attrs.linked = None;
         let (ino, key) = (fresh.ino(), Bytes::from(key));
         let make = move |bucket| Command::Put {
             bucket,

@@ -48,6 +48,11 @@ impl Object {
 }
 
 impl Content {
+    /// `guard`: of the snapshot that `manifest` was taken from.
+    pub(super) fn new(manifest: Manifest, size_bytes: u64, store: Store, guard: ReadGuard) -> Content {
+        Content { manifest, size_bytes, store, guard }
+    }
+
     /// As [`Object::read`].
     pub(super) fn read(self, range: Range<u64>) -> Reader {
         let Content { manifest, size_bytes, store, guard } = self;

@@ -289,6 +289,11 @@ impl Session {
         self.live().id == session
     }
 
+    /// Which session lives now.
+    pub(super) fn id(&self) -> SessionId {
+        self.live().id
+    }
+
     fn live(&self) -> Arc<Live> {
         lock(&self.live).clone()
     }

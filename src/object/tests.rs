@@ -35,11 +35,11 @@ enum Fault {
 type Meanwhile = Box<dyn FnOnce(&Direct) + Send>;
 
 /// A ledger over a catalog alone.
-struct Direct {
+pub(in crate::object) struct Direct {
     catalog: Mutex<Catalog>,
     /// All that was applied since it was opened.
     log: Mutex<Vec<(Position, Entry)>>,
-    readers: Readers,
+    pub(in crate::object) readers: Readers,
     faults: Mutex<VecDeque<Fault>>,
     meanwhile: Mutex<Option<Meanwhile>>,
     proposal_count: AtomicUsize,
@@ -82,8 +82,17 @@ impl Direct {
     }
 
     /// Ends a session that was never renewed, as a leader does after a while.
-    fn expire(&self, session: SessionId) {
+    pub(in crate::object) fn expire(&self, session: SessionId) {
         let command = catalog::Command::ExpireSession { session, renewals: 0 };
+        let envelope = Envelope { session: SessionId(0), seq: 0, acked: 0, now: Timestamp(0), command };
+        assert_eq!(self.apply(&envelope), Outcome::Done);
+    }
+}
+
+impl Direct {
+    /// As a leader does once every member knows it.
+    pub(in crate::object) fn raise_level(&self) {
+        let command = catalog::Command::RaiseLevel { to: catalog::FEATURE_LEVEL };
         let envelope = Envelope { session: SessionId(0), seq: 0, acked: 0, now: Timestamp(0), command };
         assert_eq!(self.apply(&envelope), Outcome::Done);
     }
@@ -126,19 +135,19 @@ fn in_files(files: &Files) -> Chunks {
 }
 
 /// A store in a directory of its own.
-struct Bed {
-    store: Store,
-    ledger: Arc<Direct>,
+pub(in crate::object) struct Bed {
+    pub(in crate::object) store: Store,
+    pub(in crate::object) ledger: Arc<Direct>,
     files: Files,
-    dir: tempfile::TempDir,
+    pub(in crate::object) dir: tempfile::TempDir,
 }
 
 impl Bed {
-    async fn new() -> Bed {
+    pub(in crate::object) async fn new() -> Bed {
         Bed::with(Config::default()).await
     }
 
-    async fn with(config: Config) -> Bed {
+    pub(in crate::object) async fn with(config: Config) -> Bed {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Direct::open(&dir.path().join("catalog"));
         let files = Files::open(dir.path().join("chunks"), Arc::new(|error| panic!("{error}"))).unwrap();
@@ -148,15 +157,15 @@ impl Bed {
     }
 
     /// Another gateway process after this one died: the same catalog and files.
-    async fn restarted(&self, config: Config) -> Store {
+    pub(in crate::object) async fn restarted(&self, config: Config) -> Store {
         Store::open(Env::system(), self.ledger.clone(), in_files(&self.files), config).await.unwrap()
     }
 
-    async fn put(&self, key: &str, body: &[u8]) -> Stored {
+    pub(in crate::object) async fn put(&self, key: &str, body: &[u8]) -> Stored {
         put(&self.store, key, body).await.unwrap()
     }
 
-    async fn get(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, Error> {
+    pub(in crate::object) async fn get(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, Error> {
         collect(self.store.get(&target(key)).await?.read(range)).await
     }
 
@@ -173,10 +182,15 @@ impl Bed {
         paths.find(|path| path.exists()).unwrap()
     }
 
-    /// The catalog is sound, every chunk is whole and named, and nothing is left over.
-    async fn assert_sound(&self) {
+    /// The catalog is sound.
+    pub(in crate::object) async fn assert_sound_but_reclaim(&self) {
         let contradictions = self.ledger.readers.read(|view| Ok(view.contradictions(10))).await.unwrap();
         assert_eq!(contradictions, Vec::<String>::new());
+    }
+
+    /// The catalog is sound, every chunk is whole and named, and nothing is left over.
+    pub(in crate::object) async fn assert_sound(&self) {
+        self.assert_sound_but_reclaim().await;
         assert_eq!(self.files.temporary_count().unwrap(), 0);
         assert_eq!(self.store.budget_taken_bytes(), 0);
         let mut named: Vec<Ino> = self
@@ -230,15 +244,15 @@ fn runs(body: &[u8], end: End) -> Runs {
     Runs { runs: body.chunks(50_000).map(Bytes::copy_from_slice).collect(), end, promised: Vec::new() }
 }
 
-fn pattern(len: usize, salt: u64) -> Vec<u8> {
+pub(in crate::object) fn pattern(len: usize, salt: u64) -> Vec<u8> {
     (0..len as u64).map(|i| ((i + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }
 
-fn target(key: &str) -> Target {
+pub(in crate::object) fn target(key: &str) -> Target {
     Target { bucket: "b".into(), key: key.into(), version: None }
 }
 
-fn put_of(key: &str) -> Put {
+pub(in crate::object) fn put_of(key: &str) -> Put {
     Put { bucket: "b".into(), key: key.into(), attrs: Attrs::default(), precondition: Precondition::default() }
 }
 
@@ -255,7 +269,7 @@ async fn collect(mut reader: Reader) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn delete_key(key: &str) -> DeleteKey {
+pub(in crate::object) fn delete_key(key: &str) -> DeleteKey {
     DeleteKey {
         key: Bytes::copy_from_slice(key.as_bytes()),
         version: None,

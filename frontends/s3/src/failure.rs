@@ -62,6 +62,7 @@ pub fn of_refusal(refusal: Refusal) -> S3Error {
         | Refusal::XattrTooLarge
         | Refusal::NoSuchOffset
         | Refusal::ReadOnly
+        | Refusal::TooManyRows
         | Refusal::RevisionChanged(_) => {
             ErrorCode::ServiceUnavailable.into()
         }

@@ -7,6 +7,7 @@
 
 mod bucket;
 mod chunk;
+mod file;
 mod level;
 mod map;
 mod node;
@@ -305,6 +306,7 @@ impl Step<'_> {
             Command::Split { chunk, from, pieces } => self.split(*chunk, from, pieces),
             Command::MarkRepair { chunks, damaged } => self.mark_repair(chunks, *damaged),
             Command::RaiseLevel { to } => self.raise_level(*to),
+            Command::File { bucket, operation } => self.file(*bucket, operation),
         }
     }
 

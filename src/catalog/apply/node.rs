@@ -1,8 +1,10 @@
 //! Nodes and the counting of their uses.
 //!
 //! Invariants
-//! - `refs` counts the uses of a node's body: 1 while it is named or open, 1 per node that shares the body, 1 per
-//!   extent in it, 1 of an upload that was given up. `nlink` counts names.
+//! - `refs` counts the uses of a node's own bytes: 1 while it is named or open, 1 per node that shows them, 1 per extent
+//!   in them, 1 of an upload that was given up. `nlink` counts names.
+//! - `body` names the node whose own bytes a node shows instead of bytes of its own. One that a file system changed
+//!   while others used its bytes shows another's, and keeps its own for as long as those do.
 //! - A use is taken at once and given back late: losing one appends to `dead`, and only the drain lowers the counts.
 //!   So a row's counts are what they should be plus its rows in `dead`.
 //! - `refs` of 0 stands only in a node that is being torn down: nobody may take a use of it any more.
@@ -10,6 +12,7 @@
 use rusqlite::params;
 
 use crate::catalog::query::form;
+use crate::catalog::types::InodeAttrs;
 use crate::catalog::{Attrs, Error, Refusal};
 use crate::ids::Ino;
 
@@ -45,6 +48,8 @@ pub(super) enum Use {
     Body,
     /// A name.
     Name,
+    /// Nothing more; but of its own bytes, which nobody uses, some rows are left.
+    Rows,
 }
 
 /// A node's counts.
@@ -56,6 +61,8 @@ pub(super) struct Node {
     /// The node whose body it shares.
     pub(super) owner: Option<Ino>,
     pub(super) form: Form,
+    /// Whether it is a chunk itself.
+    pub(super) has_place: bool,
 }
 
 /// A node to insert, with one use.
@@ -70,19 +77,20 @@ pub(super) struct NewNode<'a> {
 
 impl Step<'_> {
     pub(super) fn node(&self, id: Ino) -> Result<Option<Node>, Error> {
-        let query = "SELECT nlink, refs, body, form FROM node WHERE id=?";
-        let found = self.find(query, [sql(id.0)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-        let Some((nlink, refs, body, form)) = found else { return Ok(None) };
+        let query = "SELECT nlink, refs, body, form, place IS NOT NULL FROM node WHERE id=?";
+        let found = self.find(query, [sql(id.0)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        })?;
+        let Some((nlink, refs, body, form, has_place)) = found else { return Ok(None) };
         let owner = (body != 0).then_some(Ino(unsql(body)));
-        Ok(Some(Node { id, nlink: unsql(nlink), refs: unsql(refs), owner, form: Form::from_sql(form)? }))
+        let form = Form::from_sql(form)?;
+        Ok(Some(Node { id, nlink: unsql(nlink), refs: unsql(refs), owner, form, has_place }))
     }
 
     /// The node whose body `id` shows, if one may still take a use of it.
     pub(super) fn body_owner(&self, id: Ino) -> Decision<Node> {
         let mut node = self.node(id)?.ok_or(Refusal::SourceGone)?;
-        while node.refs > 0
-            && let Some(owner) = node.owner
-        {
+        if let Some(owner) = node.owner.filter(|_| node.refs > 0) {
             node = self.node(owner)?.ok_or(Refusal::SourceGone)?;
         }
         if node.refs == 0 { Err(Refusal::SourceGone.into()) } else { Ok(node) }
@@ -120,16 +128,20 @@ impl Step<'_> {
     }
 
     pub(super) fn attrs(&self, id: Ino) -> Result<Attrs, Error> {
+        Ok(self.inode_attrs(id)?.attrs)
+    }
+
+    pub(super) fn inode_attrs(&self, id: Ino) -> Result<InodeAttrs, Error> {
         let found =
             self.find("SELECT attrs FROM node WHERE id=?", [sql(id.0)], |row| row.get::<_, Option<Vec<u8>>>(0))?;
         match found {
-            Some(Some(bytes)) => Attrs::decode(&bytes),
-            Some(None) => Ok(Attrs::default()),
+            Some(Some(bytes)) => InodeAttrs::decode(&bytes),
+            Some(None) => Ok(InodeAttrs::default()),
             None => Err(Error::Inconsistent(format!("node {id} is named and missing"))),
         }
     }
 
-    pub(super) fn set_attrs(&self, id: Ino, attrs: &Attrs) -> Result<(), Error> {
+    pub(super) fn set_attrs(&self, id: Ino, attrs: &InodeAttrs) -> Result<(), Error> {
         self.run("UPDATE node SET attrs=?2 WHERE id=?1", params![sql(id.0), attrs.encode()])?;
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Step<'_> {
             Some(spot) => self.current(spot)?,
             None => None,
         };
-        check_precondition(precondition, current.as_ref())?;
+        check_precondition(precondition, current.as_ref().filter(|entry| !entry.is_hidden))?;
         Ok(Found { spot, current })
     }
 
@@ -117,15 +117,29 @@ impl Step<'_> {
                 self.insert_chunks(put, &[NewChunk { id: put.ino, place: place.clone(), short: false }])
             }
             Body::Chunks(chunks) => self.insert_chunks(put, chunks),
-            Body::Share(source) => {
-                let owner = self.body_owner(*source)?;
-                if owner.form == Form::Empty {
-                    return self.insert_fresh(&node(Form::Empty, None, None));
+            Body::Share(source) => self.insert_sharer(*source, node),
+            Body::ShareRevision { ino, revision } => {
+                self.body_owner(*ino)?;
+                if self.inode_attrs(*ino)?.revision != *revision {
+                    return Err(Refusal::RevisionChanged(*ino).into());
                 }
-                self.insert_fresh(&node(owner.form, Some(owner.id), None))?;
-                Ok(self.add_use(owner.id)?)
+                self.insert_sharer(*ino, node)
             }
         }
+    }
+
+    /// Inserts the node to show the bytes of `source`.
+    fn insert_sharer<'n>(
+        &mut self,
+        source: Ino,
+        node: impl Fn(Form, Option<Ino>, Option<&'n [u8]>) -> NewNode<'n>,
+    ) -> Decision<()> {
+        let owner = self.body_owner(source)?;
+        if owner.form == Form::Empty {
+            return self.insert_fresh(&node(Form::Empty, None, None));
+        }
+        self.insert_fresh(&node(owner.form, Some(owner.id), None))?;
+        Ok(self.add_use(owner.id)?)
     }
 
     /// Inserts the node with chunks that are new: as the only chunk, or with an extent for each.
@@ -155,37 +169,56 @@ impl Step<'_> {
         found: Found<'_>,
         new: NewVersion<'_>,
     ) -> Result<Written, Error> {
-        let NewVersion { ino, size_bytes, etag, attrs } = new;
         let spot = self.make_spot(bucket, key, found.spot, true)?;
-        let entry = Entry {
+        let entry = self.new_entry(bucket, &new);
+        self.publish_at(bucket, &spot, found.current.as_ref(), &entry)?;
+        let (version, etag) = (entry.version(), new.etag);
+        Ok(Written { version, ever_versioned: bucket.ever_versioned, modified: self.now, etag })
+    }
+
+    /// The entry of a new version.
+    pub(super) fn new_entry(&mut self, bucket: &Bucket, new: &NewVersion<'_>) -> Entry {
+        Entry {
             kind: Kind::Object,
-            ino,
+            ino: new.ino,
             seq: self.take_seq(),
             is_null: bucket.versioning != Versioning::Enabled,
-            is_classed: !attrs.storage_class.is_empty(),
-            size_bytes,
+            is_classed: !new.attrs.storage_class.is_empty(),
+            is_hidden: false,
+            size_bytes: new.size_bytes,
             modified: self.now,
-            etag: Some(etag),
-        };
-        match &found.current {
+            etag: Some(new.etag),
+        }
+    }
+
+    /// Makes `entry` the current version at `spot` in place of `former`.
+    pub(super) fn publish_at(
+        &mut self,
+        bucket: &Bucket,
+        spot: &Spot<'_>,
+        former: Option<&Entry>,
+        entry: &Entry,
+    ) -> Result<(), Error> {
+        match former {
             Some(former) => {
-                self.replace_dentry(&spot, former, &entry)?;
-                self.supersede(bucket, &spot, former)?;
+                self.replace_dentry(spot, former, entry)?;
+                self.supersede(bucket, spot, former)?;
             }
-            None => self.insert_dentry(&spot, &entry)?,
+            None => self.insert_dentry(spot, entry)?,
         }
-        let former_is_null = found.current.is_some_and(|former| former.is_null);
+        let former_is_null = former.is_some_and(|former| former.is_null);
         if bucket.versioning == Versioning::Suspended && !former_is_null {
-            self.drop_null_from_history(&spot)?;
+            self.drop_null_from_history(spot)?;
         }
-        Ok(Written { version: entry.version(), ever_versioned: bucket.ever_versioned, modified: self.now, etag })
+        Ok(())
     }
 
     /// What becomes of the version that a new null or numbered version took the place of.
     fn supersede(&mut self, bucket: &Bucket, spot: &Spot<'_>, former: &Entry) -> Result<(), Error> {
         match bucket.versioning {
-            Versioning::Never => self.lose_name(former),
-            Versioning::Suspended if former.is_null => self.lose_name(former),
+            _ if former.is_hidden => self.lose_name(spot.root, former),
+            Versioning::Never => self.lose_name(spot.root, former),
+            Versioning::Suspended if former.is_null => self.lose_name(spot.root, former),
             Versioning::Suspended | Versioning::Enabled => self.insert_history(spot, former),
         }
     }
@@ -213,22 +246,39 @@ impl Step<'_> {
     }
 
     fn delete_current(&mut self, found: Found<'_>) -> Result<Deleted, Error> {
-        if let (Some(spot), Some(current)) = (found.spot, found.current) {
-            self.delete_dentry(&spot, &current)?;
-            self.lose_name(&current)?;
+        if let (Some(spot), Some(current)) = (found.spot, found.current.filter(|entry| !entry.is_hidden)) {
+            self.remove_current(&spot, &current)?;
             self.prune(spot.root, spot.parent)?;
         }
         Ok(Deleted { version: None, delete_marker: false })
     }
 
+    /// Takes the current version away where no history is kept. Its directory is the caller's to prune.
+    pub(super) fn remove_current(&mut self, spot: &Spot<'_>, current: &Entry) -> Result<(), Error> {
+        self.delete_dentry(spot, current)?;
+        self.lose_name(spot.root, current)
+    }
+
     fn insert_delete_marker(&mut self, bucket: &Bucket, key: &[u8], found: Found<'_>) -> Result<Deleted, Error> {
         let spot = self.make_spot(bucket, key, found.spot, false)?;
-        if let Some(current) = &found.current {
-            self.delete_dentry(&spot, current)?;
-            self.supersede(bucket, &spot, current)?;
+        let marker = self.mark_deleted(bucket, &spot, found.current.as_ref())?;
+        self.prune(spot.root, spot.parent)?;
+        Ok(Deleted { version: Some(marker.version()), delete_marker: true })
+    }
+
+    /// Puts a delete marker on top of the versions at `spot`. Its directory is the caller's to prune.
+    pub(super) fn mark_deleted(
+        &mut self,
+        bucket: &Bucket,
+        spot: &Spot<'_>,
+        current: Option<&Entry>,
+    ) -> Result<Entry, Error> {
+        if let Some(current) = current {
+            self.delete_dentry(spot, current)?;
+            self.supersede(bucket, spot, current)?;
         }
         if bucket.versioning == Versioning::Suspended {
-            self.drop_null_from_history(&spot)?;
+            self.drop_null_from_history(spot)?;
         }
         let marker = Entry {
             kind: Kind::DeleteMarker,
@@ -236,13 +286,13 @@ impl Step<'_> {
             seq: self.take_seq(),
             is_null: bucket.versioning != Versioning::Enabled,
             is_classed: false,
+            is_hidden: false,
             size_bytes: 0,
             modified: self.now,
             etag: None,
         };
-        self.insert_history(&spot, &marker)?;
-        self.prune(spot.root, spot.parent)?;
-        Ok(Deleted { version: Some(marker.version()), delete_marker: true })
+        self.insert_history(spot, &marker)?;
+        Ok(marker)
     }
 
     fn delete_version(&mut self, found: Found<'_>, version: VersionId, bypass: bool) -> Decision<Deleted> {
@@ -254,7 +304,7 @@ impl Step<'_> {
             true => self.delete_dentry(&spot, &entry)?,
             false => self.delete_history(&spot, &entry)?,
         }
-        self.lose_name(&entry)?;
+        self.lose_name(spot.root, &entry)?;
         if is_current || found.current.is_none() {
             self.promote(&spot)?;
         }
@@ -292,12 +342,12 @@ impl Step<'_> {
         if !entry.has_node() {
             return Err(Refusal::IsDeleteMarker.into());
         }
-        let mut attrs = self.attrs(entry.ino)?;
+        let mut own = self.inode_attrs(entry.ino)?;
         match change {
-            Change::Tags(tags) => attrs.tags.clone_from(tags),
-            Change::Acl(acl) => attrs.acl.clone_from(acl),
+            Change::Tags(tags) => own.attrs.tags.clone_from(tags),
+            Change::Acl(acl) => own.attrs.acl.clone_from(acl),
         }
-        self.set_attrs(entry.ino, &attrs)?;
+        self.set_attrs(entry.ino, &own)?;
         Ok(Outcome::Changed { version: entry.version() })
     }
 }

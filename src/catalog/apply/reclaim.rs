@@ -26,6 +26,7 @@ struct Dead {
 impl Step<'_> {
     pub(super) fn drain(&mut self, row_count: u32) -> Decision<Outcome> {
         bound((1..=SEQS_PER_COMMAND).contains(&row_count.into()), "1 to 4,096 rows a drain")?;
+        self.reap_orphans()?;
         let mut budget = u64::from(row_count);
         while budget > 0
             && let Some(dead) = self.oldest_dead()?
@@ -39,7 +40,11 @@ impl Step<'_> {
 
     fn oldest_dead(&self) -> Result<Option<Dead>, Error> {
         self.find("SELECT seq, id, named FROM dead ORDER BY seq LIMIT 1", [], |row| {
-            let lost = if row.get(2)? { Use::Name } else { Use::Body };
+            let lost = match row.get(2)? {
+                0 => Use::Body,
+                1 => Use::Name,
+                _ => Use::Rows,
+            };
             Ok(Dead { seq: row.get(0)?, id: Ino(unsql(row.get(1)?)), lost })
         })
     }
@@ -53,11 +58,22 @@ impl Step<'_> {
         if !is_half_torn {
             node.lower(dead.lost);
         }
-        let torn = if node.refs == 0 { self.tear_rows(&node, budget)? } else { 0 };
+        let torn = match node.refs {
+            0 => self.tear_rows(&node, budget)?,
+            _ if dead.lost == Use::Rows => self.tear_rows(&node, budget)?,
+            _ => 0,
+        };
         let is_done = torn < budget;
         match (node.refs, is_done) {
             (0, true) => self.delete_node(&node)?,
-            _ => self.save_counts(&node)?,
+            _ if dead.lost == Use::Rows => {}
+            _ => {
+                self.save_counts(&node)?;
+                self.part_with_bytes(&node)?;
+            }
+        }
+        if is_done && dead.lost == Use::Rows && node.refs > 0 {
+            self.run("UPDATE node SET form=?2 WHERE id=?1", [sql(node.id.0), Form::Empty as i64])?;
         }
         if is_done {
             self.run("DELETE FROM dead WHERE seq=?", [dead.seq])?;
@@ -73,9 +89,6 @@ impl Step<'_> {
 
     /// Deletes at most `budget` of the rows that hang on a node, but its own. Fewer than `budget`: none is left.
     fn tear_rows(&mut self, node: &Node, budget: u64) -> Result<u64, Error> {
-        if node.owner.is_some() {
-            return Ok(0);
-        }
         match node.form {
             Form::Empty | Form::Chunk => Ok(0),
             Form::Inline => {
@@ -110,13 +123,12 @@ impl Step<'_> {
 
     /// Deletes a node that nothing hangs on: its chunk may go, and whose body it shared loses a use.
     fn delete_node(&mut self, node: &Node) -> Result<(), Error> {
-        match node.owner {
-            Some(owner) => self.lose(owner, Use::Body)?,
-            None if node.form == Form::Chunk => {
-                self.insert_reclaim(node.id, None)?;
-                self.delete_repair(node.id)?;
-            }
-            None => {}
+        if let Some(owner) = node.owner {
+            self.lose(owner, Use::Body)?;
+        }
+        if node.has_place {
+            self.insert_reclaim(node.id, None)?;
+            self.delete_repair(node.id)?;
         }
         self.run("DELETE FROM node WHERE id=?", [sql(node.id.0)])?;
         Ok(())
@@ -148,6 +160,7 @@ impl Node {
                 self.nlink
             }
             Use::Body => 0,
+            Use::Rows => return,
         };
         if names_left == 0 {
             self.refs = self.refs.saturating_sub(1);

@@ -8,6 +8,7 @@
 
 use rusqlite::params;
 
+use crate::catalog::level::FILES_LEVEL;
 use crate::catalog::{Command, Envelope, Error, Outcome, Refusal};
 use crate::env::Timestamp;
 use crate::ids::{Ino, SEQS_PER_COMMAND, SessionId};
@@ -122,6 +123,10 @@ impl Step<'_> {
     fn end_session(&mut self, session: SessionId) -> Result<(), Error> {
         for table in ["lease", "outcome", "lock", "opened", "hold"] {
             self.run(&format!("DELETE FROM {table} WHERE session=?"), [sql(session.0)])?;
+        }
+        if self.state.level >= FILES_LEVEL {
+            self.run("DELETE FROM mounted WHERE session=?", [sql(session.0)])?;
+            self.cache.mounted = None;
         }
         self.run("DELETE FROM session WHERE id=?", [sql(session.0)])?;
         self.cache.streams.remove(&session.0);

@@ -4,7 +4,7 @@
 //! - [`State`] is written once a batch, whole; in between its values in memory are the truth.
 //! - Usage is summed up in memory during a batch and added to its rows at the end; nothing in `apply` reads it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::{Connection, params};
 
@@ -135,6 +135,8 @@ pub(super) struct Cache {
     pub(super) streams: BTreeMap<u64, Stream>,
     pub(super) lease: Option<Lease>,
     pub(super) usage: BTreeMap<u64, UsageDelta>,
+    /// Buckets that are mounted; none: not read yet.
+    pub(super) mounted: Option<BTreeSet<u64>>,
     directories: HashMap<u64, HashMap<Vec<u8>, Directory>>,
     directory_count: usize,
 }

@@ -50,6 +50,8 @@ pub(super) struct Entry {
     pub(super) is_null: bool,
     /// Whether its node's attributes name a storage class.
     pub(super) is_classed: bool,
+    /// Whether only a file system sees it: its session has made it and not written it.
+    pub(super) is_hidden: bool,
     pub(super) size_bytes: u64,
     pub(super) modified: Timestamp,
     /// None of a delete marker.
@@ -68,7 +70,7 @@ impl Entry {
 
     fn flags(&self) -> i64 {
         let bit = |holds: bool, flag: i64| if holds { flag } else { 0 };
-        bit(self.is_null, flag::NULL) | bit(self.is_classed, flag::CLASSED)
+        bit(self.is_null, flag::NULL) | bit(self.is_classed, flag::CLASSED) | bit(self.is_hidden, flag::HIDDEN)
     }
 
     /// What the columns hold of size and tag; none where the node has them, or there is none.
@@ -155,7 +157,12 @@ impl Step<'_> {
         Ok(Spot { root, parent: at.ino, name, visible: at.visible })
     }
 
-    fn directory(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Directory>, Error> {
+    /// `name` in a directory that is visible.
+    pub(super) fn spot_in<'k>(root: Ino, parent: Ino, name: &'k [u8]) -> Spot<'k> {
+        Spot { root, parent, name, visible: true }
+    }
+
+    pub(super) fn directory(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Directory>, Error> {
         if let Some(directory) = self.cache.directory(parent, name) {
             return Ok(Some(directory));
         }
@@ -171,7 +178,7 @@ impl Step<'_> {
         Ok(None)
     }
 
-    fn make_directory(&mut self, parent: Ino, name: &[u8], visible: bool) -> Result<Directory, Error> {
+    pub(super) fn make_directory(&mut self, parent: Ino, name: &[u8], visible: bool) -> Result<Directory, Error> {
         let directory = match self.directory(parent, name)? {
             Some(found) if found.visible || !visible => return Ok(found),
             Some(hidden) => {
@@ -189,7 +196,7 @@ impl Step<'_> {
         Ok(directory)
     }
 
-    fn insert_directory_entry(&mut self, parent: Ino, name: &[u8], directory: Directory) -> Result<(), Error> {
+    pub(super) fn insert_directory_entry(&mut self, parent: Ino, name: &[u8], directory: Directory) -> Result<(), Error> {
         let insert = match directory.visible {
             true => "INSERT INTO dentry(parent, name, kind, ino, seq, flags) VALUES(?, ?, 1, ?, 0, 0)",
             false => "INSERT INTO version(parent, name, kind, ino, seq, flags) VALUES(?, ?, 1, ?, 0, 0)",
@@ -199,7 +206,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn delete_directory_entry(&mut self, parent: Ino, name: &[u8], visible: bool) -> Result<(), Error> {
+    pub(super) fn delete_directory_entry(&mut self, parent: Ino, name: &[u8], visible: bool) -> Result<(), Error> {
         let delete = match visible {
             true => "DELETE FROM dentry WHERE parent=? AND name=?",
             false => "DELETE FROM version WHERE parent=? AND name=? AND seq=0",
@@ -243,10 +250,15 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn directory_name(&self, ino: Ino) -> Result<(Ino, Vec<u8>), Error> {
+    pub(super) fn directory_name(&self, ino: Ino) -> Result<(Ino, Vec<u8>), Error> {
         let query = "SELECT parent, name FROM dir WHERE ino=?";
         let found = self.find(query, [sql(ino.0)], |row| Ok((Ino(unsql(row.get(0)?)), row.get(1)?)))?;
         found.ok_or_else(|| Error::Inconsistent(format!("directory {ino} has no row")))
+    }
+
+    /// Whether the session that made a hidden file still has it open.
+    fn is_unpublished(&self, ino: Ino) -> Result<bool, Error> {
+        self.exists("SELECT 1 FROM opened WHERE ino=? AND published=0", [sql(ino.0)])
     }
 
     fn entry(&self, raw: RawEntry) -> Result<Entry, Error> {
@@ -262,6 +274,7 @@ impl Step<'_> {
             seq: Seq(unsql(raw.seq)),
             is_null: raw.flags & flag::NULL != 0,
             is_classed: raw.flags & flag::CLASSED != 0,
+            is_hidden: raw.flags & flag::HIDDEN != 0 && self.is_unpublished(Ino(unsql(raw.ino)))?,
             size_bytes: unsql(raw.size_bytes.unwrap_or(0)),
             modified: Timestamp(raw.mtime_ns.unwrap_or(0)),
             etag,
@@ -374,7 +387,7 @@ impl Step<'_> {
     pub(super) fn drop_null_from_history(&mut self, spot: &Spot<'_>) -> Result<(), Error> {
         let Some(null) = self.null_in_history(spot)? else { return Ok(()) };
         self.delete_history(spot, &null)?;
-        self.lose_name(&null)
+        self.lose_name(spot.root, &null)
     }
 
     /// After the newest version of a key went: shows the one before it, unless that is a delete marker.
@@ -389,14 +402,27 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn lose_name(&mut self, entry: &Entry) -> Result<(), Error> {
-        if entry.has_node() { self.lose(entry.ino, Use::Name) } else { Ok(()) }
+    /// What an entry named has one name less.
+    pub(super) fn lose_name(&mut self, root: Ino, entry: &Entry) -> Result<(), Error> {
+        if !entry.has_node() || entry.kind == Kind::Linked && self.lower_links(entry.ino)? {
+            return Ok(());
+        }
+        match self.is_mounted(root)? {
+            true => self.orphan(root, entry),
+            false => self.lose(entry.ino, Use::Name),
+        }
     }
 
     fn count_objects(&mut self, root: Ino, entry: &Entry, sign: i64) {
         let delta = self.cache.usage.entry(root.0).or_default();
         delta.object_count += sign;
         delta.size_bytes += sign * sql(entry.size_bytes);
+    }
+
+    /// A file of so many names has another length.
+    pub(super) fn count_resized(&mut self, root: Ino, nlink: u64, former_bytes: u64, size_bytes: u64) {
+        let delta = self.cache.usage.entry(root.0).or_default();
+        delta.size_bytes += sql(nlink) * (sql(size_bytes) - sql(former_bytes));
     }
 
     fn count_versions(&mut self, root: Ino, entry: &Entry, sign: i64) {

@@ -166,8 +166,17 @@ impl<'v> Walker<'v> {
 
     /// Fetches the top frame's next rows where it has none at hand.
     fn fill(&mut self) -> Result<(), Error> {
-        let Some(frame) = self.frames.last_mut().filter(|frame| frame.rows.is_empty()) else { return Ok(()) };
-        let Some(bound) = frame.bound.take() else { return Ok(()) };
+        while let Some(frame) = self.frames.last_mut().filter(|frame| frame.rows.is_empty())
+            && let Some(bound) = frame.bound.take()
+        {
+            self.fetch(bound)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches the rows of the top frame from `bound` on. Files that their session has not written yet are not among them.
+    fn fetch(&mut self, bound: Bound) -> Result<(), Error> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(()) };
         let directory = signed(frame.directory.0);
         let limit = signed(frame.batch as u64);
         let rows = match self.source {
@@ -181,7 +190,11 @@ impl<'v> Walker<'v> {
             frame.bound = rows.last().map(|row| after(self.source, row));
         }
         frame.batch = (frame.batch * 4).min(BATCH_MAX);
-        frame.rows = rows.into();
+        for row in rows {
+            if !self.view.is_unpublished(&row.entry)? {
+                frame.rows.push_back(row);
+            }
+        }
         Ok(())
     }
 }

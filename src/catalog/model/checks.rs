@@ -112,6 +112,7 @@ fn shown(versions: &[ModelVersion], index: usize) -> Version {
         modified: version.modified,
         etag: version.etag,
         attrs: version.attrs.clone(),
+        revision: 0,
     }
 }
 

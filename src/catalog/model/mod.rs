@@ -382,7 +382,8 @@ impl Stroke<'_> {
                 [(chunk, ..)] if chunk == ino => (ino, Content::Chunk(ino)),
                 ref runs => (ino, Content::Chunks(runs.to_vec())),
             },
-            Body::Share(source) => match self.source(*source)? {
+            // No file system changes anything here.
+            Body::Share(source) | Body::ShareRevision { ino: source, .. } => match self.source(*source)? {
                 (_, Content::Empty) => (ino, Content::Empty),
                 shared => shared,
             },

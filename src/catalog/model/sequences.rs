@@ -390,7 +390,7 @@ impl World {
         match &body {
             Body::Empty => size_bytes = 0,
             Body::Inline(bytes) => size_bytes = bytes.len() as u64,
-            Body::Share(source) => {
+            Body::Share(source) | Body::ShareRevision { ino: source, .. } => {
                 let content = nodes.get(source).or(self.model.fading.get(source));
                 size_bytes = content.map_or(0, |(_, content)| self.len_bytes(content));
             }

@@ -1,21 +1,73 @@
 //! A bucket as a tree of inodes: what a file system asks of the store.
+//!
+//! - `names`: entries of directories. `attributes`: of inodes. `open`: who has what open. `read`, `write`: bytes.
+//! - `dirty`: which bytes of a file are not committed yet, and where they are: pure. `staging`: where they are kept.
+//! - `commit`: bytes that were written become the file's. `keeper`: what must be said to the catalog now and then.
+//!
+//! Invariants
+//! - What was written is in the staging file before the write returns, and leaves it only after it was committed: a process
+//!   that is killed loses none of it.
+//! - A file's bytes are changed by one commit at a time, under the file's lock; no lock is held for another file's sake.
+//! - What this process has open and lost its name is held before the catalog may let it go.
 
-use std::ops::Range;
+mod attributes;
+mod commit;
+mod dirty;
+mod keeper;
+mod names;
+mod open;
+mod read;
+mod staging;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::catalog::{RenameMode, Stat, TreeEntry};
+use crate::catalog::{Bucket, Command, FileOperation, Hint, Outcome, Refusal};
 use crate::env::Timestamp;
 use crate::ids::Ino;
 
+use super::bucket::unexpected;
 use super::{Error, Store};
+use open::Files;
+use staging::Staging;
 
-/// A bucket, or a directory in one, as a tree of inodes. Cheap to clone.
+pub use crate::catalog::{FileKind, RenameMode, Stat, TreeEntry};
+
+/// Names of inodes that no file system has changed yet, of which this process knows at most so many.
+const HINT_COUNT_MAX: usize = 1 << 16;
+
+/// A bucket, or a directory in one, as a tree of inodes. Cheap to clone; the last clone ends its background work.
 #[derive(Clone)]
-pub struct Tree {
+pub struct Tree(Arc<Inner>);
+
+struct Inner {
     store: Store,
+    bucket: Bucket,
     root: Ino,
+    staging: Staging,
+    files: Files,
+    /// Where inodes were seen: a directory, and the name in it.
+    hints: Mutex<HashMap<Ino, (Ino, Bytes)>>,
+    keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(keeper) = lock(&self.keeper).take() {
+            keeper.abort();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these hold is whole at every step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A new inode.
@@ -128,92 +180,90 @@ pub struct TreeSpace {
 impl Store {
     /// Opens the tree of `bucket`, or that of the directory `prefix` in it ("" is the whole bucket; "a/b" and "a/b/" mean
     /// the same). `staging`: a directory of this process for bytes that are not committed yet; what a killed process left
-    /// there is taken up.
+    /// there is committed first.
     ///
     /// # Errors
-    /// `NoSuchBucket`, `NoEntry`, `NotDirectory`; `Io`: the staging directory. `Unavailable`.
+    /// `Refused(NoSuchBucket | NoEntry | NotDirectory)`; `Io`: the staging directory. `Unavailable`.
     pub async fn tree(&self, bucket: &str, prefix: &[u8], staging: &Path) -> Result<Tree, Error> {
-        let _ = (bucket, prefix, staging);
-        Err(stub())
+        let bucket = self.bucket(bucket).await?;
+        if !self.snapshot(|view| Ok(view.has_files()?)).await? {
+            return Err(Error::Unavailable("some process of the cluster knows no file systems yet".into()));
+        }
+        let mut inner = Inner {
+            store: self.clone(),
+            root: bucket.id.root(),
+            bucket,
+            staging: Staging::open(staging)?,
+            files: Files::default(),
+            hints: Mutex::default(),
+            keeper: Mutex::default(),
+        };
+        inner.root = inner.descend(prefix).await?;
+        let tree = Tree(Arc::new(inner));
+        tree.propose(FileOperation::Mount).await?;
+        tree.recover().await?;
+        tree.keep();
+        Ok(tree)
     }
 }
 
-fn stub() -> Error {
-    Error::Unavailable("not there yet".into())
-}
-
-macro_rules! stubs {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
-        impl Tree {
-            $($(#[$doc])* pub async fn $name(&self, $($arg: $type),*) -> Result<$out, Error> { $(let _ = $arg;)* Err(stub()) })*
+impl Inner {
+    /// The directory `path` below the root.
+    async fn descend(&self, path: &[u8]) -> Result<Ino, Error> {
+        let mut at = self.root;
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let (bucket, name) = (self.bucket.clone(), name.to_vec());
+            let found = self.store.snapshot(move |view| Ok(view.entry(&bucket, at, &name)?)).await?;
+            let stat = found.ok_or(Refusal::NoEntry)?;
+            if stat.kind != FileKind::Directory {
+                return Err(Refusal::NotDirectory.into());
+            }
+            at = stat.ino;
         }
-    };
-}
-
-stubs! {
-    /// Stub.
-    fn lookup(parent: Ino, name: &[u8]) -> Stat;
-    /// Stub.
-    fn stat(ino: Ino) -> Stat;
-    /// Stub.
-    fn set_stat(ino: Ino, set: SetStat) -> Stat;
-    /// Stub.
-    fn make(parent: Ino, name: &[u8], new: NewNode) -> Stat;
-    /// Stub.
-    fn make_open(parent: Ino, name: &[u8], new: NewNode) -> Stat;
-    /// Stub.
-    fn link(ino: Ino, parent: Ino, name: &[u8]) -> Stat;
-    /// Stub.
-    fn unlink(parent: Ino, name: &[u8]) -> ();
-    /// Stub.
-    fn remove_directory(parent: Ino, name: &[u8]) -> ();
-    /// Stub.
-    fn rename(from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> ();
-    /// Stub.
-    fn read_link(ino: Ino) -> Vec<u8>;
-    /// Stub.
-    fn list(directory: Ino, after: Option<&[u8]>, limit: usize) -> Vec<TreeEntry>;
-    /// Stub.
-    fn parent(directory: Ino) -> Ino;
-    /// Stub.
-    fn open(ino: Ino, truncate: bool) -> Stat;
-    /// Stub.
-    fn release(ino: Ino) -> ();
-    /// Stub.
-    fn read(ino: Ino, offset: u64, len: u64) -> Bytes;
-    /// Stub.
-    fn write(ino: Ino, offset: u64, data: Bytes) -> ();
-    /// Stub.
-    fn append(ino: Ino, data: Bytes) -> u64;
-    /// Stub.
-    fn flush(ino: Ino) -> ();
-    /// Stub.
-    fn allocate(ino: Ino, range: Range<u64>, mode: Allocate) -> ();
-    /// Stub.
-    fn seek(ino: Ino, offset: u64, what: Seek) -> u64;
-    /// Stub.
-    fn copy_range(from: (Ino, u64), to: (Ino, u64), len: u64) -> u64;
-    /// Stub.
-    fn xattr(ino: Ino, name: &[u8]) -> Option<Vec<u8>>;
-    /// Stub.
-    fn xattrs(ino: Ino) -> Vec<Vec<u8>>;
-    /// Stub.
-    fn set_xattr(ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> ();
-    /// Stub.
-    fn remove_xattr(ino: Ino, name: &[u8]) -> ();
-    /// Stub.
-    fn space() -> TreeSpace;
+        Ok(at)
+    }
 }
 
 impl Tree {
     /// The root directory.
     pub fn root(&self) -> Ino {
-        let _ = &self.store;
-        self.root
+        self.0.root
+    }
+
+    /// The bucket's name.
+    pub fn bucket(&self) -> &str {
+        &self.0.bucket.name
     }
 
     /// Whether nothing may be changed: a bucket with object lock.
     pub fn read_only(&self) -> bool {
-        false
+        self.0.bucket.lock
+    }
+
+    /// Has the catalog do what names no new id. A refusal is an error.
+    async fn propose(&self, operation: FileOperation) -> Result<(), Error> {
+        let command = Command::File { bucket: self.0.bucket.id, operation };
+        match self.0.store.session.propose(command).await? {
+            Outcome::Done => Ok(()),
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            outcome => Err(unexpected(&outcome)),
+        }
+    }
+
+    /// Where an inode was seen, for the catalog.
+    fn hint(&self, ino: Ino) -> Hint {
+        lock(&self.0.hints).get(&ino).cloned()
+    }
+
+    /// Notes where an inode was seen that no file system has changed yet.
+    fn note(&self, parent: Ino, name: &[u8], stat: &Stat) {
+        if stat.kind == FileKind::Directory || stat.revision != 0 {
+            return;
+        }
+        let mut hints = lock(&self.0.hints);
+        if hints.len() >= HINT_COUNT_MAX {
+            hints.clear();
+        }
+        hints.insert(stat.ino, (parent, Bytes::copy_from_slice(name)));
     }
 }

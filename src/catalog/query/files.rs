@@ -1,0 +1,246 @@
+//! What a file system asks: inodes and their attributes, entries of directories, orphans.
+//!
+//! Invariant: a directory hides an object of the same name; names that POSIX cannot hold are not shown.
+
+use std::collections::BTreeSet;
+
+use rusqlite::params;
+
+use super::{ENTRY_COLUMNS, Entry, Error, View, form, kind, signed, unsigned};
+use crate::catalog::inode::{FileKind, MODE_MASK, posix_of};
+use crate::catalog::level::FILES_LEVEL;
+use crate::catalog::types::{InodeAttrs, Linked, Posix};
+use crate::catalog::{Bucket, Stat, TreeEntry};
+use crate::ids::{BucketId, Ino, LogIndex};
+
+/// The longest name that POSIX knows, bytes.
+const NAME_MAX_BYTES: usize = 255;
+
+/// An inode that is no directory, with what its node says.
+struct Inode {
+    ino: Ino,
+    nlink: u64,
+    /// How its bytes are kept, and by which node.
+    form: i64,
+    holder: Ino,
+    own: InodeAttrs,
+}
+
+/// Whether POSIX can hold a name.
+fn is_posix(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAX_BYTES && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
+}
+
+impl View<'_> {
+    /// Whether a file system may be mounted yet.
+    pub fn has_files(&self) -> Result<bool, Error> {
+        Ok(self.feature_level()? >= FILES_LEVEL)
+    }
+
+    /// An inode. `hint`: where it was seen, for one that no file system has changed yet. None: it is no more.
+    pub fn stat(&self, bucket: &Bucket, ino: Ino, hint: Option<(Ino, &[u8])>) -> Result<Option<Stat>, Error> {
+        if let Some(stat) = self.directory_stat(bucket, ino)? {
+            return Ok(Some(stat));
+        }
+        let Some(inode) = self.inode(ino)? else { return Ok(None) };
+        match self.linked(&inode, hint)? {
+            Some(shown) => Ok(Some(self.file_stat(&inode, shown)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Where an inode was seen that only its name tells about; none: it is no more, or needs no hint. A scan.
+    pub fn find_name(&self, ino: Ino) -> Result<Option<(Ino, Vec<u8>)>, Error> {
+        let sql = "SELECT parent,name FROM dentry WHERE ino=?1 AND kind=0 LIMIT 1";
+        self.one(sql, [signed(ino.0)], |row| Ok((Ino(unsigned(row, 0)?), row.get(1)?)))
+    }
+
+    /// What stands under a name.
+    pub fn entry(&self, bucket: &Bucket, parent: Ino, name: &[u8]) -> Result<Option<Stat>, Error> {
+        if !is_posix(name) {
+            return Ok(None);
+        }
+        let directory = self.any_entry(parent, &[name, b"/"].concat())?;
+        if let Some(entry) = directory.filter(|entry| entry.kind == kind::DIRECTORY) {
+            return self.directory_stat(bucket, entry.ino);
+        }
+        match self.any_entry(parent, name)? {
+            Some(entry) => Ok(Some(self.entry_stat(bucket, &entry)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Entries of a directory with keys above `after`, in the order of their keys; none: it has no more.
+    ///
+    /// `limit`: about how many; fewer may be shown although there are more.
+    pub fn entries(
+        &self,
+        bucket: &Bucket,
+        directory: Ino,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<TreeEntry>, Error> {
+        let mut after = after.unwrap_or_default().to_vec();
+        loop {
+            let sql = format!(
+                "SELECT name,{ENTRY_COLUMNS} FROM dentry WHERE parent=?1 AND name>?2 ORDER BY name LIMIT ?3"
+            );
+            let rows = self.all(&sql, params![signed(directory.0), after, signed(limit as u64)], |row| {
+                Ok((row.get::<_, Vec<u8>>(0)?, Entry::read(row, 1)?))
+            })?;
+            let Some((last, _)) = rows.last() else { return Ok(Vec::new()) };
+            after.clone_from(last);
+            let shown = self.shown_entries(bucket, directory, rows)?;
+            if !shown.is_empty() {
+                return Ok(shown);
+            }
+        }
+    }
+
+    fn shown_entries(
+        &self,
+        bucket: &Bucket,
+        directory: Ino,
+        rows: Vec<(Vec<u8>, Entry)>,
+    ) -> Result<Vec<TreeEntry>, Error> {
+        let last = rows.last().map(|(name, _)| name.clone()).unwrap_or_default();
+        let directories: BTreeSet<Vec<u8>> =
+            rows.iter().filter(|(_, entry)| entry.kind == kind::DIRECTORY).map(|(name, _)| name.clone()).collect();
+        let mut shown = Vec::with_capacity(rows.len());
+        for (key, entry) in rows {
+            let is_directory = entry.kind == kind::DIRECTORY;
+            let name = if is_directory { key.strip_suffix(b"/").unwrap_or(&key) } else { &key };
+            if !is_posix(name) {
+                continue;
+            }
+            if !is_directory {
+                let hiding = [name, b"/"].concat();
+                let is_hidden = directories.contains(&hiding)
+                    || hiding > last && self.any_entry(directory, &hiding)?.is_some_and(|e| e.kind == kind::DIRECTORY);
+                if is_hidden {
+                    continue;
+                }
+            }
+            shown.push(TreeEntry { name: name.to_vec(), stat: self.entry_stat(bucket, &entry)? });
+        }
+        Ok(shown)
+    }
+
+    /// The directory above; none: it has none, or is no more.
+    pub fn directory_above(&self, ino: Ino) -> Result<Option<Ino>, Error> {
+        let parent = self.one("SELECT parent FROM dir WHERE ino=?1", [signed(ino.0)], |row| unsigned(row, 0))?;
+        Ok(parent.filter(|parent| *parent != 0).map(Ino))
+    }
+
+    /// Extended attributes of an inode; none: it is no more.
+    pub fn xattrs(&self, ino: Ino) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, Error> {
+        if let Some(own) = self.directory_attrs(ino)? {
+            return Ok(Some(own.attrs.xattrs));
+        }
+        Ok(self.inode(ino)?.map(|inode| inode.own.attrs.xattrs))
+    }
+
+    /// Inodes of a bucket that lost their last name above the log index `after`, and are there still.
+    pub fn orphaned(&self, bucket: BucketId, after: LogIndex) -> Result<Vec<Ino>, Error> {
+        let sql = "SELECT ino FROM orphan WHERE bucket=?1 AND died>?2 ORDER BY died";
+        self.all(sql, [signed(bucket.0), signed(after.0)], |row| Ok(Ino(unsigned(row, 0)?)))
+    }
+
+    /// Whether a session holds an inode, or has made it and not written it.
+    pub fn is_opened(&self, ino: Ino) -> Result<bool, Error> {
+        Ok(self.one("SELECT 1 FROM opened WHERE ino=?1", [signed(ino.0)], |_| Ok(()))?.is_some())
+    }
+
+    /// Whether an inode without a name may go.
+    pub fn has_reapable(&self) -> Result<bool, Error> {
+        if !self.has_files()? {
+            return Ok(false);
+        }
+        let sql = "SELECT 1 FROM orphan o
+            WHERE NOT EXISTS (SELECT 1 FROM mounted m WHERE m.bucket=o.bucket AND m.seen<o.died)
+                AND NOT EXISTS (SELECT 1 FROM opened p WHERE p.ino=o.ino) LIMIT 1";
+        Ok(self.one(sql, [], |_| Ok(()))?.is_some())
+    }
+
+    fn any_entry(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Error> {
+        let sql = "SELECT kind,ino,seq,flags,size_bytes,mtime_ns,etag FROM dentry WHERE parent=?1 AND name=?2";
+        self.one(sql, params![signed(parent.0), name], |row| Entry::read(row, 0))
+    }
+
+    fn entry_stat(&self, bucket: &Bucket, entry: &Entry) -> Result<Stat, Error> {
+        let gone = || Error::Inconsistent(format!("an entry names {}, which is missing", entry.ino));
+        if entry.kind == kind::DIRECTORY {
+            return self.directory_stat(bucket, entry.ino)?.ok_or_else(gone);
+        }
+        let inode = self.inode(entry.ino)?.ok_or_else(gone)?;
+        let shown = self.shown(entry, inode.own.attrs.linked)?;
+        let shown = Linked { size_bytes: shown.size_bytes, modified: shown.modified, etag: shown.etag };
+        self.file_stat(&inode, shown)
+    }
+
+    fn directory_attrs(&self, ino: Ino) -> Result<Option<InodeAttrs>, Error> {
+        self.one("SELECT attrs FROM dir WHERE ino=?1", [signed(ino.0)], |row| {
+            row.get_ref(0)?.as_blob_or_null()?.map_or(Ok(InodeAttrs::default()), InodeAttrs::decode)
+        })
+    }
+
+    fn directory_stat(&self, bucket: &Bucket, ino: Ino) -> Result<Option<Stat>, Error> {
+        let Some(own) = self.directory_attrs(ino)? else { return Ok(None) };
+        let posix = posix_of(own.attrs.posix, FileKind::Directory, bucket.created);
+        Ok(Some(stat_of(ino, &posix, 1, (0, 0), 0)))
+    }
+
+    fn inode(&self, ino: Ino) -> Result<Option<Inode>, Error> {
+        let sql = "SELECT n.nlink,n.attrs,b.form,b.id FROM node n
+            JOIN node b ON b.id=CASE n.body WHEN 0 THEN n.id ELSE n.body END WHERE n.id=?1 AND n.refs>0";
+        self.one(sql, [signed(ino.0)], |row| {
+            let own = row.get_ref(1)?.as_blob_or_null()?.map_or(Ok(InodeAttrs::default()), InodeAttrs::decode)?;
+            Ok(Inode { ino, nlink: unsigned(row, 0)?, form: row.get(2)?, holder: Ino(unsigned(row, 3)?), own })
+        })
+    }
+
+    /// What an inode shows; none: it is not where it was seen, and says nothing itself.
+    fn linked(&self, inode: &Inode, hint: Option<(Ino, &[u8])>) -> Result<Option<Linked>, Error> {
+        if let Some(linked) = inode.own.attrs.linked {
+            return Ok(Some(linked));
+        }
+        let home = inode.own.home.as_ref().map(|(parent, name)| (*parent, name.as_slice()));
+        let Some((parent, name)) = home.or(hint) else { return Ok(None) };
+        let entry = self.any_entry(parent, name)?.filter(|entry| entry.ino == inode.ino);
+        let shown = entry.map(|entry| self.shown(&entry, None)).transpose()?;
+        Ok(shown.map(|shown| Linked { size_bytes: shown.size_bytes, modified: shown.modified, etag: shown.etag }))
+    }
+
+    fn file_stat(&self, inode: &Inode, shown: Linked) -> Result<Stat, Error> {
+        let posix = posix_of(inode.own.attrs.posix, FileKind::File, shown.modified);
+        let stored_bytes = match inode.form {
+            form::EMPTY => 0,
+            form::EXTENTS => self.extent_bytes(inode.holder)?,
+            _ => shown.size_bytes,
+        };
+        Ok(stat_of(inode.ino, &posix, inode.nlink, (shown.size_bytes, stored_bytes), inode.own.revision))
+    }
+
+    fn extent_bytes(&self, holder: Ino) -> Result<u64, Error> {
+        let sql = "SELECT coalesce(sum(len_bytes),0) FROM extent WHERE ino=?1";
+        Ok(self.one(sql, [signed(holder.0)], |row| unsigned(row, 0))?.unwrap_or(0))
+    }
+}
+
+fn stat_of(ino: Ino, posix: &Posix, nlink: u64, (size_bytes, stored_bytes): (u64, u64), revision: u64) -> Stat {
+    Stat {
+        ino,
+        kind: FileKind::of_mode(posix.mode),
+        mode: posix.mode & MODE_MASK,
+        uid: posix.uid,
+        gid: posix.gid,
+        nlink: u32::try_from(nlink).unwrap_or(u32::MAX),
+        rdev: posix.rdev,
+        size_bytes,
+        stored_bytes,
+        atime: posix.atime,
+        mtime: posix.mtime,
+        ctime: posix.ctime,
+        revision,
+    }
+}

@@ -1,0 +1,422 @@
+//! Bytes that were written become a file's: stored as new chunks, and named by one command.
+//!
+//! Invariants
+//! - What is staged is forgotten only after its command was applied, or its inode is no more.
+//! - A content that is or becomes inline is replaced whole, if it is still what was read of it; any other is changed only
+//!   where it was written, whatever others did to it meanwhile.
+
+use std::collections::VecDeque;
+use std::fs::File as OsFile;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use md5::{Digest, Md5};
+
+use crate::catalog::{
+    Checksum, Command, Content, ETag, FileOperation, NewChunk, Outcome, Piece, Refusal, Source, Stat, Write,
+};
+use crate::env::Timestamp;
+use crate::ids::Ino;
+use crate::object::bucket::unexpected;
+use crate::object::sink::Held;
+use crate::object::{self, Error, Incoming, blocking};
+use crate::units::GIB;
+
+use super::Tree;
+use super::open::{File, State};
+
+/// What one command commits at most.
+const COMMIT_MAX_BYTES: u64 = GIB;
+const COMMIT_RANGE_COUNT: usize = 500;
+/// What is read at once of what is staged.
+const RUN_BYTES: u64 = 256 << 10;
+/// How often a commit begins anew because somebody else changed the file.
+const TRY_COUNT: u32 = 16;
+
+/// What a commit does besides.
+#[derive(Clone, Default)]
+pub(super) struct Change {
+    /// The length that the file gets.
+    pub(super) size_bytes: Option<u64>,
+    /// What becomes zeros; nothing is staged then.
+    pub(super) zeroed: Option<Range<u64>>,
+    /// Whether S3 sees the file from now on.
+    pub(super) publishes: bool,
+    /// Whether suid and sgid go.
+    pub(super) kills_privileges: bool,
+}
+
+/// Where the bytes of a range come from.
+#[derive(Clone)]
+enum From {
+    /// The staging file, at this offset.
+    Staged(u64),
+    /// These.
+    Memory(Bytes),
+}
+
+/// Bytes to be stored: their place in the file, and where they come from. Ascending.
+#[derive(Clone)]
+struct Stored {
+    start: u64,
+    len: u64,
+    from: From,
+}
+
+impl Tree {
+    /// Commits what is staged of a file, and `change`.
+    pub(super) async fn commit(&self, file: &File, state: &mut State, change: Change) -> Result<(), Error> {
+        let nothing = state.dirty.is_empty() && change.size_bytes.is_none() && change.zeroed.is_none();
+        if nothing && !(change.publishes && state.is_hidden) {
+            return Ok(());
+        }
+        if let Some(size_bytes) = change.size_bytes {
+            state.dirty.remove(size_bytes..u64::MAX);
+        }
+        for _ in 0..TRY_COUNT {
+            match self.try_commit(file, state, &change).await {
+                Err(Error::Refused(Refusal::RevisionChanged(_))) => {}
+                Ok(()) => {
+                    self.forget_staged(file, state, change.publishes)?;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Unavailable(format!("inode {} changes all the time", file.ino)))
+    }
+
+    fn forget_staged(&self, file: &File, state: &mut State, is_published: bool) -> Result<(), Error> {
+        state.dirty = super::dirty::Dirty::default();
+        state.modified = None;
+        state.is_hidden &= !is_published;
+        file.show(state);
+        match &mut state.staged {
+            Some(staged) if staged.len_bytes() > 0 => Ok(staged.clear().map_err(crate::file::Error::from)?),
+            _ => Ok(()),
+        }
+    }
+
+    async fn try_commit(&self, file: &File, state: &State, change: &Change) -> Result<(), Error> {
+        let base = self.committed(file.ino).await?;
+        let size_bytes = change.size_bytes.unwrap_or(base.size_bytes.max(state.dirty.end()));
+        let inline_bytes = self.0.store.config.inline_bytes;
+        let mut write = self.new_write(file.ino, &base, Content::Same).await?;
+        write.modified = state.modified.unwrap_or(self.0.store.now());
+        write.kills_privileges = change.kills_privileges;
+        write.publishes = change.publishes;
+        if state.dirty.is_empty() && change.size_bytes.is_none() && change.zeroed.is_none() {
+            write.etag = ETag { md5: Md5::digest(b"").into(), part_count: 0 };
+            return self.propose(FileOperation::Write(write)).await;
+        }
+        if size_bytes <= inline_bytes {
+            return self.commit_inline(&base, state, change, size_bytes, write).await;
+        }
+        let stored = self.to_store(&base, state, change, size_bytes).await?;
+        if stored.is_empty() {
+            write.size_bytes = Some(size_bytes);
+            write.etag = made_etag(&write, size_bytes, 1);
+            if size_bytes < base.size_bytes || change.zeroed.is_some() {
+                write.content = Content::Pieces(change.zeroed.iter().map(hole).collect());
+            }
+            return self.propose(FileOperation::Write(write)).await;
+        }
+        let staged = state.staged.as_ref().map(|staged| staged.reader());
+        self.commit_stored(staged, &base, stored, change, size_bytes, write).await
+    }
+
+    /// A change of a file as it is.
+    pub(super) async fn new_write(&self, ino: Ino, base: &Stat, content: Content) -> Result<Write, Error> {
+        let mut write = Write {
+            ino,
+            hint: self.hint(ino),
+            base: Some(base.revision),
+            content,
+            chunks: Vec::new(),
+            size_bytes: None,
+            etag: ETag { md5: [0; 16], part_count: 1 },
+            modified: self.0.store.now(),
+            kills_privileges: false,
+            publishes: false,
+        };
+        write.etag = made_etag(&write, base.size_bytes, 1);
+        Ok(write)
+    }
+
+    async fn commit_inline(
+        &self,
+        base: &Stat,
+        state: &State,
+        change: &Change,
+        size_bytes: u64,
+        mut write: Write,
+    ) -> Result<(), Error> {
+        let bytes = self.assemble(base, state, 0..size_bytes).await?;
+        let bytes = match &change.zeroed {
+            Some(zeroed) => without(&bytes, zeroed, 0),
+            None => bytes,
+        };
+        write.etag = ETag { md5: Md5::digest(&bytes).into(), part_count: 0 };
+        write.content = Content::Inline(bytes);
+        self.propose(FileOperation::Write(write)).await
+    }
+
+    /// What is to be stored of a file that will not be inline: what is staged, and what may be inline by now.
+    async fn to_store(
+        &self,
+        base: &Stat,
+        state: &State,
+        change: &Change,
+        size_bytes: u64,
+    ) -> Result<Vec<Stored>, Error> {
+        let staged = |run: super::dirty::Written| Stored { start: run.start, len: run.len, from: From::Staged(run.staged) };
+        if base.size_bytes == 0 || base.size_bytes > self.0.store.config.inline_bytes {
+            return Ok(state.dirty.all().into_iter().map(staged).collect());
+        }
+        let kept = base.size_bytes.min(size_bytes);
+        let mut bytes = self.assemble(base, state, 0..kept).await?;
+        if let Some(zeroed) = &change.zeroed {
+            bytes = without(&bytes, zeroed, 0);
+        }
+        let first = Stored { start: 0, len: kept, from: From::Memory(bytes) };
+        Ok([first].into_iter().chain(state.dirty.within(kept..u64::MAX).into_iter().map(staged)).collect())
+    }
+
+    /// Stores ranges, and names them: in one command, unless they are too many or too long.
+    async fn commit_stored(
+        &self,
+        staged: Option<Arc<OsFile>>,
+        base: &Stat,
+        stored: Vec<Stored>,
+        change: &Change,
+        size_bytes: u64,
+        write: Write,
+    ) -> Result<(), Error> {
+        // A part of what may be inline cannot stand alone.
+        let may_be_inline = base.size_bytes <= self.0.store.config.inline_bytes;
+        let mut left: VecDeque<Vec<Stored>> = grouped(stored).into();
+        let is_whole = left.len() == 1;
+        let mut is_first = true;
+        while let Some(group) = left.pop_front() {
+            let is_last = left.is_empty();
+            let mut part = write.clone();
+            part.publishes &= is_last;
+            part.base = if is_first && may_be_inline { part.base } else { None };
+            part.size_bytes = if is_last && change.size_bytes.is_some() { Some(size_bytes) } else { None };
+            match self.commit_group(staged.clone(), &group, part, is_whole.then_some(size_bytes)).await {
+                Err(Error::Refused(Refusal::TooManyRows)) if group.len() > 1 || group[0].len > 1 => {
+                    halves(group).into_iter().rev().for_each(|half| left.push_front(half));
+                }
+                answer => {
+                    answer?;
+                    is_first = false;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `whole`: the file's length, if these are perhaps all of its bytes.
+    async fn commit_group(
+        &self,
+        staged: Option<Arc<OsFile>>,
+        group: &[Stored],
+        mut write: Write,
+        whole: Option<u64>,
+    ) -> Result<(), Error> {
+        let len_bytes: u64 = group.iter().map(|stored| stored.len).sum();
+        let store = &self.0.store;
+        let permit = store.budget.take(store.receive_cost_bytes(Some(len_bytes))).await?;
+        let incoming = Incoming { len_bytes: Some(len_bytes), ..Incoming::default() };
+        let mut source = StagedSource { staged, left: group.to_vec().into() };
+        let received = store.receive(&incoming, &[], 0, permit, &mut source).await?;
+        let chunks = match received.bytes {
+            Held::Chunk(place) => vec![NewChunk { id: received.fresh.ino(), place, short: false }],
+            Held::Chunks(chunks) => chunks,
+            Held::Inline(_) => return Err(Error::Unavailable("no bytes were stored".into())),
+        };
+        let is_whole = whole == Some(len_bytes) && group.first().is_some_and(|first| first.start == 0);
+        write.etag = match is_whole {
+            true => ETag { md5: received.digested.md5, part_count: 0 },
+            false => made_etag(&write, len_bytes, group.len()),
+        };
+        write.content = Content::Pieces(pieces(group, &chunks));
+        write.chunks = chunks;
+        let make = move |bucket| Command::File { bucket, operation: FileOperation::Write(write.clone()) };
+        match store.commit(Some(received.fresh), self.0.bucket.name.clone(), make).await? {
+            Outcome::Done => Ok(()),
+            outcome => Err(unexpected(&outcome)),
+        }
+    }
+
+    /// Commits what a killed process left.
+    pub(super) async fn recover(&self) -> Result<(), Error> {
+        for left in self.0.staging.left()? {
+            let file = self.0.files.get_or_make(left.ino);
+            let mut state = file.state.write().await;
+            let len_bytes = left.dirty.len_bytes();
+            *state = State {
+                dirty: left.dirty,
+                staged: Some(left.file),
+                modified: Some(left.modified),
+                is_hidden: false,
+            };
+            let committed = self.commit(&file, &mut state, Change { publishes: true, ..Change::default() }).await;
+            match &committed {
+                Ok(()) => tracing::info!(ino = %left.ino, len_bytes, "bytes that were written before were committed"),
+                Err(Error::Refused(Refusal::Stale)) => {
+                    tracing::info!(ino = %left.ino, len_bytes, "bytes that were written before belong to a file that is gone");
+                }
+                Err(error) => return Err(Error::Unavailable(format!("staged bytes of inode {}: {error}", left.ino))),
+            }
+            if let Some(staged) = std::mem::take(&mut *state).staged {
+                staged.remove()?;
+            }
+            file.show(&state);
+            drop(state);
+            drop(file);
+            self.0.files.forget(left.ino);
+        }
+        Ok(())
+    }
+}
+
+/// A tag for what has no MD5 at hand: another one for each change, marked as one of several parts.
+fn made_etag(write: &Write, len_bytes: u64, range_count: usize) -> ETag {
+    let Timestamp(at) = write.modified;
+    let mut md5 = Md5::new();
+    for value in [write.ino.0, write.base.unwrap_or(u64::MAX), len_bytes, at as u64] {
+        md5.update(value.to_le_bytes());
+    }
+    for chunk in &write.chunks {
+        md5.update(chunk.id.0.to_le_bytes());
+    }
+    ETag { md5: md5.finalize().into(), part_count: u32::try_from(range_count.clamp(1, 10_000)).unwrap_or(1) }
+}
+
+fn hole(range: &Range<u64>) -> Piece {
+    Piece { start_bytes: range.start, len_bytes: range.end - range.start, source: Source::Hole }
+}
+
+/// `bytes`, which begin at `start`, with zeros in `zeroed`.
+fn without(bytes: &Bytes, zeroed: &Range<u64>, start: u64) -> Bytes {
+    let end = start + bytes.len() as u64;
+    let (from, to) = (zeroed.start.clamp(start, end), zeroed.end.clamp(start, end));
+    let mut bytes = bytes.to_vec();
+    bytes[(from - start) as usize..(to - start) as usize].fill(0);
+    bytes.into()
+}
+
+/// The part of a range from `skipped` on, of `len` bytes.
+fn part(stored: &Stored, skipped: u64, len: u64) -> Stored {
+    let from = match &stored.from {
+        From::Staged(at) => From::Staged(at + skipped),
+        From::Memory(bytes) => From::Memory(bytes.slice(skipped as usize..(skipped + len) as usize)),
+    };
+    Stored { start: stored.start + skipped, len, from }
+}
+
+/// Ranges in groups that one command can name.
+fn grouped(stored: Vec<Stored>) -> Vec<Vec<Stored>> {
+    let mut groups: Vec<Vec<Stored>> = Vec::new();
+    let mut room_bytes = 0;
+    for range in stored {
+        let mut skipped = 0;
+        while skipped < range.len {
+            if room_bytes == 0 || groups.last().is_none_or(|group| group.len() >= COMMIT_RANGE_COUNT) {
+                groups.push(Vec::new());
+                room_bytes = COMMIT_MAX_BYTES;
+            }
+            let len = room_bytes.min(range.len - skipped);
+            if let Some(group) = groups.last_mut() {
+                group.push(part(&range, skipped, len));
+            }
+            (skipped, room_bytes) = (skipped + len, room_bytes - len);
+        }
+    }
+    groups
+}
+
+fn halves(mut group: Vec<Stored>) -> Vec<Vec<Stored>> {
+    match &group[..] {
+        [one] => {
+            let half = one.len / 2;
+            vec![vec![part(one, 0, half)], vec![part(one, half, one.len - half)]]
+        }
+        _ => {
+            let second = group.split_off(group.len() / 2);
+            vec![group, second]
+        }
+    }
+}
+
+/// The pieces that ranges are, stored one behind the other in `chunks`.
+fn pieces(group: &[Stored], chunks: &[NewChunk]) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(group.len());
+    let mut chunks = chunks.iter();
+    let (mut chunk, mut at, mut left) = (Ino(0), 0, 0);
+    for range in joined(group) {
+        let (mut start, end) = range;
+        while start < end {
+            if left == 0 {
+                let Some(next) = chunks.next() else { return pieces };
+                (chunk, at, left) = (next.id, 0, next.place.len_bytes);
+            }
+            let len = left.min(end - start);
+            pieces.push(Piece { start_bytes: start, len_bytes: len, source: Source::Chunk { chunk, start_bytes: at } });
+            (start, at, left) = (start + len, at + len, left - len);
+        }
+    }
+    pieces
+}
+
+/// Ranges that follow one another as one: half-open.
+fn joined(group: &[Stored]) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for stored in group {
+        match ranges.last_mut() {
+            Some((_, end)) if *end == stored.start => *end += stored.len,
+            _ => ranges.push((stored.start, stored.start + stored.len)),
+        }
+    }
+    ranges
+}
+
+/// Ranges as they are stored.
+struct StagedSource {
+    staged: Option<Arc<OsFile>>,
+    left: VecDeque<Stored>,
+}
+
+impl object::Source for StagedSource {
+    async fn next(&mut self) -> Result<Option<Bytes>, ()> {
+        let Some(mut range) = self.left.pop_front() else { return Ok(None) };
+        if range.len > RUN_BYTES {
+            self.left.push_front(part(&range, RUN_BYTES, range.len - RUN_BYTES));
+            range = part(&range, 0, RUN_BYTES);
+        }
+        let at = match range.from {
+            From::Memory(bytes) => return Ok(Some(bytes)),
+            From::Staged(at) => at,
+        };
+        let Some(file) = self.staged.clone() else { return Err(()) };
+        let read = blocking(move || {
+            let mut bytes = vec![0; range.len as usize];
+            file.read_exact_at(&mut bytes, at).map(|()| bytes)
+        });
+        match read.await {
+            Ok(Ok(bytes)) => Ok(Some(bytes.into())),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "staged bytes cannot be read");
+                Err(())
+            }
+            Err(_) => Err(()),
+        }
+    }
+
+    fn promised(&self) -> Vec<Checksum> {
+        Vec::new()
+    }
+}

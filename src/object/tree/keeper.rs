@@ -1,0 +1,100 @@
+//! What must be said to the catalog while a tree is mounted: which inodes without a name are held.
+//!
+//! Every second this looks which inodes of the bucket lost their last name since it looked before, holds those that are
+//! open here, and says how far it looked: what nobody holds may go.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::catalog::FileOperation;
+use crate::ids::{Ino, LogIndex, SessionId};
+use crate::object::Error;
+
+use super::{Inner, Tree, lock};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Inodes that one command holds.
+const HOLD_COUNT: usize = 4096;
+
+/// How far it looked.
+#[derive(Default)]
+struct Seen {
+    index: LogIndex,
+    session: Option<SessionId>,
+}
+
+impl Tree {
+    /// Starts the background work, which ends with the last clone of the tree.
+    pub(super) fn keep(&self) {
+        let weak = Arc::downgrade(&self.0);
+        *lock(&self.0.keeper) = Some(tokio::spawn(keep(weak)));
+    }
+
+    /// After the last close of an inode: if it was held, it is not any more.
+    pub(super) async fn let_go(&self, ino: Ino) {
+        let held = self.0.store.snapshot(move |view| Ok(view.is_opened(ino)?)).await;
+        let released = match held {
+            Ok(false) => Ok(()),
+            Ok(true) => self.propose(FileOperation::Release { inos: vec![ino] }).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = released {
+            tracing::warn!(%ino, %error, "an inode that was closed is held until the session ends");
+        }
+        self.0.store.died.notify_one();
+    }
+
+    async fn look(&self, seen: &mut Seen) -> Result<(), Error> {
+        let session = self.0.store.session.id();
+        if seen.session.is_some_and(|former| former != session) {
+            // What the former session held is gone with it, if somebody ended it; what is still there is held anew.
+            self.propose(FileOperation::Mount).await?;
+            seen.index = LogIndex(0);
+        }
+        seen.session = Some(session);
+        let (bucket, after) = (self.0.bucket.id, seen.index);
+        let query = move |view: &crate::catalog::View<'_>| {
+            Ok((view.orphaned(bucket, after)?, view.applied_index()?))
+        };
+        let (orphans, index) = self.0.store.snapshot(query).await?;
+        if orphans.is_empty() {
+            seen.index = index;
+            return Ok(());
+        }
+        let held: Vec<Ino> = orphans.into_iter().filter(|ino| self.0.files.is_open(*ino)).collect();
+        let mut batches = held.chunks(HOLD_COUNT).map(<[Ino]>::to_vec).peekable();
+        if batches.peek().is_none() {
+            self.propose(FileOperation::Hold { seen: index.0, inos: Vec::new() }).await?;
+        }
+        while let Some(inos) = batches.next() {
+            let seen = if batches.peek().is_none() { index.0 } else { 0 };
+            self.propose(FileOperation::Hold { seen, inos }).await?;
+        }
+        seen.index = index;
+        self.0.store.died.notify_one();
+        Ok(())
+    }
+
+    /// Commits all that was written, and says that nothing is open any more.
+    ///
+    /// # Errors
+    /// The first that a file's commit met; the others are tried all the same.
+    pub async fn close(&self) -> Result<(), Error> {
+        let mut result = Ok(());
+        for ino in self.0.files.all() {
+            result = result.and(self.flush(ino).await);
+        }
+        result.and(self.propose(FileOperation::Unmount).await)
+    }
+}
+
+async fn keep(tree: Weak<Inner>) {
+    let mut seen = Seen::default();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let Some(inner) = tree.upgrade() else { return };
+        if let Err(error) = Tree(inner).look(&mut seen).await {
+            tracing::warn!(%error, "what is open was not told; it is tried again");
+        }
+    }
+}

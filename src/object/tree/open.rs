@@ -1,0 +1,157 @@
+//! Who has what open, and what was written to it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::RwLock;
+
+use crate::env::Timestamp;
+use crate::ids::Ino;
+use crate::object::Error;
+
+use super::dirty::Dirty;
+use super::staging::StagingFile;
+use super::{FileKind, SetStat, Stat, Tree, lock};
+
+/// Files that are open here, or have bytes that are not committed.
+#[derive(Default)]
+pub(super) struct Files(Mutex<HashMap<Ino, Entry>>);
+
+struct Entry {
+    open_count: u64,
+    file: Arc<File>,
+}
+
+/// A file that was written to, or is open.
+pub(super) struct File {
+    pub(super) ino: Ino,
+    pub(super) state: RwLock<State>,
+    /// What is shown of what was written: readable while the state is locked.
+    shown: Mutex<Option<Shown>>,
+}
+
+/// What was written.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) dirty: Dirty,
+    pub(super) staged: Option<StagingFile>,
+    /// When it was written last.
+    pub(super) modified: Option<Timestamp>,
+    /// Whether S3 does not see the file yet.
+    pub(super) is_hidden: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Shown {
+    end: u64,
+    modified: Timestamp,
+}
+
+impl File {
+    /// Has others see how far it was written, and when.
+    pub(super) fn show(&self, state: &State) {
+        let shown = match (state.dirty.is_empty(), state.modified) {
+            (false, Some(modified)) => Some(Shown { end: state.dirty.end(), modified }),
+            _ => None,
+        };
+        *lock(&self.shown) = shown;
+    }
+}
+
+impl Files {
+    /// Counts an open of a file.
+    pub(super) fn open(&self, ino: Ino) {
+        self.with(ino, |entry| entry.open_count += 1);
+    }
+
+    fn with<T>(&self, ino: Ino, change: impl FnOnce(&mut Entry) -> T) -> T {
+        let file = || File { ino, state: RwLock::default(), shown: Mutex::default() };
+        let mut files = lock(&self.0);
+        change(files.entry(ino).or_insert_with(|| Entry { open_count: 0, file: Arc::new(file()) }))
+    }
+
+    /// A file to be written.
+    pub(super) fn get_or_make(&self, ino: Ino) -> Arc<File> {
+        self.with(ino, |entry| entry.file.clone())
+    }
+
+    /// A file that is open, or was written.
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<File>> {
+        lock(&self.0).get(&ino).map(|entry| entry.file.clone())
+    }
+
+    /// Whether somebody has it open.
+    pub(super) fn is_open(&self, ino: Ino) -> bool {
+        lock(&self.0).get(&ino).is_some_and(|entry| entry.open_count > 0)
+    }
+
+    /// Takes an open back; whether it was the last one.
+    pub(super) fn close(&self, ino: Ino) -> bool {
+        let mut files = lock(&self.0);
+        let Some(entry) = files.get_mut(&ino) else { return false };
+        entry.open_count = entry.open_count.saturating_sub(1);
+        entry.open_count == 0
+    }
+
+    /// Forgets a file that is not open, and that nobody works with.
+    pub(super) fn forget(&self, ino: Ino) {
+        let mut files = lock(&self.0);
+        if files.get(&ino).is_some_and(|entry| entry.open_count == 0 && Arc::strong_count(&entry.file) == 1) {
+            files.remove(&ino);
+        }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Ino> {
+        lock(&self.0).keys().copied().collect()
+    }
+}
+
+impl Tree {
+    /// Opens an inode; each open needs a [`Tree::release`]. `truncate`: nothing is left of its bytes.
+    ///
+    /// # Errors
+    /// `Refused(Stale)`; with `truncate`, as of [`Tree::set_stat`].
+    pub async fn open(&self, ino: Ino, truncate: bool) -> Result<Stat, Error> {
+        let stat = self.stat(ino).await?;
+        self.0.files.open(ino);
+        if !truncate || stat.kind != FileKind::File || stat.size_bytes == 0 {
+            return Ok(stat);
+        }
+        let truncated = self.set_stat(ino, SetStat { size_bytes: Some(0), ..SetStat::default() }).await;
+        if truncated.is_err() {
+            self.0.files.close(ino);
+        }
+        truncated
+    }
+
+    /// Takes an open back. After the last one an inode without a name may go.
+    ///
+    /// # Errors
+    /// As of [`Tree::flush`]: what was written and not flushed is committed now.
+    pub async fn release(&self, ino: Ino) -> Result<(), Error> {
+        if !self.0.files.close(ino) {
+            return Ok(());
+        }
+        let flushed = self.flush(ino).await;
+        self.let_go(ino).await;
+        self.0.files.forget(ino);
+        flushed
+    }
+
+    /// Notes that S3 does not see a file yet.
+    pub(super) async fn hidden(&self, ino: Ino) {
+        self.0.files.get_or_make(ino).state.write().await.is_hidden = true;
+    }
+
+    /// What an inode shows with what was written here and is not committed.
+    pub(super) async fn with_written(&self, stat: Stat) -> Stat {
+        let shown = self.0.files.get(stat.ino).and_then(|file| *lock(&file.shown));
+        match shown {
+            None => stat,
+            Some(Shown { end, modified }) => {
+                Stat { size_bytes: stat.size_bytes.max(end), mtime: modified, ctime: modified, ..stat }
+            }
+        }
+    }
+}

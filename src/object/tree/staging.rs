@@ -1,0 +1,232 @@
+//! Bytes that were written and are not committed yet: one file an inode, in a directory of this process.
+//!
+//! ```text
+//! DIR/<16 hex>    named by the inode
+//!
+//! +0   8   magic "pdstage1"
+//! +8   8   inode (all integers little-endian)
+//! then records, one behind the other:
+//! +0   4   CRC32C of the 20 bytes that follow
+//! +4   8   offset in the file
+//! +12  8   when it was written, nanoseconds since 1970
+//! +20  4   length in bytes
+//! +24  n   the bytes
+//! ```
+//!
+//! Invariants
+//! - A write returns once its record is in the system's page cache: it survives the end of the process, not that of the
+//!   machine. What must survive that is committed.
+//! - A record that is not whole is the last one, and its write never returned.
+//! - What was committed is cut off. A process killed in between commits it once more at its next start.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::env::Timestamp;
+use crate::ids::Ino;
+
+use super::dirty::Dirty;
+
+const MAGIC: &[u8; 8] = b"pdstage1";
+const HEAD_BYTES: u64 = 16;
+const RECORD_HEAD_BYTES: usize = 24;
+
+/// The directory.
+pub(super) struct Staging {
+    dir: PathBuf,
+}
+
+/// The file of one inode. Its calls block.
+pub(super) struct StagingFile {
+    path: PathBuf,
+    file: Arc<File>,
+    end: u64,
+}
+
+/// What a killed process left of an inode.
+pub(super) struct Left {
+    pub(super) ino: Ino,
+    pub(super) file: StagingFile,
+    pub(super) dirty: Dirty,
+    pub(super) modified: Timestamp,
+}
+
+impl Staging {
+    /// Opens or makes the directory.
+    pub(super) fn open(dir: &Path) -> io::Result<Staging> {
+        fs::create_dir_all(dir)?;
+        Ok(Staging { dir: dir.to_owned() })
+    }
+
+    /// The file of an inode, empty.
+    pub(super) fn create(&self, ino: Ino) -> io::Result<StagingFile> {
+        let path = self.dir.join(format!("{:016x}", ino.0));
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let mut head = MAGIC.to_vec();
+        head.extend_from_slice(&ino.0.to_le_bytes());
+        file.write_all_at(&head, 0)?;
+        Ok(StagingFile { path, file: Arc::new(file), end: HEAD_BYTES })
+    }
+
+    /// What is there of an earlier process. Files that cannot be read are left where they are, and told.
+    pub(super) fn left(&self) -> io::Result<Vec<Left>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            match read(&path) {
+                Ok(Some(left)) => found.push(left),
+                Ok(None) => fs::remove_file(&path)?,
+                Err(error) => tracing::error!(path = %path.display(), %error, "a staging file cannot be read"),
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl StagingFile {
+    /// Appends a record. Returns where its bytes are.
+    pub(super) fn append(&mut self, offset: u64, bytes: &Bytes, now: Timestamp) -> io::Result<u64> {
+        let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let mut record = Vec::with_capacity(RECORD_HEAD_BYTES + bytes.len().min(4096));
+        record.extend_from_slice(&[0; 4]);
+        record.extend_from_slice(&offset.to_le_bytes());
+        record.extend_from_slice(&now.0.to_le_bytes());
+        record.extend_from_slice(&len.to_le_bytes());
+        let sum = checksum(&record[4..]);
+        record[..4].copy_from_slice(&sum.to_le_bytes());
+        let staged = self.end + RECORD_HEAD_BYTES as u64;
+        // The head last: a record is whole only with it.
+        self.file.write_all_at(bytes, staged)?;
+        self.file.write_all_at(&record, self.end)?;
+        self.end = staged + bytes.len() as u64;
+        Ok(staged)
+    }
+
+    /// For reading beside this.
+    pub(super) fn reader(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
+    /// Bytes in it.
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.end - HEAD_BYTES
+    }
+
+    /// Cuts off what was committed.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        self.file.set_len(HEAD_BYTES)?;
+        self.end = HEAD_BYTES;
+        Ok(())
+    }
+
+    /// Removes it.
+    pub(super) fn remove(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+/// None: nothing was written.
+fn read(path: &Path) -> io::Result<Option<Left>> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let file_len = file.metadata()?.len();
+    let mut head = [0; HEAD_BYTES as usize];
+    if file_len < HEAD_BYTES {
+        return Ok(None);
+    }
+    file.read_exact(&mut head)?;
+    let (magic, ino) = head.split_at(8);
+    if magic != MAGIC {
+        return Err(io::Error::other("it is no staging file"));
+    }
+    let ino = Ino(u64::from_le_bytes(ino.try_into().map_err(io::Error::other)?));
+    let (mut dirty, mut modified, mut end) = (Dirty::default(), Timestamp(0), HEAD_BYTES);
+    let mut record = [0; RECORD_HEAD_BYTES];
+    while end + RECORD_HEAD_BYTES as u64 <= file_len {
+        file.read_exact_at(&mut record, end)?;
+        let Some((offset, at, len)) = parse(&record) else { break };
+        let staged = end + RECORD_HEAD_BYTES as u64;
+        if staged + len > file_len {
+            break;
+        }
+        dirty.insert(offset..offset.saturating_add(len), staged);
+        (modified, end) = (at, staged + len);
+    }
+    if dirty.is_empty() {
+        return Ok(None);
+    }
+    let file = StagingFile { path: path.to_owned(), file: Arc::new(file), end };
+    Ok(Some(Left { ino, file, dirty, modified }))
+}
+
+/// Offset, time and length of a record; none: it is not whole.
+fn parse(record: &[u8; RECORD_HEAD_BYTES]) -> Option<(u64, Timestamp, u64)> {
+    let (sum, rest) = record.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*sum) != checksum(rest) {
+        return None;
+    }
+    let (offset, rest) = rest.split_first_chunk::<8>()?;
+    let (at, rest) = rest.split_first_chunk::<8>()?;
+    let (len, _) = rest.split_first_chunk::<4>()?;
+    Some((u64::from_le_bytes(*offset), Timestamp(i64::from_le_bytes(*at)), u32::from_le_bytes(*len).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn written(dir: &Path) -> Staging {
+        let staging = Staging::open(dir).unwrap();
+        let mut file = staging.create(Ino(7)).unwrap();
+        file.append(10, &Bytes::from_static(b"hello"), Timestamp(1)).unwrap();
+        file.append(12, &Bytes::from_static(b"LL"), Timestamp(2)).unwrap();
+        staging
+    }
+
+    #[test]
+    fn what_was_written_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = written(dir.path()).left().unwrap().remove(0);
+        assert_eq!((left.ino, left.modified, left.dirty.end()), (Ino(7), Timestamp(2), 15));
+        let mut bytes = vec![0; 5];
+        for run in left.dirty.all() {
+            let at = (run.start - 10) as usize;
+            left.file.reader().read_exact_at(&mut bytes[at..at + run.len as usize], run.staged).unwrap();
+        }
+        assert_eq!(bytes, b"heLLo");
+    }
+
+    #[test]
+    fn a_record_that_is_not_whole_was_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = written(dir.path());
+        let path = dir.path().join(format!("{:016x}", 7));
+        let whole = fs::read(&path).unwrap();
+        for len in 0..whole.len() {
+            fs::write(&path, &whole[..len]).unwrap();
+            let runs = staging.left().unwrap().first().map_or(Vec::new(), |left| left.dirty.all());
+            let expected = if len < 16 + 24 + 5 { 0 } else { 1 };
+            assert_eq!(runs.len(), expected, "{len}");
+        }
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(staging.left().unwrap()[0].dirty.all().len(), 3);
+    }
+
+    #[test]
+    fn the_format_is_what_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path());
+        let found = fs::read(dir.path().join(format!("{:016x}", 7))).unwrap();
+        let hex: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("golden.txt").trim());
+    }
+}

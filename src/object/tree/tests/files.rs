@@ -1,0 +1,177 @@
+//! Single files: what was written, who sees it when, what remains.
+
+use super::*;
+use crate::catalog::ListQuery;
+use crate::object::tests::{pattern, target};
+use crate::object::Target;
+use crate::units::BLOCK_BYTES;
+
+fn md5_of(bytes: &[u8]) -> [u8; 16] {
+    use md5::{Digest, Md5};
+    Md5::digest(bytes).into()
+}
+
+async fn keys(bed: &Bed) -> Vec<String> {
+    let query = ListQuery { limit: 1000, ..ListQuery::default() };
+    let (_, page) = bed.store.list("b", query).await.unwrap();
+    page.entries.iter().map(|entry| String::from_utf8(entry.name().to_vec()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_file_is_an_object_once_it_is_closed() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    for (index, len) in [0, 1, 5000, 8192, 8193, 70_000, 300_000].into_iter().enumerate() {
+        let name = format!("f{index}");
+        let bytes = pattern(len, len as u64);
+        let stat = tree.make_open(tree.root(), name.as_bytes(), file()).await.unwrap();
+        assert!(!keys(&bed).await.contains(&name));
+        tree.write(stat.ino, 0, bytes.clone().into()).await.unwrap();
+        assert!(!keys(&bed).await.contains(&name));
+        assert_eq!(tree.stat(stat.ino).await.unwrap().size_bytes, len as u64);
+        assert_eq!(tree.bytes(stat.ino).await.unwrap(), bytes);
+        tree.flush(stat.ino).await.unwrap();
+        assert!(keys(&bed).await.contains(&name));
+        tree.release(stat.ino).await.unwrap();
+
+        let head = bed.store.head(&target(&name)).await.unwrap().version;
+        assert_eq!((head.etag.md5, head.etag.part_count), (md5_of(&bytes), 0), "{len}");
+        assert_eq!(bed.get(&name, 0..len as u64).await.unwrap(), bytes);
+        assert_eq!(tree.bytes(stat.ino).await.unwrap(), bytes);
+    }
+    bed.assert_sound().await;
+}
+
+#[tokio::test]
+async fn writes_in_the_middle_change_only_what_they_write() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    for len in [100, BLOCK_BYTES as usize, 50_000, 200_000] {
+        let mut bytes = pattern(len, 1);
+        bed.put("o", &bytes).await;
+        bed.store.copy(&bed.store.head(&target("o")).await.unwrap().version, crate::object::tests::put_of("copy"), Vec::new()).await.unwrap();
+        let ino = tree.walk("o").await.unwrap().ino;
+        for (at, patch) in [(len / 2, 30), (0, 10), (len - 5, 100), (len + 5000, 7)] {
+            let patch = pattern(patch, at as u64);
+            tree.write(ino, at as u64, patch.clone().into()).await.unwrap();
+            tree.flush(ino).await.unwrap();
+            bytes.resize(bytes.len().max(at + patch.len()), 0);
+            bytes[at..at + patch.len()].copy_from_slice(&patch);
+            assert_eq!(tree.bytes(ino).await.unwrap(), bytes, "{len} {at}");
+            assert_eq!(bed.get("o", 0..bytes.len() as u64).await.unwrap(), bytes);
+            assert_eq!(bed.get("copy", 0..len as u64).await.unwrap(), pattern(len, 1));
+        }
+        bed.assert_sound().await;
+        bed.store.drain().await.unwrap();
+        bed.assert_sound_but_reclaim().await;
+    }
+}
+
+#[tokio::test]
+async fn what_lost_its_name_is_read_while_it_is_open() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let bytes = pattern(50_000, 3);
+    for how in 0..4 {
+        let ino = tree.save(tree.root(), "f", &bytes).await.unwrap().ino;
+        tree.open(ino, false).await.unwrap();
+        match how {
+            0 => tree.unlink(tree.root(), b"f").await.unwrap(),
+            1 => drop(bed.put("f", b"other").await),
+            2 => {
+                tree.save(tree.root(), "g", b"over").await.unwrap();
+                tree.rename((tree.root(), b"g"), (tree.root(), b"f"), RenameMode::Replace).await.unwrap();
+            }
+            _ => drop(bed.store.delete("b", vec![crate::object::tests::delete_key("f")]).await.unwrap()),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+        bed.store.drain().await.unwrap();
+        assert_eq!(tree.bytes(ino).await.unwrap(), bytes, "{how}");
+        assert_eq!(tree.stat(ino).await.unwrap().nlink, 0);
+        tree.write(ino, 10, Bytes::from_static(b"still")).await.unwrap();
+        tree.flush(ino).await.unwrap();
+        assert_eq!(&tree.bytes(ino).await.unwrap()[10..15], b"still");
+        tree.release(ino).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+        bed.store.drain().await.unwrap();
+        assert!(matches!(tree.stat(ino).await, Err(Error::Refused(Refusal::Stale))), "{how}");
+        _ = tree.unlink(tree.root(), b"f").await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_survives_the_process() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let bytes = pattern(100_000, 5);
+    tree.save(tree.root(), "old", &bytes).await.unwrap();
+    let old = tree.walk("old").await.unwrap().ino;
+    let new = tree.make_open(tree.root(), b"new", file()).await.unwrap().ino;
+    tree.write(new, 0, bytes.clone().into()).await.unwrap();
+    tree.write(old, 100, Bytes::from_static(b"changed")).await.unwrap();
+    drop(tree);
+
+    let store = bed.restarted(crate::object::Config::default()).await;
+    let tree = tree_of(&bed, &store, "staging").await;
+    assert_eq!(tree.bytes(new).await.unwrap(), bytes);
+    assert_eq!(&tree.bytes(old).await.unwrap()[100..107], b"changed");
+    let version = store.head(&Target { bucket: "b".into(), key: b"new".to_vec(), version: None }).await.unwrap().version;
+    assert_eq!(version.etag.md5, md5_of(&bytes));
+}
+
+#[tokio::test]
+async fn a_hidden_file_is_seen_once_its_session_is_gone() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    tree.make_open(tree.root(), b"empty", file()).await.unwrap();
+    assert_eq!(keys(&bed).await, Vec::<String>::new());
+    drop(tree);
+    let _store = bed.restarted(crate::object::Config::default()).await;
+    assert_eq!(keys(&bed).await, ["empty"]);
+}
+
+#[tokio::test]
+async fn holes_are_found_and_read_as_zeros() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let ino = tree.save(tree.root(), "f", &pattern(20_000, 1)).await.unwrap().ino;
+    tree.set_stat(ino, SetStat { size_bytes: Some(1 << 40), ..SetStat::default() }).await.unwrap();
+    assert_eq!(tree.seek(ino, 0, Seek::Hole).await.unwrap(), 20_000);
+    assert!(matches!(tree.seek(ino, 20_000, Seek::Data).await, Err(Error::Refused(Refusal::NoSuchOffset))));
+    tree.write(ino, 1 << 39, Bytes::from_static(b"far")).await.unwrap();
+    assert_eq!(tree.seek(ino, 30_000, Seek::Data).await.unwrap(), 1 << 39);
+    tree.allocate(ino, 5000..15_000, Allocate::PunchHole).await.unwrap();
+    assert_eq!(tree.seek(ino, 0, Seek::Hole).await.unwrap(), 5000);
+    assert_eq!(tree.seek(ino, 6000, Seek::Data).await.unwrap(), 15_000);
+    assert_eq!(&tree.read(ino, 4999, 10_002).await.unwrap()[1..10_001], &[0; 10_000]);
+    let stat = tree.stat(ino).await.unwrap();
+    assert_eq!((stat.size_bytes, stat.stored_bytes), (1 << 40, 10_003));
+    bed.assert_sound_but_reclaim().await;
+}
+
+#[tokio::test]
+async fn two_trees_of_two_gateways_are_one() {
+    let bed = bed().await;
+    let one = tree_of(&bed, &bed.store, "one").await;
+    let config = crate::object::Config { gateway: "other".into(), ..crate::object::Config::default() };
+    let other = bed.restarted(config).await;
+    let two = tree_of(&bed, &other, "two").await;
+    let dir = one.make(one.root(), b"d", directory()).await.unwrap().ino;
+    let ino = one.save(dir, "f", &pattern(50_000, 1)).await.unwrap().ino;
+    assert_eq!(two.walk("d/f").await.unwrap().ino, ino);
+    assert_eq!(two.bytes(ino).await.unwrap(), pattern(50_000, 1));
+    assert!(matches!(two.make(dir, b"f", file()).await, Err(Error::Refused(Refusal::EntryExists))));
+    // Both change other bytes of it.
+    one.write(ino, 0, Bytes::from_static(b"one")).await.unwrap();
+    two.write(ino, 40_000, Bytes::from_static(b"two")).await.unwrap();
+    one.flush(ino).await.unwrap();
+    two.flush(ino).await.unwrap();
+    let bytes = one.bytes(ino).await.unwrap();
+    assert_eq!((&bytes[..3], &bytes[40_000..40_003]), (&b"one"[..], &b"two"[..]));
+    // What one has open the other does not take away.
+    two.open(ino, false).await.unwrap();
+    one.unlink(dir, b"f").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1300)).await;
+    bed.store.drain().await.unwrap();
+    assert_eq!(two.bytes(ino).await.unwrap(), bytes);
+}

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 
 use super::super::recount::ScrubCursors;
+use super::super::repair::Repaired;
 use super::super::striped::tests::Fault as NodeFault;
 use super::cluster::{Rig, read};
 use super::*;
-use crate::catalog::{Command, Place};
+use crate::catalog::{Command, Due, Place};
 use crate::env::{Clock, Timestamp};
 use crate::shard::ServiceLimits;
 
@@ -174,4 +175,31 @@ async fn what_is_named_late_on_a_node_that_has_left_is_made_whole_elsewhere() {
         assert_eq!(store.settle().await.unwrap(), 1, "what was there is given up with its node");
         assert!(read(&store, "k").await.unwrap() == body);
     }
+}
+
+/// What was deleted, or was moved, after repair had read where it was has no shards there, and is not lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_or_moved_under_repair_is_not_taken_for_lost() {
+    let rig = Rig::new(3, ServiceLimits::default());
+    let store = rig.gateway(Config::default()).await;
+    let striper = store.chunks.striper().unwrap();
+    for key in ["lost", "deleted", "moved"] {
+        put(&store, key, &pattern(100_000, 1)).await.unwrap();
+    }
+    let places = rig.places().await;
+    let [lost, deleted, moved] = [0, 1, 2].map(|index| (places[index].0, &places[index].1));
+    store.delete("b", vec![delete_key("deleted")]).await.unwrap();
+    let mut found = striper.look(moved.0, moved.1, &HashSet::new()).await.unwrap();
+    let homes: Vec<_> = moved.1.layout.shards().iter().enumerate().map(|(index, (node, _))| (index, *node)).collect();
+    let (to, ids) = store.make_shards(striper, moved, &mut found, &homes).await.unwrap();
+    store.swap(moved, to, (Due::No, false), ids).await.unwrap();
+    assert_eq!(store.settle().await.unwrap(), 2);
+    for stale in [deleted, moved] {
+        let repaired = store.repair_one(striper, stale, false, &HashSet::new()).await.unwrap();
+        assert!(matches!(repaired, Repaired::Changed));
+    }
+    striper.remove(&lost.1.layout.shards()[..2]).await;
+    let repaired = store.repair_one(striper, lost, false, &HashSet::new()).await.unwrap();
+    assert!(matches!(repaired, Repaired::Lost));
+    assert!(read(&store, "moved").await.unwrap() == pattern(100_000, 1));
 }

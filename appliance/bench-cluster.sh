@@ -1,7 +1,8 @@
 #!/bin/bash
 # Figures of clusters on this machine beside one box, by turns in one run: three processes with RS(2,1), then five with
-# RS(3,2) and three voters. Then what the processes cost, and reads while one node is dead. Plain HTTP.
+# RS(3,2) and three voters. What each process cost for it, and reads while one node is dead. Plain HTTP.
 #   DURATION=10s OBJECTS=5000 S3D=bin/s3d DIR=/path/on/the/disk/to/measure appliance/bench-cluster.sh
+# CLUSTERS=five: only those. PERF=DIR: `perf record` of the whole machine while the cluster alone works, a file each.
 set -euo pipefail
 s3d=$(realpath "${S3D:-$(dirname "$0")/../bin/s3d}")
 dir=$(mktemp -d "${DIR:-$PWD}/bench-data.XXXXXX")
@@ -45,45 +46,110 @@ start_cluster() { # name, nodes, voters
     until "$s3d" cluster status -config "$dir/$1.toml" >"$dir/status"; do sleep 0.5; done
 }
 
-# Processor seconds, and the most memory ever resident, of each process.
-costs() {
+bench() { "$s3d" bench --endpoint "http://127.0.0.1:$((base + 1))" --duration "$duration" "$@"; }
+
+# Processor time of each process so far: its name, and ticks.
+ticks() {
     for id in "${!pids[@]}"; do
-        awk -v name="${names[id]}" -v tick="$(getconf CLK_TCK)" \
-            'FNR == NR { cpu = ($14 + $15) / tick; next } /^VmHWM/ { printf "%-12s %8.1f CPU s so far, %4d MiB at most\n", name, cpu, $2 / 1024 }' \
-            "/proc/${pids[id]}/stat" "/proc/${pids[id]}/status"
+        awk -v name="${names[id]}" '{ print name, $14 + $15 }' "/proc/${pids[id]}/stat"
     done
 }
 
-bench() { "$s3d" bench --endpoint "http://127.0.0.1:$((base + 1))" --duration "$duration" "$@"; }
+# The most memory that each ever had resident.
+memory() {
+    for id in "${!pids[@]}"; do
+        awk -v name="${names[id]}" '/^VmHWM/ { printf "  %-8s %4d MiB resident at most\n", name, $2 / 1024 }' \
+            "/proc/${pids[id]}/status"
+    done
+}
+
+# One operation: its figures, and what it cost each process, by GB where objects are large and else by 1,000 operations.
+measured() { # title, arguments of bench
+    echo "--- $1"
+    ticks >"$dir/before"
+    bench "${@:2}" --keep --prepared --json >"$dir/figures"
+    ticks >"$dir/after"
+    awk -v tick="$(getconf CLK_TCK)" -f "$dir/figures.awk" "$dir/before" "$dir/after" "$dir/figures"
+}
+
+cat >"$dir/figures.awk" <<'END'
+FILENAME ~ /before$/ { before[$1] = $2; names[++name_count] = $1; next }
+FILENAME ~ /after$/ { spent[$1] = ($2 - before[$1]) / tick; next }
+{ gsub(/[",:]/, ""); value[$1] = $2 }
+# The end of what is said of an endpoint: the cluster, and then perhaps the single box.
+$1 == "}" && "p50_us" in value {
+    site = ++site_count == 1 ? "cluster" : "single"
+    count[site] = value["count"]
+    bytes[site] = value["bytes_per_s"] * value["elapsed_s"]
+    rate[site] = value["ops_per_s"]
+    printf "%-8s %8.1f/s %8.1f MB/s   p50 %8.2f ms   p99 %8.2f ms   %d errors\n", site, rate[site],
+        value["bytes_per_s"] / 1e6, value["p50_us"] / 1e3, value["p99_us"] / 1e3, value["errors"]
+    delete value["p50_us"]
+}
+END {
+    if (site_count == 2) printf "%-8s %8.2f\n", "ratio", rate["cluster"] / rate["single"]
+    for (n = 1; n <= name_count; n++) {
+        site = names[n] == "single" ? "single" : "cluster"
+        if (!count[site]) continue
+        if (bytes[site] / count[site] < 1e6)
+            printf "  %-8s %8.3f CPU s per 1,000\n", names[n], 1000 * spent[names[n]] / count[site]
+        else
+            printf "  %-8s %8.2f CPU s per GB\n", names[n], spent[names[n]] / (bytes[site] / 1e9)
+    }
+}
+END
+
+# The same, with a profile of the machine where one is wanted.
+profiled() { # name, title, arguments of bench
+    if [ -z "${PERF:-}" ]; then
+        measured "${@:2}"
+    else
+        perf record -q -F 199 -g -a -o "$PERF/$1.data" -- sleep "${duration%s}" &
+        measured "${@:2}"
+        wait $!
+    fi
+}
 
 measure() { # name, nodes, voters, data, parity
     echo "=== $1: $2 processes, $3 voters, rs($4,$5); beside one box"
     pids=() names=()
     configure "$@"
     start_cluster "$@"
-    for id in "${!pids[@]}"; do names[id]="box $id"; done
+    for id in "${!pids[@]}"; do names[id]=box-$id; done
     "$s3d" -data-dir "$dir/$1/single" -port "$base" -admin-port 0 -tls off -log-level warn &
     pids[0]=$! names[0]=single
     serving "$base" "${pids[0]}"
+    # Both at once would blur a profile.
     local versus=(--vs "http://127.0.0.1:$base")
-    costs
-    bench "${versus[@]}" --size 4KiB --concurrency 64 --objects "$objects" --ops put,get
-    costs
-    bench "${versus[@]}" --size 64MiB --concurrency 4 --objects 8 --ops put,get --keep
-    costs
-    bench "${versus[@]}" --size 64MiB --concurrency 16 --objects 8 --ops range --keep --prepared
-    echo "--- GET of 64 MiB with all nodes, and with the last one dead"
-    bench --size 64MiB --concurrency 4 --objects 8 --ops get,range --keep --prepared
+    [ -z "${PERF:-}" ] || versus=()
+    local small=(--bucket small --size 4KiB --concurrency 64 --objects "$objects")
+    local large=(--bucket large --size 64MiB --objects 8)
+    # What is read is made before, and nothing is deleted meanwhile: neither is to count.
+    bench "${versus[@]}" "${small[@]}" --ops head --keep >/dev/null
+    bench "${versus[@]}" "${large[@]}" --concurrency 4 --ops head --keep >/dev/null
+    for op in put get; do
+        profiled "$1-$op-small" "$op of 4 KiB, 64 clients" "${versus[@]}" "${small[@]}" --ops $op
+        profiled "$1-$op-large" "$op of 64 MiB, 4 clients" "${versus[@]}" "${large[@]}" --concurrency 4 --ops $op
+    done
+    for clients in 16 4; do
+        profiled "$1-range-$clients" "8 KiB at random, $clients clients" "${versus[@]}" "${large[@]}" \
+            --concurrency $clients --ops range
+    done
+    memory
     kill -9 "${pids[$2]}"
     wait "${pids[$2]}" 2>/dev/null || true
     unset "pids[$2]"
     sleep 3
-    bench --size 64MiB --concurrency 4 --objects 8 --ops get,range --keep --prepared
-    costs
+    measured "get of 64 MiB, 4 clients, the last node dead" "${large[@]}" --concurrency 4 --ops get
+    measured "8 KiB at random, 4 clients, the last node dead" "${large[@]}" --concurrency 4 --ops range
     kill "${pids[@]}"
     wait
     rm -rf "${dir:?}/$1"
 }
 
-measure three 3 3 2 1
-measure five 5 3 3 2
+for cluster in ${CLUSTERS:-three five}; do
+    case $cluster in
+        three) measure three 3 3 2 1 ;;
+        five) measure five 5 3 3 2 ;;
+    esac
+done

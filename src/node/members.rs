@@ -451,3 +451,32 @@ impl Ledger for Dbs {
         self.0.iter().any(Ledger::leads)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(nodes: &[(u64, &str)]) -> Map {
+        let node = |(node, dial): &(u64, &str)| MapNode {
+            node: NodeId(*node),
+            weight: 1,
+            zone: String::new(),
+            host: String::new(),
+            state: MapState::Active,
+            dial: (*dial).to_owned(),
+        };
+        Map { epoch: 1, data_count: 1, parity_count: 1, nodes: nodes.iter().map(node).collect() }
+    }
+
+    #[test]
+    fn addresses_follow_the_map_where_the_configuration_names_none() {
+        let peer = |id| Peer { role: Role::Shard, id: NodeId(id) };
+        let book: Arc<AddressBook> = Arc::new([(peer(1), "configured:1".to_owned())].into_iter().collect());
+        let on_map = remember_nodes(book.clone(), HashSet::from([NodeId(1)]));
+        for dial in ["before:2", "after:2"] {
+            (on_map.0)(&map(&[(1, "elsewhere:1"), (2, dial)]));
+            assert_eq!(book.get(peer(1)).as_deref(), Some("configured:1"));
+            assert_eq!(book.get(peer(2)).as_deref(), Some(dial), "an address of a former map is not kept");
+        }
+    }
+}

@@ -89,6 +89,8 @@ pub(super) enum Repaired {
     Whole,
     Waits,
     Lost,
+    /// It was deleted, or lies elsewhere by now.
+    Changed,
 }
 
 impl Store {
@@ -191,6 +193,7 @@ impl Store {
                         tracing::error!(%chunk, "too few shards of a chunk are left: it cannot be read");
                         report.lost_count += 1;
                     }
+                    Ok(Repaired::Changed) => {}
                     Err(error) => {
                         tracing::info!(%chunk, %error, "a chunk was not repaired; it is tried again");
                         report.failed_count += 1;
@@ -212,7 +215,7 @@ impl Store {
     }
 
     /// `is_suspect`: damage was seen in it.
-    async fn repair_one(
+    pub(super) async fn repair_one(
         &self,
         striper: &Striper,
         (chunk, place): (Ino, &Place),
@@ -238,7 +241,7 @@ impl Store {
             if decided == Plan::Lost {
                 // Each of too many shards has a bad frame: stripe by stripe there may still be enough.
                 return match self.rewrite(striper, chunk, place).await {
-                    Err(Error::Corrupt(_)) => Ok(Repaired::Lost),
+                    Err(Error::Corrupt(_)) => self.lost(chunk, place).await,
                     rewritten => rewritten,
                 };
             }
@@ -253,8 +256,17 @@ impl Store {
                 self.swap((chunk, place), place.clone(), (Due::Yes, true), Vec::new()).await
             }
             Plan::Wait => Ok(Repaired::Waits),
-            Plan::Lost => Ok(Repaired::Lost),
+            Plan::Lost => self.lost(chunk, place).await,
         }
+    }
+
+    /// What to say of a chunk of which too little was found where its row said. It may be long since that was read, and
+    /// what was deleted or moved has no shards there by right.
+    async fn lost(&self, chunk: Ino, place: &Place) -> Result<Repaired, Error> {
+        let before = Ino(chunk.0.saturating_sub(1));
+        let now = self.snapshot(move |view| Ok(view.places(Some(before), 1)?)).await?;
+        let is_still_there = now.first().is_some_and(|(id, now)| *id == chunk && now.layout == place.layout);
+        Ok(if is_still_there { Repaired::Lost } else { Repaired::Changed })
     }
 
     /// `is_verified`: what was found to be there was read.

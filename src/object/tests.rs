@@ -4,6 +4,7 @@
 mod cluster;
 mod races;
 mod space;
+mod upkeep;
 mod uploads;
 
 use std::collections::VecDeque;

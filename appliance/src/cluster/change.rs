@@ -52,7 +52,7 @@ impl Operator {
         let map = leader.map.as_ref().context("the cluster has no map yet")?;
         let next = changed(map, change)?;
         let mut fills = fills(&status);
-        for node in next.nodes.iter().filter(|node| map.nodes.iter().all(|known| known.node != node.node)) {
+        for node in newcomers(map, &next) {
             if let Ok(status) = self.console.shard_node(node.node, &node.dial).await {
                 fills.push((node.node, status));
             }
@@ -64,6 +64,11 @@ impl Operator {
         self.console.set_map(leader.node, map.epoch, next).await?;
         Ok(price + "changed; `s3d cluster status` tells how far it is\n")
     }
+}
+
+/// Who is in no status yet. Whoever only stays or goes is there already, and would be counted twice.
+pub(super) fn newcomers<'a>(map: &'a Map, next: &'a Map) -> impl Iterator<Item = &'a MapNode> {
+    next.nodes.iter().filter(|node| map.nodes.iter().all(|known| known.node != node.node))
 }
 
 fn fills(status: &Status) -> Vec<(NodeId, NodeStatus)> {

@@ -12,7 +12,7 @@ use predastore::node::control::Overview;
 use predastore::object::Upkeep;
 use predastore::shard::wire::NodeStatus;
 
-use super::change::price;
+use super::change::{newcomers, price};
 use super::show;
 use super::status::{Health, Status};
 
@@ -178,6 +178,23 @@ fn a_change_is_priced() {
     assert!(text.starts_with("epoch 3 to 4: 2") && text.contains("about 7."), "{text}");
     let last = text.lines().last().unwrap();
     assert!(last.starts_with("3         0.0 kB") && last.ends_with("too full"), "{text}");
+}
+
+#[test]
+fn a_dry_run_asks_only_those_who_come() {
+    let four = map(4);
+    let after = |map: &Map, change| changed(map, &change).unwrap();
+    let asked = |map: &Map, next: &Map| newcomers(map, next).map(|node| node.node.0).collect::<Vec<_>>();
+    let drained = after(&four, Change::Drain(NodeId(1)));
+    assert!(asked(&four, &drained).is_empty(), "who goes has told already what it has");
+    assert!(asked(&drained, &after(&drained, Change::Add(node(1)))).is_empty(), "so has who stays after all");
+    assert_eq!(asked(&four, &after(&four, Change::Add(node(7)))), [7]);
+    assert_eq!(asked(&four, &after(&four, Change::Replace(NodeId(2), node(9)))), [9]);
+    let fills: Vec<_> = (0..4).map(|id| (NodeId(id), fill())).collect();
+    let text = price(&four, &drained, &fills).unwrap();
+    // A fourth of 40 GB, about.
+    let is_sum = [" about 9.", " about 10 GB"].iter().any(|sum| text.contains(sum));
+    assert!(text.starts_with("epoch 3 to 4: 2") && is_sum, "{text}");
 }
 
 #[test]

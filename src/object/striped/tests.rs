@@ -52,6 +52,8 @@ pub(in crate::object) enum Fault {
     Full,
     /// It takes no more.
     Busy,
+    /// It gives no frames now.
+    BusyReads,
     /// It does what it is asked for; the answer is lost.
     LoseAnswers,
     /// One bit of each answer's body is wrong.
@@ -150,6 +152,11 @@ impl Cluster {
     }
 
     fn map(&self, k: u8, m: u8) -> Map {
+        self.map_without(k, m, None)
+    }
+
+    /// The map without a node that has left.
+    pub(in crate::object) fn map_without(&self, k: u8, m: u8, gone: Option<NodeId>) -> Map {
         let member = |node: &NodeId| Member {
             node: *node,
             weight: 64,
@@ -157,7 +164,7 @@ impl Cluster {
             host: node.to_string(),
             state: State::Active,
         };
-        let members = self.nodes.keys().map(member).collect();
+        let members = self.nodes.keys().filter(|node| Some(**node) != gone).map(member).collect();
         Map { scheme: Scheme::new(k, m).unwrap(), ring: Ring::new(5, members).unwrap() }
     }
 
@@ -250,6 +257,9 @@ impl Cluster {
             }
             Fault::Busy if writes => {
                 return Ok(Reply { status: 7, header: "it is ending".into(), body: Body::empty() });
+            }
+            Fault::BusyReads if call.method == READ => {
+                return Ok(Reply { status: 7, header: "too many read".into(), body: Body::empty() });
             }
             _ => {}
         }

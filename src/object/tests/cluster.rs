@@ -16,45 +16,48 @@ use crate::ids::ShardId;
 use crate::shard::ServiceLimits;
 
 /// A catalog and shard nodes.
-struct Rig {
-    cluster: Arc<Cluster>,
-    ledger: Arc<Direct>,
+pub(super) struct Rig {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) ledger: Arc<Direct>,
     dir: tempfile::TempDir,
 }
 
 impl Rig {
-    fn new(node_count: u64, limits: ServiceLimits) -> Rig {
+    pub(super) fn new(node_count: u64, limits: ServiceLimits) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Direct::open(&dir.path().join("catalog"));
         Rig { cluster: Cluster::within(node_count, limits), ledger, dir }
     }
 
     /// A gateway that writes `rs(2,1)`, with the bucket `b` there.
-    async fn gateway(&self, config: Config) -> Store {
+    pub(super) async fn gateway(&self, config: Config) -> Store {
         let store = self.gateway_at(self.ledger.clone(), self.cluster.patient_striper(2, 1), config).await;
         let _ = store.create_bucket("b", "owner", "here", false).await;
         store
     }
 
     async fn gateway_at(&self, ledger: Arc<dyn Ledger>, striper: Striper, config: Config) -> Store {
-        let chunks = Chunks::striped(striper, None, RemoteFiles::new(self.cluster.clone()), self.dir.path().to_owned());
-        Store::open(Env::system(), ledger, chunks, config).await.unwrap()
+        Store::open(Env::system(), ledger, self.chunks(striper), config).await.unwrap()
+    }
+
+    pub(super) fn chunks(&self, striper: Striper) -> Chunks {
+        Chunks::striped(striper, None, RemoteFiles::new(self.cluster.clone()), self.dir.path().to_owned())
     }
 
     /// Every chunk, and where it is.
-    async fn places(&self) -> Vec<(Ino, Place)> {
+    pub(super) async fn places(&self) -> Vec<(Ino, Place)> {
         self.ledger.readers.read(|view| view.places(None, 1000)).await.unwrap()
     }
 
     /// Every shard that a chunk names.
-    async fn named(&self) -> BTreeSet<(NodeId, ShardId)> {
+    pub(super) async fn named(&self) -> BTreeSet<(NodeId, ShardId)> {
         let places = self.places().await;
         let shards = places.iter().flat_map(|(_, place)| place.layout.shards().to_vec());
         shards.filter(|(_, shard)| *shard != ShardId(0)).collect()
     }
 }
 
-async fn read(store: &Store, key: &str) -> Result<Vec<u8>, Error> {
+pub(super) async fn read(store: &Store, key: &str) -> Result<Vec<u8>, Error> {
     let object = store.get(&target(key)).await?;
     let size_bytes = object.version.size_bytes;
     collect(object.read(0..size_bytes)).await

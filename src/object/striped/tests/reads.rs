@@ -192,3 +192,25 @@ async fn what_the_catalog_says_is_not_trusted() {
     let end = striper.read(CHUNK, &short, 49_000..49_999).await;
     assert!(matches!(end, Err(Error::Corrupt { .. })), "a frame of another length: {end:?}");
 }
+
+/// What turns a read away says nothing of writes: neither that they are taken again, nor that they are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_is_turned_away_is_read_elsewhere_and_changes_nothing_for_writes() {
+    let (cluster, mut random) = (Cluster::new(3), Random::seeded());
+    let held = Timing { hold_min: Duration::from_secs(3600), ..patient() };
+    let (striper, bytes) = (cluster.striper(2, 1, held), random.bytes(MIB));
+    let place = write(&striper, Ino(1), &bytes).await.unwrap().place;
+    let (node, _) = layout(&place).2[0];
+    for takes_shards in [true, false] {
+        if !takes_shards {
+            cluster.set(&[node.0], Fault::Busy);
+            assert!(write(&striper, Ino(2), &bytes).await.unwrap().short);
+        }
+        cluster.set(&[node.0], Fault::BusyReads);
+        cluster.asked.lock().unwrap().clear();
+        assert!(read(&striper, Ino(1), &place).await.unwrap() == (bytes.clone(), false), "it is not damaged");
+        assert!(cluster.asked.lock().unwrap().contains_key(&node), "nobody was turned away");
+        assert!(striper.is_up(node));
+        assert_eq!(striper.takes_shards(node), takes_shards);
+    }
+}

@@ -553,7 +553,8 @@ impl View<'_> {
         let body = body.ok_or_else(|| Error::Inconsistent(format!("an extent lies in {ino}, which has no bytes")))?;
         let range = run.chunk_start..run.chunk_start + run.len;
         for extent in self.extents_of(&body, &range, depth)? {
-            let (from, to) = (extent.start_bytes.max(range.start), (extent.start_bytes + extent.len_bytes).min(range.end));
+            let (from, to) =
+                (extent.start_bytes.max(range.start), (extent.start_bytes + extent.len_bytes).min(range.end));
             if from < to {
                 extents.push(Extent {
                     start_bytes: run.start + (from - range.start),

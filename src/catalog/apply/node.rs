@@ -78,9 +78,8 @@ pub(super) struct NewNode<'a> {
 impl Step<'_> {
     pub(super) fn node(&self, id: Ino) -> Result<Option<Node>, Error> {
         let query = "SELECT nlink, refs, body, form, place IS NOT NULL FROM node WHERE id=?";
-        let found = self.find(query, [sql(id.0)], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-        })?;
+        let found =
+            self.find(query, [sql(id.0)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
         let Some((nlink, refs, body, form, has_place)) = found else { return Ok(None) };
         let owner = (body != 0).then_some(Ino(unsql(body)));
         let form = Form::from_sql(form)?;

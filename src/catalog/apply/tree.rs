@@ -196,7 +196,12 @@ impl Step<'_> {
         Ok(directory)
     }
 
-    pub(super) fn insert_directory_entry(&mut self, parent: Ino, name: &[u8], directory: Directory) -> Result<(), Error> {
+    pub(super) fn insert_directory_entry(
+        &mut self,
+        parent: Ino,
+        name: &[u8],
+        directory: Directory,
+    ) -> Result<(), Error> {
         let insert = match directory.visible {
             true => "INSERT INTO dentry(parent, name, kind, ino, seq, flags) VALUES(?, ?, 1, ?, 0, 0)",
             false => "INSERT INTO version(parent, name, kind, ino, seq, flags) VALUES(?, ?, 1, ?, 0, 0)",

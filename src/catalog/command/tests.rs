@@ -1,12 +1,13 @@
 //! Golden encodings: a change of any byte here is a change of the disk format and of the log.
 #![allow(clippy::unwrap_used)]
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 
 use super::*;
+use crate::catalog::RenameMode;
 use crate::catalog::types::{
-    ChecksumAlgorithm, ChecksumKind, Encryption, Header, Layout, Linked, MapNode, MapState, Posix, Repair, Retention,
-    RetentionMode,
+    ChecksumAlgorithm, ChecksumKind, Encryption, Header, InodeAttrs, Layout, Linked, MapNode, MapState, Posix, Repair,
+    Retention, RetentionMode,
 };
 use crate::ids::{NodeId, Seq, ShardId};
 
@@ -184,6 +185,70 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("MarkRepair", Command::MarkRepair { chunks: vec![Ino(1), Ino(300)], damaged: true }),
         ("Split", Command::Split { chunk: Ino(300), from: plain(), pieces: new_chunks() }),
         ("RaiseLevel", Command::RaiseLevel { to: 300 }),
+        ("Put-ShareRevision", put(Body::ShareRevision { ino: Ino(300), revision: 4097 })),
+    ]
+    .into_iter()
+    .chain(files())
+    .collect()
+}
+
+fn posix() -> Posix {
+    let (mtime, ctime, atime) = (Timestamp(1), Timestamp(2), Timestamp(3));
+    Posix { mode: 0o100_644, uid: 1000, gid: 1001, rdev: 259, mtime, ctime, atime }
+}
+
+fn write(content: Content) -> FileOperation {
+    FileOperation::Write(Write {
+        ino: Ino(300),
+        hint: Some((Ino(7), Bytes::from_static(b"seen"))),
+        base: Some(4097),
+        content,
+        chunks: new_chunks(),
+        size_bytes: Some(70_000),
+        etag: etag(0xEE, 2),
+        modified: Timestamp(-5),
+        kills_privileges: true,
+        publishes: true,
+    })
+}
+
+fn files() -> Vec<(&'static str, Command)> {
+    let (ino, parent, name) = (Ino(300), Ino(7), Bytes::from_static(b"name"));
+    let hint = Some((Ino(8), Bytes::from_static(b"seen")));
+    let new = NewInode { ino, posix: posix(), target: Bytes::from_static(b"target"), is_hidden: true };
+    let set = SetAttrs {
+        mode: Some(0o4755),
+        uid: Some(1),
+        gid: None,
+        atime: Some(Timestamp(9)),
+        mtime: None,
+        kills_privileges: true,
+    };
+    let pieces = vec![
+        Piece { start_bytes: 0, len_bytes: 300, source: Source::Hole },
+        Piece { start_bytes: 300, len_bytes: 5, source: Source::Chunk { chunk: Ino(400), start_bytes: 70_000 } },
+    ];
+    let (from, to) = ((parent, name.clone()), (Ino(8), name.clone()));
+    let file = |operation| Command::File { bucket: BucketId(9), operation };
+    let (held, released) = (vec![ino], vec![Ino(1), Ino(2)]);
+    vec![
+        ("File-Make", file(FileOperation::Make { parent, name: name.clone(), new })),
+        ("File-Link", file(FileOperation::Link { ino, hint: hint.clone(), parent, name: name.clone() })),
+        ("File-Unlink", file(FileOperation::Unlink { parent, name: name.clone() })),
+        ("File-RemoveDirectory", file(FileOperation::RemoveDirectory { parent, name: name.clone() })),
+        ("File-Rename", file(FileOperation::Rename { from, to, mode: RenameMode::Exchange })),
+        ("File-SetAttrs", file(FileOperation::SetAttrs { ino, hint: None, set })),
+        (
+            "File-SetXattr",
+            file(FileOperation::SetXattr { ino, hint, name: name.clone(), value: Some(name), expected: Some(false) }),
+        ),
+        ("File-Write-Inline", file(write(Content::Inline(Bytes::from_static(b"bytes"))))),
+        ("File-Write-Pieces", file(write(Content::Pieces(pieces)))),
+        ("File-Write-Same", file(write(Content::Same))),
+        ("File-Mount", file(FileOperation::Mount)),
+        ("File-Unmount", file(FileOperation::Unmount)),
+        ("File-Hold", file(FileOperation::Hold { seen: 300, inos: held })),
+        ("File-Release", file(FileOperation::Release { inos: released })),
     ]
 }
 
@@ -208,6 +273,26 @@ fn refusals() -> Vec<Refusal> {
         Refusal::OutOfBounds("what".into()),
         Refusal::MapChanged { epoch: 300 },
         Refusal::PlaceChanged(Ino(300)),
+        Refusal::NoEntry,
+        Refusal::EntryExists,
+        Refusal::NotDirectory,
+        Refusal::IsDirectory,
+        Refusal::DirectoryNotEmpty,
+        Refusal::CrossDevice,
+        Refusal::NotPermitted,
+        Refusal::TooManyLinks,
+        Refusal::NameTooLong,
+        Refusal::InvalidName,
+        Refusal::Stale,
+        Refusal::Cycle,
+        Refusal::FileTooLarge,
+        Refusal::NoXattr,
+        Refusal::XattrExists,
+        Refusal::XattrTooLarge,
+        Refusal::NoSuchOffset,
+        Refusal::ReadOnly,
+        Refusal::TooManyRows,
+        Refusal::RevisionChanged(Ino(300)),
     ]
 }
 
@@ -239,6 +324,10 @@ fn envelope(command: Command) -> Envelope {
     Envelope { session: SessionId(1), seq: 2, acked: 1, now: Timestamp(3), command }
 }
 
+fn inode() -> InodeAttrs {
+    InodeAttrs { attrs: full_attrs(), home: Some((Ino(300), b"name".to_vec())), revision: 4097 }
+}
+
 fn encodings() -> String {
     let mut text = String::new();
     for (name, command) in commands() {
@@ -259,6 +348,7 @@ fn encodings() -> String {
     writeln!(text, "written one {}", hex(&written().encode())).unwrap();
     writeln!(text, "map two {}", hex(&map().encode())).unwrap();
     writeln!(text, "repair one {}", hex(&repair().encode())).unwrap();
+    writeln!(text, "inode full {}", hex(&inode().encode())).unwrap();
     text
 }
 
@@ -294,6 +384,9 @@ fn golden_bytes_decode_to_what_they_were() {
     assert_eq!(Written::decode(&of("written")[0]).unwrap(), written());
     assert_eq!(Map::decode(&of("map")[0]).unwrap(), map());
     assert_eq!(Repair::decode(&of("repair")[0]).unwrap(), repair());
+    assert_eq!(InodeAttrs::decode(&of("inode")[0]).unwrap(), inode());
+    assert_eq!(Attrs::decode(&of("inode")[0]).unwrap(), full_attrs());
+    assert_eq!(InodeAttrs::decode(&of("attrs")[1]).unwrap().attrs, full_attrs());
     // Version 1.
     assert_eq!(Repair::decode(&[1, 2, 0, 200, 1]).unwrap(), Repair { is_suspect: false, ..repair() });
 }

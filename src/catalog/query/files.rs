@@ -28,7 +28,9 @@ struct Inode {
 
 /// Whether POSIX can hold a name.
 fn is_posix(name: &[u8]) -> bool {
-    !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAX_BYTES && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
+    !matches!(name, b"" | b"." | b"..")
+        && name.len() <= NAME_MAX_BYTES
+        && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
 }
 
 impl View<'_> {
@@ -82,9 +84,8 @@ impl View<'_> {
     ) -> Result<Vec<TreeEntry>, Error> {
         let mut after = after.unwrap_or_default().to_vec();
         loop {
-            let sql = format!(
-                "SELECT name,{ENTRY_COLUMNS} FROM dentry WHERE parent=?1 AND name>?2 ORDER BY name LIMIT ?3"
-            );
+            let sql =
+                format!("SELECT name,{ENTRY_COLUMNS} FROM dentry WHERE parent=?1 AND name>?2 ORDER BY name LIMIT ?3");
             let rows = self.all(&sql, params![signed(directory.0), after, signed(limit as u64)], |row| {
                 Ok((row.get::<_, Vec<u8>>(0)?, Entry::read(row, 1)?))
             })?;

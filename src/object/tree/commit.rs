@@ -171,7 +171,8 @@ impl Tree {
         change: &Change,
         size_bytes: u64,
     ) -> Result<Vec<Stored>, Error> {
-        let staged = |run: super::dirty::Written| Stored { start: run.start, len: run.len, from: From::Staged(run.staged) };
+        let staged =
+            |run: super::dirty::Written| Stored { start: run.start, len: run.len, from: From::Staged(run.staged) };
         if base.size_bytes == 0 || base.size_bytes > self.0.store.config.inline_bytes {
             return Ok(state.dirty.all().into_iter().map(staged).collect());
         }
@@ -257,12 +258,8 @@ impl Tree {
             let file = self.0.files.get_or_make(left.ino);
             let mut state = file.state.write().await;
             let len_bytes = left.dirty.len_bytes();
-            *state = State {
-                dirty: left.dirty,
-                staged: Some(left.file),
-                modified: Some(left.modified),
-                is_hidden: false,
-            };
+            *state =
+                State { dirty: left.dirty, staged: Some(left.file), modified: Some(left.modified), is_hidden: false };
             let committed = self.commit(&file, &mut state, Change { publishes: true, ..Change::default() }).await;
             match &committed {
                 Ok(()) => tracing::info!(ino = %left.ino, len_bytes, "bytes that were written before were committed"),

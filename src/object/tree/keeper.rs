@@ -53,9 +53,7 @@ impl Tree {
         }
         seen.session = Some(session);
         let (bucket, after) = (self.0.bucket.id, seen.index);
-        let query = move |view: &crate::catalog::View<'_>| {
-            Ok((view.orphaned(bucket, after)?, view.applied_index()?))
-        };
+        let query = move |view: &crate::catalog::View<'_>| Ok((view.orphaned(bucket, after)?, view.applied_index()?));
         let (orphans, index) = self.0.store.snapshot(query).await?;
         if orphans.is_empty() {
             seen.index = index;

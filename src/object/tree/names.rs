@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::catalog::{Command, FileOperation, NewInode, Outcome, Posix, Refusal};
 use crate::ids::Ino;
-use crate::object::bucket::unexpected;
 use crate::object::Error;
+use crate::object::bucket::unexpected;
 
 use super::{FileKind, NewKind, NewNode, RenameMode, Stat, Tree, TreeEntry};
 
@@ -50,9 +50,8 @@ impl Tree {
     /// `Unavailable`.
     pub async fn list(&self, directory: Ino, after: Option<&[u8]>, limit: usize) -> Result<Vec<TreeEntry>, Error> {
         let (bucket, after) = (self.0.bucket.clone(), after.map(<[u8]>::to_vec));
-        let query = move |view: &crate::catalog::View<'_>| {
-            Ok(view.entries(&bucket, directory, after.as_deref(), limit)?)
-        };
+        let query =
+            move |view: &crate::catalog::View<'_>| Ok(view.entries(&bucket, directory, after.as_deref(), limit)?);
         let mut entries = self.0.store.snapshot(query).await?;
         for entry in &mut entries {
             self.note(directory, &entry.name, &entry.stat);

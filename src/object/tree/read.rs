@@ -16,7 +16,7 @@ use super::open::State;
 use super::{FileKind, Stat, Tree};
 
 /// What one call reads at most, bytes.
-pub const READ_MAX_BYTES: u64 = MIB;
+pub(super) const READ_MAX_BYTES: u64 = MIB;
 
 impl Tree {
     /// Reads up to `len` bytes (at most [`READ_MAX_BYTES`]); fewer only at the end of the file. A hole is zeros.

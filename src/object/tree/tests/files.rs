@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::catalog::ListQuery;
-use crate::object::tests::{pattern, target};
 use crate::object::Target;
+use crate::object::tests::{pattern, target};
 use crate::units::BLOCK_BYTES;
 
 fn md5_of(bytes: &[u8]) -> [u8; 16] {
@@ -49,7 +49,14 @@ async fn writes_in_the_middle_change_only_what_they_write() {
     for len in [100, BLOCK_BYTES as usize, 50_000, 200_000] {
         let mut bytes = pattern(len, 1);
         bed.put("o", &bytes).await;
-        bed.store.copy(&bed.store.head(&target("o")).await.unwrap().version, crate::object::tests::put_of("copy"), Vec::new()).await.unwrap();
+        bed.store
+            .copy(
+                &bed.store.head(&target("o")).await.unwrap().version,
+                crate::object::tests::put_of("copy"),
+                Vec::new(),
+            )
+            .await
+            .unwrap();
         let ino = tree.walk("o").await.unwrap().ino;
         for (at, patch) in [(len / 2, 30), (0, 10), (len - 5, 100), (len + 5000, 7)] {
             let patch = pattern(patch, at as u64);
@@ -115,7 +122,8 @@ async fn what_was_written_survives_the_process() {
     let tree = tree_of(&bed, &store, "staging").await;
     assert_eq!(tree.bytes(new).await.unwrap(), bytes);
     assert_eq!(&tree.bytes(old).await.unwrap()[100..107], b"changed");
-    let version = store.head(&Target { bucket: "b".into(), key: b"new".to_vec(), version: None }).await.unwrap().version;
+    let version =
+        store.head(&Target { bucket: "b".into(), key: b"new".to_vec(), version: None }).await.unwrap().version;
     assert_eq!(version.etag.md5, md5_of(&bytes));
 }
 

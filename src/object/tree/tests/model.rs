@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use super::*;
 use crate::catalog::{ListQuery, Versioning};
-use crate::object::tests::{delete_key, pattern, put_of, target};
 use crate::object::Config;
+use crate::object::tests::{delete_key, pattern, put_of, target};
 
 /// A small generator; its seed is printed.
 struct Dice(u64);
@@ -251,9 +251,9 @@ impl Run {
             5 => {
                 let size = self.dice.len();
                 let found = match tree.walk(&path).await {
-                    Ok(stat) => {
-                        told(tree.set_stat(stat.ino, SetStat { size_bytes: Some(size as u64), ..SetStat::default() }).await)
-                    }
+                    Ok(stat) => told(
+                        tree.set_stat(stat.ino, SetStat { size_bytes: Some(size as u64), ..SetStat::default() }).await,
+                    ),
                     Err(error) => told::<()>(Err(error)),
                 };
                 let expected = match reached {
@@ -404,8 +404,7 @@ impl Run {
                 after = Some(last.key());
                 for entry in page {
                     let name = String::from_utf8(entry.name.clone()).unwrap();
-                    let kind =
-                        if entry.stat.kind == FileKind::Directory { Found::Directory } else { Found::File };
+                    let kind = if entry.stat.kind == FileKind::Directory { Found::Directory } else { Found::File };
                     assert!(found.insert(name.clone(), kind).is_none(), "{name} twice in {path}");
                     let full = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
                     assert_eq!(tree.stat(entry.stat.ino).await.unwrap(), entry.stat, "{full}");

@@ -42,7 +42,8 @@ pub(crate) async fn page<T: Namespace>(
     }
     let after = place(tree, cookies, directory, cookie).await?;
     let listed = tree.list(directory, after.as_deref(), cookies.page(directory)).await?;
-    let given = cookies.of(directory, listed.iter().map(|entry| entry.name.as_slice()));
+    let keys: Vec<Vec<u8>> = listed.iter().map(TreeEntry::key).collect();
+    let given = cookies.of(directory, keys.iter().map(Vec::as_slice));
     entries.extend(listed.into_iter().zip(given).map(|(entry, cookie)| named(entry, cookie)));
     Ok(entries)
 }
@@ -55,7 +56,7 @@ fn named(TreeEntry { name, stat }: TreeEntry, cookie: u64) -> Entry {
     Entry { name, cookie, ino: stat.ino, kind: stat.kind, stat: Some(stat) }
 }
 
-/// The name that `cookie` stands behind; none: the start.
+/// The key ([`TreeEntry::key`]) that `cookie` stands behind; none: the start.
 async fn place<T: Namespace>(
     tree: &T,
     cookies: &Cookies,
@@ -80,11 +81,11 @@ async fn walk<T: Namespace>(
     let mut after: Option<Vec<u8>> = None;
     loop {
         let mut page = tree.list(directory, after.as_deref(), LARGEST_PAGE).await?;
-        if let Some(found) = page.iter().position(|entry| cookies.is_of(cookie, &entry.name)) {
-            return Ok(Some(page.swap_remove(found).name.into()));
+        if let Some(found) = page.iter().position(|entry| cookies.is_of(cookie, &entry.key())) {
+            return Ok(Some(page.swap_remove(found).key().into()));
         }
         let Some(last) = page.pop() else { return Ok(None) };
-        after = Some(last.name);
+        after = Some(last.key());
     }
 }
 

@@ -47,6 +47,7 @@ fn of_refusal(refusal: &Refusal) -> Errno {
         | Refusal::MapChanged { .. }
         | Refusal::PlaceChanged(_)
         | Refusal::RevisionChanged(_)
+        | Refusal::TooManyRows
         | Refusal::PreconditionFailed(_)
         | Refusal::OutOfBounds(_)
         | Refusal::NoSuchUpload

@@ -306,7 +306,8 @@ impl Namespace for Model {
 
     async fn list(&self, directory: Ino, after: Option<&[u8]>, limit: usize) -> Outcome<Vec<TreeEntry>> {
         let mut state = self.called("list").await;
-        let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.to_vec()));
+        let name = |key: &[u8]| key.strip_suffix(b"/").unwrap_or(key).to_vec();
+        let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(name(after)));
         let children = &state.directory(directory)?.children;
         let page: Vec<_> =
             children.range((after, Bound::Unbounded)).take(limit).map(|(n, i)| (n.clone(), *i)).collect();

@@ -97,18 +97,6 @@ impl Dirty {
     pub(super) fn all(&self) -> Vec<Written> {
         self.within(0..u64::MAX)
     }
-
-    /// All runs, those that follow one another in the file put together: (start, length).
-    pub(super) fn ranges(&self) -> Vec<(u64, u64)> {
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for run in self.all() {
-            match ranges.last_mut() {
-                Some((start, len)) if *start + *len == run.start => *len += run.len,
-                _ => ranges.push((run.start, run.len)),
-            }
-        }
-        ranges
-    }
 }
 
 #[cfg(test)]
@@ -160,6 +148,5 @@ mod tests {
             dirty.insert(piece * 10..piece * 10 + 10, piece * 10);
         }
         assert_eq!(dirty.all(), [Written { start: 0, len: 10_000, staged: 0 }]);
-        assert_eq!(dirty.ranges(), [(0, 10_000)]);
     }
 }

@@ -1,12 +1,15 @@
 //! The command line. Flags of settings are made from [`SETTINGS`], so each is named once in this program.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::cluster::ClusterCommand;
 use crate::config::settings::{SETTINGS, Setting};
+use crate::mounts::kernel::Way;
+use crate::mounts::options::Source;
 
 const AFTER_HELP: &str = "\
 Flags may be written with one dash or two. Every setting can also stand in a file (-config) or in the environment
@@ -43,6 +46,35 @@ enum Commands {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Mount a bucket, or a directory in it, as a file system; exit code 32: not mounted
+    Mount {
+        /// BUCKET, or BUCKET/PREFIX
+        source: Source,
+        /// Where: an existing directory
+        dir: PathBuf,
+        #[command(flatten)]
+        form: MountForm,
+        #[command(flatten)]
+        settings: Flags,
+    },
+    /// Unmount it; exit code 32: it is mounted still
+    Umount {
+        /// Where it is mounted
+        dir: PathBuf,
+        /// At once, also if it does not answer; who uses it gets errors
+        #[arg(long, short)]
+        force: bool,
+        /// At once; who uses it may go on
+        #[arg(long, short)]
+        lazy: bool,
+        #[command(flatten)]
+        settings: Flags,
+    },
+    /// Print what a daemon has mounted
+    Mounts {
+        #[command(flatten)]
+        settings: Flags,
+    },
     /// See a cluster, and change which nodes it has
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -59,6 +91,13 @@ struct CredentialsForm {
     /// As a profile for ~/.aws/credentials
     #[arg(long)]
     aws: bool,
+}
+
+#[derive(Args)]
+struct MountForm {
+    /// As in mount(8), with commas between: ro, rw, allow_other, uid=, gid=, umask=, hard, suid, dev, noexec, noatime, ...
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
 }
 
 /// How `s3d credentials` prints.
@@ -82,10 +121,26 @@ pub(crate) enum Action {
     Check(Flags),
     /// Accept that acknowledged writes are lost.
     Recover(Flags),
+    /// Mount a bucket.
+    Mount(MountWish, Flags),
+    /// Unmount it.
+    Umount(PathBuf, Way, Flags),
+    /// Print what is mounted.
+    Mounts(Flags),
     /// See or change a cluster.
     Cluster(ClusterCommand, Flags),
     /// Measure an endpoint.
     Bench(Box<BenchArgs>),
+}
+
+/// What to mount, where and how.
+pub(crate) struct MountWish {
+    /// What.
+    pub(crate) source: Source,
+    /// Where.
+    pub(crate) dir: PathBuf,
+    /// How; not judged yet.
+    pub(crate) options: Vec<String>,
 }
 
 /// Settings given as flags, in order.
@@ -100,7 +155,7 @@ impl Flags {
     }
 
     /// These, then `later` ones, which win.
-    fn then(mut self, later: Flags) -> Flags {
+    pub(crate) fn then(mut self, later: Flags) -> Flags {
         self.0.extend(later.0);
         self
     }
@@ -125,6 +180,18 @@ impl Cli {
             }
             Some(Commands::Check { settings }) => Action::Check(self.settings.then(settings)),
             Some(Commands::Recover { settings }) => Action::Recover(self.settings.then(settings)),
+            Some(Commands::Mount { source, dir, form, settings }) => {
+                Action::Mount(MountWish { source, dir, options: form.options }, self.settings.then(settings))
+            }
+            Some(Commands::Umount { dir, force, lazy, settings }) => {
+                let way = match (force, lazy) {
+                    (true, _) => Way::Force,
+                    (false, true) => Way::Lazy,
+                    (false, false) => Way::Plain,
+                };
+                Action::Umount(dir, way, self.settings.then(settings))
+            }
+            Some(Commands::Mounts { settings }) => Action::Mounts(self.settings.then(settings)),
             Some(Commands::Cluster(mut command)) => {
                 let settings = command.take_settings();
                 Action::Cluster(command, Flags::distributed().then(self.settings).then(settings))
@@ -212,6 +279,9 @@ mod tests {
             | Action::Check(flags)
             | Action::Recover(flags)
             | Action::Credentials(_, flags)
+            | Action::Mount(_, flags)
+            | Action::Umount(_, _, flags)
+            | Action::Mounts(flags)
             | Action::Cluster(_, flags) => flags,
             Action::Bench(_) => Flags::default(),
         };
@@ -271,6 +341,20 @@ mod tests {
     fn settings_may_stand_before_or_behind_the_command() {
         assert_eq!(flags(&["s3d", "-data-dir", "a", "check"]), [("storage.data_dir", "a".to_owned())]);
         assert_eq!(flags(&["s3d", "check", "-data-dir", "a"]), [("storage.data_dir", "a".to_owned())]);
+    }
+
+    #[test]
+    fn a_mount_is_asked_for_as_with_mount() {
+        let args = ["s3d", "mount", "photos/a", "/mnt", "-o", "ro", "-data-dir", "d", "-o", "allow_other,uid=7"];
+        let Action::Mount(wish, flags) = Cli::try_parse_from(normal(&args)).unwrap().action() else { panic!() };
+        assert_eq!((wish.source.to_string().as_str(), wish.dir.to_str()), ("photos/a", Some("/mnt")));
+        assert_eq!((wish.options.join("|").as_str(), flags.0.len()), ("ro|allow_other,uid=7", 1));
+        let ways = [("--force", Way::Force), ("-f", Way::Force), ("-lazy", Way::Lazy), ("-l", Way::Lazy)];
+        for (flag, expected) in ways {
+            let cli = Cli::try_parse_from(normal(&["s3d", "umount", flag, "/mnt"])).unwrap();
+            assert!(matches!(cli.action(), Action::Umount(_, way, _) if way == expected), "{flag}");
+        }
+        assert!(Cli::try_parse_from(normal(&["s3d", "mount", "/photos", "/mnt"])).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! - `identity`, `tls`, `durable`: certificates and root credentials; `derived`: those of a cluster; `credentials`:
 //!   printing them.
 //! - `admin`, `logging`: what an operator sees; `db_status`: what a db node of a cluster answers over HTTPS.
+//! - `mounts`: buckets as file systems.
 //! - `memory`: how much the process keeps.
 //! - `cluster`: an operator's commands for a cluster; `bench`: measures any S3 endpoint.
 
@@ -20,26 +21,37 @@ mod durable;
 mod identity;
 mod logging;
 mod memory;
+mod mounts;
 mod serve;
 mod store;
 mod tls;
 
 use std::future::Future;
 use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
 
-use cli::{Action, Cli, Flags};
+use cli::{Action, Cli, Flags, MountWish};
 use config::Config;
+use mounts::command::Failure;
+use mounts::options::Options;
+use mounts::{command, helper, probe};
 
 /// Exit code when the command line or the configuration is wrong; as clap's.
 const EXIT_USAGE: u8 = 2;
+/// How long `s3d mount` waits for a daemon that was started just before.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     // What is stored is read by clients with a key, and by nobody on this machine but the daemon's user.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    if let Some(code) = other_name() {
+        return code;
+    }
     match Cli::from_process() {
         Action::Serve(flags) => with_config(flags, |config| {
             let _lines = logging::start(&config.log);
@@ -63,15 +75,61 @@ fn main() -> ExitCode {
             print(&text)?;
             Ok(code)
         }),
+        Action::Mount(wish, flags) => mount(&wish, flags),
+        Action::Umount(dir, way, flags) => with_control(flags, |control| command::unmount(&dir, way, Some(control))),
+        Action::Mounts(flags) => with_control(flags, |control| {
+            // A reader that went away is no error.
+            let _ = print(&command::mounts(control)?);
+            Ok(())
+        }),
         Action::Bench(args) => exit(bench::run(*args).map(|()| ExitCode::SUCCESS)),
     }
 }
 
-fn with_config(flags: Flags, run: impl FnOnce(Config) -> Result<ExitCode>) -> ExitCode {
-    let env: Vec<_> = std::env::vars_os()
+/// What this program does where it is called by another name.
+fn other_name() -> Option<ExitCode> {
+    let mut args = std::env::args_os();
+    let name = PathBuf::from(args.next()?);
+    match name.file_name()?.to_str()? {
+        probe::NAME => Some(probe::answer(args)),
+        name => {
+            let args: Vec<_> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+            helper::called_as(name, &args, &environment())
+        }
+    }
+}
+
+fn mount(wish: &MountWish, flags: Flags) -> ExitCode {
+    let options = match Options::parse(wish.options.iter().map(String::as_str), false) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("s3d: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let flags = flags.then(helper::flags(&options.daemon));
+    with_control(flags, |control| command::mount(&wish.source, &wish.dir, &options, control, START_PATIENCE))
+}
+
+/// Runs a command that speaks to a daemon.
+fn with_control(flags: Flags, run: impl FnOnce(&Path) -> Result<(), Failure>) -> ExitCode {
+    match config::control_socket(&flags.0, &environment()) {
+        Ok(control) => command::exit("s3d", run(&control)),
+        Err(error) => {
+            eprintln!("s3d: {error}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    match Config::load(&flags.0, &env) {
+        .collect()
+}
+
+fn with_config(flags: Flags, run: impl FnOnce(Config) -> Result<ExitCode>) -> ExitCode {
+    match Config::load(&flags.0, &environment()) {
         Ok(config) => exit(run(config)),
         Err(error) => {
             eprintln!("s3d: {error}");

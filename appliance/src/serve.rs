@@ -20,6 +20,9 @@ use crate::config::{Account, Config, Tls};
 use crate::credentials::endpoint;
 use crate::db_status;
 use crate::identity::Identity;
+use crate::mounts::configured;
+use crate::mounts::control::ControlSocket;
+use crate::mounts::running::Mounts;
 use crate::store::{Frontend, Process, Store};
 use crate::tls::{Certificate, server_config};
 
@@ -101,6 +104,7 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
         tracing::info!(bucket = bucket.name, "anybody may read this bucket: the configuration says public");
     }
     let endpoint = config.gateway().map(|_| endpoint(config, port));
+    let mounts = store.map(|store| serve_mounts(config, store, &stop)).transpose()?;
     tracing::info!(endpoint, data_dir = %config.storage.data_dir.display(), "serving");
     let ended = loop {
         tokio::select! {
@@ -116,11 +120,35 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
     };
     shown.drain();
     stop.cancel();
-    let ended = match ended {
-        Some(ended) => ended,
-        None => drained(frontend, &mut signals).await?,
+    let requests = frontend.abort_handle();
+    let unmounted = async {
+        if let Some(mounts) = &mounts {
+            mounts.end().await;
+        }
     };
-    ended.context("the S3 endpoint")?
+    let s3 = async {
+        match ended {
+            Some(ended) => ended,
+            None => frontend.await,
+        }
+    };
+    let drained = drained(async { tokio::join!(s3, unmounted).0 }, &mut signals).await;
+    requests.abort();
+    drained?.context("the S3 endpoint")?
+}
+
+/// Serves mounts: those that come by the control socket, and the configured ones.
+fn serve_mounts(config: &Config, store: Store, stop: &CancellationToken) -> Result<Mounts> {
+    let mounts = Mounts::new(store, config.storage.data_dir.join("staging"));
+    match ControlSocket::bind(&config.control)? {
+        Some(socket) => drop(tokio::spawn(socket.serve(mounts.clone(), stop.clone()))),
+        None => {
+            let socket = config.control.socket.display();
+            tracing::warn!(%socket, "no control socket: another process has it; control.socket sets another");
+        }
+    }
+    tokio::spawn(configured::mount_all(config.mounts.clone(), mounts.clone()));
+    Ok(mounts)
 }
 
 /// The store, seeded; none in a process that keeps no catalog. None instead of all that: a signal came first.
@@ -163,16 +191,13 @@ async fn until(stop: CancellationToken) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the frontend's end, or a second signal from someone in a hurry.
-async fn drained<T>(
-    mut frontend: tokio::task::JoinHandle<T>,
-    signals: &mut Signals,
-) -> Result<Result<T, tokio::task::JoinError>> {
+/// Waits for the end of requests and mounts, or a second signal from someone in a hurry.
+async fn drained<T>(work: impl Future<Output = T>, signals: &mut Signals) -> Result<T> {
+    tokio::pin!(work);
     loop {
         tokio::select! {
-            ended = &mut frontend => return Ok(ended),
+            ended = &mut work => return Ok(ended),
             reason = signals.next() => if let Reason::Stop(name) = reason {
-                frontend.abort();
                 bail!("a second {name} came while requests were still running");
             }
         }

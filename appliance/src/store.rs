@@ -1,5 +1,6 @@
 //! The one place where this program meets the core and the S3 frontend.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use predastore::consensus::{State, Status};
 use predastore::env::Env;
 use predastore::ids::NodeId;
 use predastore::node::{self, Members, Node, members};
+use predastore::object::tree::Tree;
 use predastore::object::{self, Pressure, Workers};
 use predastore_s3::app::{self, App};
 use predastore_s3::keyring::{self, Grants, Key, Keyring};
@@ -42,7 +44,8 @@ enum Running {
     },
 }
 
-/// A store that may be used.
+/// A store that may be used. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Store {
     store: object::Store,
     read_only: bool,
@@ -150,6 +153,11 @@ impl Process {
 }
 
 impl Store {
+    /// The files of `bucket`, or those below its directory `prefix`. `staging`: for what is not committed yet.
+    pub(crate) async fn tree(&self, bucket: &str, prefix: &[u8], staging: &Path) -> Result<Tree, object::Error> {
+        self.store.tree(bucket, prefix, staging).await
+    }
+
     /// Makes the configured buckets that are missing; a store that only serves reads goes on without them.
     pub(crate) async fn seed(&self, config: &Config) -> Result<()> {
         if self.read_only {

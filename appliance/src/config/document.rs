@@ -23,6 +23,10 @@ pub(crate) struct Document {
     pub(crate) admin: Admin,
     pub(crate) log: Log,
     #[serde(default)]
+    pub(crate) control: Control,
+    #[serde(default)]
+    pub(crate) mount: Vec<MountSeed>,
+    #[serde(default)]
     pub(crate) cluster: Cluster,
     #[serde(default)]
     pub(crate) rs: Rs,
@@ -123,6 +127,27 @@ pub(crate) struct BucketSeed {
     /// Whether anyone may read it.
     #[serde(default)]
     pub(crate) public: bool,
+}
+
+/// A mount to make at start.
+#[derive(Deserialize)]
+pub(crate) struct MountSeed {
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) bucket: String,
+    #[serde(default, deserialize_with = "scalar")]
+    pub(crate) prefix: String,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) path: PathBuf,
+    #[serde(default, deserialize_with = "list")]
+    pub(crate) options: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+pub(crate) struct Control {
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) socket: Option<PathBuf>,
+    #[serde(default, deserialize_with = "list")]
+    pub(crate) users: Vec<String>,
 }
 
 #[derive(Deserialize)]

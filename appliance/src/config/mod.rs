@@ -11,13 +11,15 @@ mod twice;
 mod values;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use predastore::units::{BLOCK_BYTES, MIB};
 use tracing_subscriber::EnvFilter;
 
 use crate::derived;
+use crate::mounts::configured::Wanted;
+use crate::mounts::options::{Daemon, Options, Source, user_id};
 use cluster::{Asked, Cluster};
 use document::Document;
 pub(crate) use document::{BucketSeed, Grant};
@@ -98,6 +100,9 @@ pub(crate) struct Config {
     pub(crate) admin: Option<SocketAddr>,
     /// Whether to go on without it where its address is taken: by another process of the cluster, if nobody set a port.
     pub(crate) admin_may_be_taken: bool,
+    pub(crate) control: Control,
+    /// What the daemon mounts itself.
+    pub(crate) mounts: Vec<Wanted>,
     pub(crate) log: Log,
     /// There for the distributed backend only.
     pub(crate) cluster: Option<Cluster>,
@@ -152,6 +157,14 @@ pub(crate) struct Account {
     pub(crate) account_id: String,
     /// None: everything is allowed.
     pub(crate) policy: Option<Vec<Grant>>,
+}
+
+/// The control socket.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) socket: PathBuf,
+    /// Who may use it beside root and the daemon's own user.
+    pub(crate) users: Vec<u32>,
 }
 
 /// The log.
@@ -209,14 +222,16 @@ impl Config {
         let config = Config {
             root: root(document.auth)?.or_else(derived),
             server,
-            storage: storage(document.storage)?,
             accounts: document.accounts.into_iter().map(account).collect::<Result<_, _>>()?,
             region: document.region,
             buckets: document.buckets,
             admin,
             admin_may_be_taken: cluster.is_some() && !said.admin,
+            control: control(document.control, &document.storage.data_dir)?,
+            mounts: mounts(document.mount)?,
             obsolete: said.obsolete,
             cluster,
+            storage: storage(document.storage)?,
             log: Log { directives: document.log.level, json: document.log.format == "json" },
         };
         check_unique(&config)?;
@@ -349,6 +364,59 @@ fn storage(storage: document::Storage) -> Result<Storage, Error> {
         clean_interval: positive("storage.clean_interval", storage.clean_interval.0)?,
         low_water_bytes: storage.low_water.map(|size| size.0),
     })
+}
+
+/// Where a daemon with this configuration has its control socket; nothing else of the configuration is judged, for who
+/// speaks to a daemon need not be able to run it.
+///
+/// # Errors
+/// The file cannot be read or is wrong.
+pub(crate) fn control_socket(flags: &[(&'static Setting, String)], env: &[(String, String)]) -> Result<PathBuf, Error> {
+    let figment = Given { flags, env }.merged()?;
+    let data_dir = figment.extract_inner::<PathBuf>("storage.data_dir")?;
+    match figment.contains("control.socket") {
+        true => Ok(figment.extract_inner("control.socket")?),
+        false => Ok(default_socket(&data_dir)),
+    }
+}
+
+fn default_socket(data_dir: &Path) -> PathBuf {
+    data_dir.join("control.sock")
+}
+
+fn control(control: document::Control, data_dir: &Path) -> Result<Control, Error> {
+    let id = |name: &String| {
+        user_id(name).ok_or_else(|| Error::Conflict(format!("`control.users`: there is no user `{name}`")))
+    };
+    Ok(Control {
+        socket: control.socket.unwrap_or_else(|| default_socket(data_dir)),
+        users: control.users.iter().map(id).collect::<Result<_, _>>()?,
+    })
+}
+
+fn mounts(seeds: Vec<document::MountSeed>) -> Result<Vec<Wanted>, Error> {
+    let mut mounts: Vec<Wanted> = Vec::new();
+    for (index, seed) in seeds.into_iter().enumerate() {
+        let wrong = |what: String| Error::Conflict(format!("`mount[{index}]`: {what}"));
+        if predastore_s3::names::check_bucket_name(&seed.bucket).is_err() {
+            return Err(wrong(format!("`{}` is no bucket name", seed.bucket)));
+        }
+        if !seed.path.is_absolute() {
+            return Err(wrong(format!("`path` is `{}`, which is no absolute path", seed.path.display())));
+        }
+        if mounts.iter().any(|earlier| earlier.path == seed.path) {
+            return Err(wrong(format!("`{}` is there twice", seed.path.display())));
+        }
+        let words = seed.options.iter().map(String::as_str);
+        let options = Options::parse(words, false).map_err(|error| wrong(error.to_string()))?;
+        if options.daemon != Daemon::default() {
+            return Err(wrong("config=, data-dir= and control= are for fstab: this daemon serves it".to_owned()));
+        }
+        let source = format!("{}/{}", seed.bucket, seed.prefix);
+        let source = source.parse::<Source>().map_err(|error| wrong(error.to_string()))?;
+        mounts.push(Wanted { source, path: seed.path, options });
+    }
+    Ok(mounts)
 }
 
 fn root(root: document::Root) -> Result<Option<Account>, Error> {

@@ -116,6 +116,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("admin.host", "127.0.0.1", "Address of the admin endpoint; it has no authentication")
         .flag("admin-host", "ADDRESS"),
     Setting::new("admin.port", "8444", "Port of the admin endpoint; 0: off").flag("admin-port", "PORT"),
+    Setting::new("control.socket", "", "Socket by which `s3d mount` reaches the daemon; unset: `control.sock` in the data directory")
+        .flag("control", "FILE"),
+    Setting::new("control.users", "", "Users, by name or number, who may use it beside root and the daemon's own; they have all buckets then"),
     Setting::new("log.level", "info", "error, warn, info, debug, trace, or directives as `info,predastore=debug`")
         .flag("log-level", "LEVEL"),
     Setting::new("log.format", "text", "`text` or `json`, one line an event").flag("log-format", "FORMAT"),
@@ -133,6 +136,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
 pub(crate) const LISTS: &[(&str, &[&str])] = &[
     ("auth", &["access_key_id", "secret_access_key", "account_id", "policy"]),
     ("buckets", &["name", "region", "public", "type", "encryption"]),
+    ("mount", &["bucket", "prefix", "path", "options"]),
     (
         "db",
         &["id", "host", "advertise_host", "port", "path", "raft_port", "leader", "access_key_id", "secret_access_key"],

@@ -87,6 +87,43 @@ impl Case {
 }
 
 #[test]
+fn mounts_are_judged_with_all_else() {
+    let load = |text: &str| Case::new().file("c.toml", text).load();
+    let config = load(
+        "[[mount]]\nbucket = \"photos\"\nprefix = \"a/b/\"\npath = \"/mnt/a\"\noptions = \"ro,allow_other\"\n\
+         [[mount]]\nbucket = \"photos\"\npath = \"/mnt/b\"\noptions = [\"uid=7\"]\n",
+    );
+    let mounts = config.unwrap().mounts;
+    assert_eq!((mounts[0].source.to_string().as_str(), mounts[0].options.served.read_only), ("photos/a/b", true));
+    assert_eq!((mounts[1].source.to_string().as_str(), mounts[1].options.served.uid), ("photos", Some(7)));
+    for (text, expected) in [
+        ("bucket = \"photos\"\npath = \"mnt\"", "no absolute path"),
+        ("bucket = \"Photos\"\npath = \"/mnt\"", "no bucket name"),
+        ("bucket = \"photos\"\npath = \"/mnt\"\noptions = \"what\"", "unknown mount option `what`"),
+        ("bucket = \"photos\"\npath = \"/mnt\"\noptions = \"data-dir=/d\"", "for fstab"),
+        ("bucket = \"photos\"\npath = \"/mnt\"\n[[mount]]\nbucket = \"p2s\"\npath = \"/mnt\"", "twice"),
+        ("bucket = \"photos\"\npath = \"/mnt\"\nfstype = \"x\"", "unknown key `mount[0].fstype`"),
+        ("path = \"/mnt\"", "bucket"),
+    ] {
+        let error = load(&format!("[[mount]]\n{text}\n")).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn the_control_socket_is_found_without_judging_the_rest() {
+    let socket = |case: Case| control_socket(&case.flags, &case.env).unwrap();
+    assert_eq!(socket(Case::new()), Path::new("data/control.sock"));
+    assert_eq!(socket(Case::new().flag("storage.data_dir", "/d")), Path::new("/d/control.sock"));
+    assert_eq!(socket(Case::new().env("PREDASTORE_CONTROL_SOCKET", "/run/s")), Path::new("/run/s"));
+    // A cluster's file whose secret nobody here may read.
+    assert_eq!(socket(Case::new().file("c.toml", CLUSTER_TOML)), Path::new("data/control.sock"));
+    let config = Case::new().env("PREDASTORE_CONTROL_USERS", "root,12").load().unwrap();
+    assert_eq!((config.control.users, config.control.socket), (vec![0, 12], PathBuf::from("data/control.sock")));
+    assert!(Case::new().env("PREDASTORE_CONTROL_USERS", "no such user").load().is_err());
+}
+
+#[test]
 fn flag_over_full_variable_over_short_variable_over_file_over_default() {
     let case = Case::new();
     assert_eq!(case.port(), 8443);

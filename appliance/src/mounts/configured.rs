@@ -1,0 +1,43 @@
+//! `[[mount]]`: mounts that the daemon makes itself, if it may.
+
+use std::path::PathBuf;
+
+use tokio::runtime::Handle;
+
+use super::kernel;
+use super::mounting;
+use super::options::{Options, Source};
+use super::running::{Mounts, apart};
+
+/// One to make when the daemon serves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Wanted {
+    /// What.
+    pub(crate) source: Source,
+    /// Where; absolute.
+    pub(crate) path: PathBuf,
+    /// How.
+    pub(crate) options: Options,
+}
+
+/// Mounts them, one after the other; what cannot be mounted is told to the log.
+pub(crate) async fn mount_all(wanted: Vec<Wanted>, mounts: Mounts) {
+    if !wanted.is_empty() && !kernel::can_mount() {
+        tracing::error!("nothing of [[mount]] is mounted: that takes CAP_SYS_ADMIN, or the program fusermount3");
+        return;
+    }
+    for wanted in wanted {
+        let (source, path) = (wanted.source.to_string(), wanted.path.clone());
+        let (mounts, runtime) = (mounts.clone(), Handle::current());
+        let made = apart(move || {
+            let serve =
+                |mount, device| runtime.block_on(mounts.serve(mount, device)).map_err(|error| error.to_string());
+            mounting::mount(&wanted.source, &wanted.path, &wanted.options, serve)
+        });
+        match made.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(source, path = %path.display(), %error, "[[mount]]: not mounted"),
+            Err(_) => tracing::error!(source, path = %path.display(), "[[mount]]: not mounted: its thread ended"),
+        }
+    }
+}

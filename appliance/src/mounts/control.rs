@@ -1,0 +1,185 @@
+//! The control socket, the daemon's side: who may ask, and what is answered.
+//!
+//! Invariants: one process has the socket, by a lock beside it, so a socket file that is found belongs to nobody; a peer
+//! that may not ask is not read from; what a peer sends, or does not send, costs at most one frame of memory and a
+//! descriptor, for a while.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::fdpass;
+use super::protocol::{self, HEAD_BYTES, Reply, Request};
+use super::running::Mounts;
+use super::socket::Address;
+use crate::config::Control;
+
+/// How long a peer may take to say what it wants, and to hear the answer.
+const PEER_PATIENCE: Duration = Duration::from_secs(10);
+/// After a failed accept: whatever is short may be there again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Peers at a time; more wait.
+const PEER_COUNT: usize = 32;
+/// A request has one at most.
+const DESCRIPTOR_COUNT: usize = 1;
+
+/// The bound socket; its file goes with it.
+pub(crate) struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Who may ask beside root and this process's user.
+    users: Vec<u32>,
+    _lock: Flock<File>,
+}
+
+/// What is wrong with a request that came, or did not.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Protocol(#[from] protocol::Error),
+    #[error("more than one descriptor came with the request")]
+    Descriptors,
+    #[error("the request did not come within {} s", PEER_PATIENCE.as_secs())]
+    Late,
+}
+
+impl ControlSocket {
+    /// Binds the socket. None: another process has it, as those of a cluster may that share a directory.
+    ///
+    /// # Errors
+    /// Its directory; something else than a socket has its name.
+    pub(crate) fn bind(control: &Control) -> Result<Option<Self>> {
+        let path = &control.socket;
+        bind(path, &control.users).with_context(|| format!("the control socket {}", path.display()))
+    }
+
+    /// Answers until `stop`.
+    pub(crate) async fn serve(self, mounts: Mounts, stop: CancellationToken) {
+        let peers = Arc::new(Semaphore::new(PEER_COUNT));
+        loop {
+            let Ok(permit) = peers.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket accepts nobody");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let is_welcome = self.is_welcome(&stream);
+            let mounts = mounts.clone();
+            tokio::spawn(async move {
+                attend(stream, is_welcome, &mounts).await;
+                drop(permit);
+            });
+        }
+    }
+
+    fn is_welcome(&self, stream: &UnixStream) -> bool {
+        let Ok(peer) = stream.peer_cred() else { return false };
+        peer.uid() == 0 || peer.uid() == geteuid().as_raw() || self.users.contains(&peer.uid())
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn bind(path: &Path, users: &[u32]) -> Result<Option<ControlSocket>> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(&lock_path)?;
+    let Ok(lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else { return Ok(None) };
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => bail!("something else has this name"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let listener = UnixListener::bind(Address::of(path)?.path)?;
+    // Connecting takes the right to write. Of those who may connect, the peer's credentials decide.
+    let mode = if users.is_empty() { 0o600 } else { 0o666 };
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    Ok(Some(ControlSocket { listener, path: path.to_owned(), users: users.to_vec(), _lock: lock }))
+}
+
+/// One peer, from its request to the answer.
+async fn attend(mut stream: UnixStream, is_welcome: bool, mounts: &Mounts) {
+    let reply = match is_welcome {
+        false => Reply::Refused("only root, the daemon's user and those in `control.users` may ask".to_owned()),
+        true => match timeout(PEER_PATIENCE, receive(&stream)).await.unwrap_or(Err(Error::Late)) {
+            Ok((request, descriptor)) => answer(request, descriptor, mounts).await,
+            Err(error) => Reply::Refused(error.to_string()),
+        },
+    };
+    if let Reply::Refused(reason) = &reply {
+        tracing::warn!(reason, "a request at the control socket is refused");
+    }
+    let too_long = |_| protocol::encode(&Reply::Refused("the answer is too long".to_owned())).unwrap_or_default();
+    let frame = protocol::encode(&reply).unwrap_or_else(too_long);
+    // Who has gone does not want to hear it.
+    let _ = timeout(PEER_PATIENCE, stream.write_all(&frame)).await;
+}
+
+async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts) -> Reply {
+    let answered = match (request, descriptor) {
+        (Request::Mount(mount), Some(device)) => mounts.serve(mount, device).await.map(|()| Reply::Done {}),
+        (Request::Mount(_), None) => return Reply::Refused("no descriptor came with the request".to_owned()),
+        (Request::Unmount { connection, force }, _) => {
+            let ended = mounts.unmount(connection, force).await;
+            Ok(if ended { Reply::Done {} } else { Reply::Busy {} })
+        }
+        (Request::Mounts {}, _) => Ok(Reply::Mounts(mounts.list())),
+    };
+    answered.unwrap_or_else(|error| Reply::Refused(error.to_string()))
+}
+
+async fn receive(stream: &UnixStream) -> Result<(Request, Option<OwnedFd>), Error> {
+    let mut descriptors = Vec::new();
+    let mut head = [0; HEAD_BYTES];
+    fill(stream, &mut head, &mut descriptors).await?;
+    let mut body = vec![0; protocol::body_len(&head)?];
+    fill(stream, &mut body, &mut descriptors).await?;
+    Ok((protocol::decode(&body)?, descriptors.pop()))
+}
+
+async fn fill(stream: &UnixStream, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Result<(), Error> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        stream.readable().await?;
+        match stream.try_io(Interest::READABLE, || fdpass::receive(stream.as_fd(), rest)) {
+            Ok((0, _)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok((len, came)) => {
+                filled += len;
+                descriptors.extend(came);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        if descriptors.len() > DESCRIPTOR_COUNT {
+            return Err(Error::Descriptors);
+        }
+    }
+    Ok(())
+}

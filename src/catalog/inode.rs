@@ -27,6 +27,9 @@ pub enum FileKind {
 
 const FORMAT_MASK: u32 = 0o170_000;
 
+/// The longest name of an entry.
+pub const NAME_MAX_BYTES: usize = 255;
+
 /// Permission bits, with suid, sgid and the sticky bit.
 pub const MODE_MASK: u32 = 0o7_777;
 

@@ -32,7 +32,7 @@ pub use command::{
     NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Outcome, PartBody, Piece, Precondition, Refusal, SetAttrs, Source, Write,
     Written,
 };
-pub use inode::{FileKind, MODE_MASK, RenameMode, Stat, TreeEntry};
+pub use inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, RenameMode, Stat, TreeEntry};
 pub use level::{FEATURE_LEVEL, Levels};
 pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};
 pub use query::{Lookup, Reclaimable, SessionState, Usage, View};

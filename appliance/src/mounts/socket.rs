@@ -30,7 +30,7 @@ pub(crate) enum Error {
         error: io::Error,
     },
     /// In the middle of it.
-    #[error("the daemon does not answer: {0}")]
+    #[error("the daemon does not answer: {}", broken(.0))]
     Talk(#[from] io::Error),
     /// What it says is not understood.
     #[error(transparent)]
@@ -43,6 +43,14 @@ fn why_not(error: &io::Error) -> String {
             "no daemon serves here (-data-dir, -config or -control say where one does)".to_owned()
         }
         ErrorKind::PermissionDenied => "only root and the daemon's user may".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn broken(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => "it has ended".to_owned(),
+        ErrorKind::WouldBlock => format!("not within {} s", REPLY_PATIENCE.as_secs()),
         _ => error.to_string(),
     }
 }

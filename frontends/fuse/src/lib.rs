@@ -42,5 +42,5 @@ pub mod session;
 
 pub use errors::errno;
 pub use invalidate::Event;
-pub use options::MountOptions;
+pub use options::{Defaults, MountOptions};
 pub use session::{Error, Mounted, serve};

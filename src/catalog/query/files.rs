@@ -7,14 +7,15 @@ use std::collections::BTreeSet;
 use rusqlite::params;
 
 use super::{ENTRY_COLUMNS, Entry, Error, View, form, kind, signed, unsigned};
-use crate::catalog::inode::{FileKind, MODE_MASK, posix_of};
+use crate::catalog::inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, posix_of};
 use crate::catalog::level::FILES_LEVEL;
 use crate::catalog::types::{InodeAttrs, Linked, Posix};
 use crate::catalog::{Bucket, Stat, TreeEntry};
 use crate::ids::{BucketId, Ino, LogIndex};
 
-/// The longest name that POSIX knows, bytes.
-const NAME_MAX_BYTES: usize = 255;
+/// A directory of more entries than this does not count those that are directories: it shows one link, as file systems
+/// do that do not count them.
+const COUNTED_ENTRIES_MAX: u64 = 256;
 
 /// An inode that is no directory, with what its node says.
 struct Inode {
@@ -188,7 +189,15 @@ impl View<'_> {
     fn directory_stat(&self, bucket: &Bucket, ino: Ino) -> Result<Option<Stat>, Error> {
         let Some(own) = self.directory_attrs(ino)? else { return Ok(None) };
         let posix = posix_of(own.attrs.posix, FileKind::Directory, bucket.created);
-        Ok(Some(stat_of(ino, &posix, 1, (0, 0), 0)))
+        Ok(Some(stat_of(ino, &posix, self.directory_links(ino)?, (0, 0), 0)))
+    }
+
+    /// Two, and one for each directory in it; one where that is not counted.
+    fn directory_links(&self, ino: Ino) -> Result<u64, Error> {
+        let sql = "SELECT count(*),coalesce(sum(kind=1),0) FROM (SELECT kind FROM dentry WHERE parent=?1 LIMIT ?2)";
+        let params = [signed(ino.0), signed(COUNTED_ENTRIES_MAX + 1)];
+        let counts = self.one(sql, params, |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?;
+        Ok(counts.filter(|(count, _)| *count <= COUNTED_ENTRIES_MAX).map_or(1, |(_, directories)| 2 + directories))
     }
 
     fn inode(&self, ino: Ino) -> Result<Option<Inode>, Error> {

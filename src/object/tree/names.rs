@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::catalog::{Command, FileOperation, NewInode, Outcome, Posix, Refusal};
+use crate::catalog::{Command, FileOperation, NAME_MAX_BYTES, NewInode, Outcome, Posix, Refusal};
 use crate::ids::Ino;
 use crate::object::Error;
 use crate::object::bucket::unexpected;
@@ -34,8 +34,11 @@ impl Tree {
     /// What stands under a name.
     ///
     /// # Errors
-    /// `Refused(NoEntry)`. `Unavailable`.
+    /// `Refused(NoEntry | NameTooLong)`. `Unavailable`.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Stat, Error> {
+        if name.len() > NAME_MAX_BYTES {
+            return Err(Refusal::NameTooLong.into());
+        }
         let (bucket, wanted) = (self.0.bucket.clone(), name.to_vec());
         let found = self.0.store.snapshot(move |view| Ok(view.entry(&bucket, parent, &wanted)?)).await?;
         let stat = found.ok_or(Refusal::NoEntry)?;

@@ -417,13 +417,14 @@ impl Step<'_> {
         is_new_version: bool,
     ) -> Decision<()> {
         let seq = self.take_seq();
-        if let Some(posix) = &mut file.own.attrs.posix {
-            let mode = if write.kills_privileges { without_privileges(posix.mode) } else { posix.mode };
-            *posix = Posix { mode, mtime: write.modified, ctime: self.now, ..*posix };
-        }
-        if write.content != Content::Same || size_bytes != file.shown.size_bytes {
+        let is_changed = write.content != Content::Same || write.size_bytes.is_some();
+        if is_changed {
             file.own.revision = seq.0;
             file.own.attrs.checksums.clear();
+        }
+        if let Some(posix) = file.own.attrs.posix.as_mut().filter(|_| is_changed) {
+            let mode = if write.kills_privileges { without_privileges(posix.mode) } else { posix.mode };
+            *posix = Posix { mode, mtime: write.modified, ctime: write.modified, ..*posix };
         }
         let shown = Linked { size_bytes, modified: write.modified, etag: write.etag };
         if let Some((_, _, entry)) = &file.named {

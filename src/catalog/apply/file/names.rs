@@ -1,6 +1,6 @@
 //! Entries of directories, as a file system makes, links, moves and removes them.
 
-use crate::catalog::inode::FileKind;
+use crate::catalog::inode::{FileKind, NAME_MAX_BYTES};
 use crate::catalog::types::{InodeAttrs, Linked, Posix};
 use crate::catalog::{Attrs, Bucket, Error, Hint, NewInode, Refusal, RenameMode, Versioning};
 use crate::ids::Ino;
@@ -15,8 +15,6 @@ use super::super::tree::{Entry, Kind, Spot};
 use super::super::{Decision, Step, bound, sql};
 use super::inode::EMPTY_ETAG;
 
-/// The longest name, bytes.
-const NAME_MAX_BYTES: usize = 255;
 /// The most names of one inode.
 const LINK_MAX: u64 = 65_000;
 

@@ -54,6 +54,8 @@ enum Error {
     Protocol(#[from] protocol::Error),
     #[error("more than one descriptor came with the request")]
     Descriptors,
+    #[error("nothing was asked")]
+    Silent,
     #[error("the request did not come within {} s", PEER_PATIENCE.as_secs())]
     Late,
 }
@@ -130,6 +132,7 @@ async fn attend(mut stream: UnixStream, is_welcome: bool, mounts: &Mounts) {
         false => Reply::Refused("only root, the daemon's user and those in `control.users` may ask".to_owned()),
         true => match timeout(PEER_PATIENCE, receive(&stream)).await.unwrap_or(Err(Error::Late)) {
             Ok((request, descriptor)) => answer(request, descriptor, mounts).await,
+            Err(Error::Silent) => return,
             Err(error) => Reply::Refused(error.to_string()),
         },
     };
@@ -158,7 +161,12 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts) 
 async fn receive(stream: &UnixStream) -> Result<(Request, Option<OwnedFd>), Error> {
     let mut descriptors = Vec::new();
     let mut head = [0; HEAD_BYTES];
-    fill(stream, &mut head, &mut descriptors).await?;
+    // Who finds out that it has nothing to ask after all goes away.
+    match fill(stream, &mut head[..1], &mut descriptors).await {
+        Err(Error::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(Error::Silent),
+        filled => filled?,
+    }
+    fill(stream, &mut head[1..], &mut descriptors).await?;
     let mut body = vec![0; protocol::body_len(&head)?];
     fill(stream, &mut body, &mut descriptors).await?;
     Ok((protocol::decode(&body)?, descriptors.pop()))

@@ -65,8 +65,8 @@ pub(crate) enum Error {
         error: object::Error,
     },
     /// The core takes too long.
-    #[error("{0}: opening it took longer than {} s", OPEN_PATIENCE.as_secs())]
-    Late(String),
+    #[error("{source_name}: opening it took longer than {} s", OPEN_PATIENCE.as_secs())]
+    Late { source_name: String },
     /// Who serves ended.
     #[error("serving {source_name}: {reason}")]
     Serve { source_name: String, reason: String },
@@ -142,7 +142,7 @@ impl Mounts {
         let source = &mount.source;
         let source_name = source.to_string();
         let open = self.0.store.tree(&source.bucket, source.prefix.as_bytes(), &staging);
-        let tree = timeout(OPEN_PATIENCE, open).await.map_err(|_| Error::Late(source_name.clone()))?;
+        let tree = timeout(OPEN_PATIENCE, open).await.map_err(|_| Error::Late { source_name: source_name.clone() })?;
         let tree = tree.map_err(|error| Error::Open { source_name: source_name.clone(), error })?;
         let options = mount_options(&source_name, mount.options);
         let mounted = begin(device, tree, options).await;

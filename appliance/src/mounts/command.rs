@@ -13,6 +13,9 @@ use super::options::{Options, Source};
 use super::protocol::{Mount, Reply, Request};
 use super::socket::{self, Client};
 
+/// How long a daemon may take that is to let go of a mount: one that does not answer is why it is asked to.
+const FORCE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// mount(8)'s exit code for a wrong command line.
 pub(super) const EXIT_USAGE: u8 = 1;
 /// mount(8)'s exit code where mounting failed.
@@ -80,7 +83,7 @@ pub(crate) fn unmount(dir: &Path, way: Way, control: Option<&Path>) -> Result<()
     let ask = |client: Client| client.ask(&Request::Unmount { connection, force: way == Way::Force }, None);
     if way == Way::Force && !kernel::is_privileged() {
         // It alone can end what /sys/fs/fuse is not there to abort.
-        let _ = client().map(ask);
+        let _ = client().map(|client| ask(client.within(FORCE_PATIENCE)));
     }
     kernel::detach(&entry, way).map_err(failed)?;
     if way == Way::Plain && matches!(client().map(ask), Some(Ok(Reply::Busy {}))) {

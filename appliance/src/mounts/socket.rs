@@ -50,13 +50,16 @@ fn why_not(error: &io::Error) -> String {
 fn broken(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::UnexpectedEof => "it has ended".to_owned(),
-        ErrorKind::WouldBlock => format!("not within {} s", REPLY_PATIENCE.as_secs()),
+        ErrorKind::WouldBlock => "not in time".to_owned(),
         _ => error.to_string(),
     }
 }
 
 /// A connection to the daemon, for one request.
-pub(crate) struct Client(UnixStream);
+pub(crate) struct Client {
+    stream: UnixStream,
+    patience: Duration,
+}
 
 impl Client {
     /// Connects to the socket at `path`; for `patience` a daemon may be just starting.
@@ -67,11 +70,16 @@ impl Client {
         let end = Instant::now() + patience;
         loop {
             match Address::of(path).and_then(|address| UnixStream::connect(&address.path)) {
-                Ok(stream) => return Ok(Client(stream)),
+                Ok(stream) => return Ok(Client { stream, patience: REPLY_PATIENCE }),
                 Err(error) if may_come(&error) && Instant::now() < end => thread::sleep(PAUSE),
                 Err(error) => return Err(Error::Connect { path: path.to_owned(), error }),
             }
         }
+    }
+
+    /// For whom an answer is no use later than that.
+    pub(crate) fn within(self, patience: Duration) -> Self {
+        Client { patience, ..self }
     }
 
     /// Asks, with a descriptor if one belongs to the request, and waits for the answer.
@@ -79,9 +87,9 @@ impl Client {
     /// # Errors
     /// There was none that could be understood.
     pub(crate) fn ask(self, request: &Request, descriptor: Option<BorrowedFd<'_>>) -> Result<Reply, Error> {
-        let Client(mut stream) = self;
+        let Client { mut stream, patience } = self;
         stream.set_write_timeout(Some(SEND_PATIENCE))?;
-        stream.set_read_timeout(Some(REPLY_PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         let frame = protocol::encode(request)?;
         let sent = match descriptor {
             Some(descriptor) => fdpass::send(stream.as_fd(), &frame, descriptor)?,

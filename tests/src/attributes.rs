@@ -63,10 +63,12 @@ fn sorted_names(dir: &Path) -> Result<Vec<String>> {
 
 fn attributes_of(path: &Path, meta: &Metadata, same_as: String) -> Result<Attributes> {
     let kind = meta.file_type();
-    let content = match () {
-        () if kind.is_symlink() => fs::read_link(path)?.into_os_string().into_encoded_bytes(),
-        () if kind.is_file() => fs::read(path).with_context(|| path.display().to_string())?,
-        () => Vec::new(),
+    let content = if kind.is_symlink() {
+        fs::read_link(path)?.into_os_string().into_encoded_bytes()
+    } else if kind.is_file() {
+        fs::read(path).with_context(|| path.display().to_string())?
+    } else {
+        Vec::new()
     };
     let special = kind.is_block_device() || kind.is_char_device();
     Ok(Attributes {

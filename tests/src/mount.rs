@@ -250,9 +250,16 @@ pub fn config() -> Config {
     Config::default().plain().set(setting::SWEEP_GRACE, "1s").set(setting::SWEEP_INTERVAL, "1s")
 }
 
-/// The directory of another file system to run the suites in: `PREDASTORE_TEST_MOUNT_DIR`.
+/// The other file system to run the suites in: `PREDASTORE_TEST_MOUNT_DIR`.
+///
+/// # Panics
+/// When it is no mountpoint: pjdfstest makes it read-only for a while, whoever else uses it.
 pub fn other_file_system() -> Option<PathBuf> {
-    std::env::var_os("PREDASTORE_TEST_MOUNT_DIR").map(PathBuf::from)
+    use std::os::unix::fs::MetadataExt;
+    let dir = PathBuf::from(std::env::var_os("PREDASTORE_TEST_MOUNT_DIR")?);
+    let device = |path: &Path| path.metadata().map(|meta| meta.dev()).ok();
+    assert!(device(&dir) != device(&dir.join("..")), "PREDASTORE_TEST_MOUNT_DIR={} is no mountpoint", dir.display());
+    Some(dir)
 }
 
 /// Whether a test that needs a mount of ours can run; `needs`: what it needs besides.

@@ -57,13 +57,12 @@ pub fn output_within(patience: Duration, command: &mut Command) -> Result<Output
         let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
         wait_within(Duration::from_secs(5), &mut child)?;
     }
-    let output = |status| Ok(Output { status, stdout: std::fs::read(&stdout)?, stderr: std::fs::read(&stderr)? });
-    match ended {
-        Some(status) => output(status),
-        None => {
-            bail!("{command:?} takes longer than {patience:?}\n{}", both_streams(&output(ExitStatus::default())?))
-        }
+    let (stdout, stderr) = (std::fs::read(&stdout)?, std::fs::read(&stderr)?);
+    let output = Output { status: ended.unwrap_or_default(), stdout, stderr };
+    if ended.is_none() {
+        bail!("{command:?} takes longer than {patience:?}\n{}", both_streams(&output));
     }
+    Ok(output)
 }
 
 /// How a process has ended; none: it has not within `patience`.

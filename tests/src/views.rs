@@ -333,7 +333,7 @@ impl Views {
     }
 
     fn put_in_parts(&mut self, index: usize) -> Result<(String, Vec<String>)> {
-        let (key, bytes) = (self.key(), self.some_bytes());
+        let (key, bytes) = (self.key(), [self.some_bytes(), vec![1]].concat());
         let said = format!("PUT {} bytes to {key:?} as one part", bytes.len());
         let answer = self.gateways[index].put_multipart(&self.bucket, &key, vec![bytes.clone()])?;
         answer.expect(200).context(said.clone())?;

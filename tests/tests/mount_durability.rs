@@ -61,9 +61,12 @@ fn one_kill(
     rounds: &mut Rounds,
 ) -> Result<()> {
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (enough, pause) = (rng.below(*rng.clone().choose(&[1, 20, 200])), Duration::from_micros(rng.below(5000)));
+    let limit = *rng.choose(&[1, 20, 200]);
+    let (enough, pause) = (rng.below(limit), Duration::from_micros(rng.below(5000)));
+    let (stopped, counted) = (&stop, &count);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = writers.iter_mut().map(|writer| scope.spawn(|| writer.run(&stop, &count))).collect();
+        let threads: Vec<_> =
+            writers.iter_mut().map(|writer| scope.spawn(move || writer.run(stopped, counted))).collect();
         let killed =
             kill_and_restart(server, &count, enough, pause, || threads.iter().all(|thread| thread.is_finished()));
         stop.store(true, Ordering::Relaxed);

@@ -142,7 +142,7 @@ fn sqlite_under_several_writers() -> Result<()> {
             let statements: String = (0..transactions).map(insert).collect();
             sqlite(&database, &format!("PRAGMA synchronous = full;\n{statements}"))
         };
-        let check = |_| {
+        let check = || {
             for _ in 0..8 {
                 let checked = sqlite(&database, "PRAGMA integrity_check;")?;
                 ensure!(checked.trim() == "ok", "beside the writers: {checked}");
@@ -151,7 +151,7 @@ fn sqlite_under_several_writers() -> Result<()> {
         };
         std::thread::scope(|scope| {
             let writers = (0..4).map(|writer| scope.spawn(move || write(writer))).collect::<Vec<_>>();
-            let checker = scope.spawn(|| check(0));
+            let checker = scope.spawn(check);
             let all = writers.into_iter().chain([checker]);
             all.map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a panic"))?.map(drop))
                 .collect::<Result<Vec<_>>>()

@@ -15,6 +15,7 @@ use crate::shell::{self, command, run};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attributes {
     kind: String,
+    is_directory: bool,
     /// Permission bits.
     mode: u32,
     owner: (u32, u32),
@@ -73,6 +74,7 @@ fn attributes_of(path: &Path, meta: &Metadata, same_as: String) -> Result<Attrib
     let special = kind.is_block_device() || kind.is_char_device();
     Ok(Attributes {
         kind: format!("{kind:?}"),
+        is_directory: kind.is_dir(),
         mode: meta.mode() & 0o7777,
         owner: (meta.uid(), meta.gid()),
         mtime: (meta.mtime(), meta.mtime_nsec()),
@@ -150,11 +152,17 @@ pub fn make_all_kinds(dir: &Path, acls: bool) -> Result<()> {
     run(&mut command(&["mknod", "-m", "600", &name("null"), "c", "1", "3"]))?;
     fs::create_dir_all(dir.join("empty"))?;
     fs::set_permissions(dir.join("empty"), fs::Permissions::from_mode(0o1777))?;
-    // Last: what is made in a directory changes its time.
-    for (index, name) in ["d0", "d1/e1", "empty"].iter().enumerate() {
-        set_mtime(&dir.join(name), index as u64)?;
+    // Last: what is made in a directory changes its time. All of them: to rsync times of the same second are the same.
+    for (index, name) in (0..).zip(directories_under(dir)?) {
+        set_mtime(&dir.join(name), index)?;
     }
     Ok(())
+}
+
+/// Their names, that of `dir` itself too, which is empty.
+fn directories_under(dir: &Path) -> Result<Vec<String>> {
+    let all = attributes(dir)?.into_iter();
+    Ok(all.filter(|(_, found)| found.is_directory).map(|(name, _)| name).collect())
 }
 
 fn set_mtime(path: &Path, index: u64) -> Result<()> {

@@ -219,9 +219,7 @@ def row(name, unit, values):
 
 def main():
     make_source()
-    for system in SYSTEMS:
-        os.makedirs(own(system), exist_ok=True)
-    # The mounts of one bucket share what the first of them has made.
+    # The mounts of one bucket share what the first of them has made, before the others look at it: rclone would remember what it saw.
     filled = set()
     for system in SYSTEMS:
         kind = "disk" if system == "disk" else "bucket"
@@ -230,10 +228,13 @@ def main():
             fill(shared(f"{ROOT}/{system}"))
             print(f"{2 * ENTRIES:,} empty files through {system}: {time.monotonic() - started:.1f} s", flush=True)
             filled.add(kind)
+    for system in SYSTEMS:
+        os.makedirs(own(system), exist_ok=True)
     print(f"{'':<28}{'':>6}{SYSTEMS[0]:>12}" + "".join(f"{system:>12} {'(ratio)':>8}" for system in SYSTEMS[1:]))
     for name, unit, function, _ in MEASURES:
         row(name, unit, [measure(system, name, function) for system in SYSTEMS])
-    print(f"\n-: failed, or more than {LIMIT} s. A ratio above 1 is better than {SYSTEMS[0]}. The commands:")
+    print(f"\n-: failed, or more than {LIMIT} s. A ratio above 1 is better than {SYSTEMS[0]}; with fsync it means a system that does not wait for the disk.")
+    print("The commands:")
     for name, _, _, command in MEASURES:
         print(f"  {name:<28}{command}")
 

@@ -219,7 +219,7 @@ def row(name, unit, values):
 
 def main():
     make_source()
-    # The mounts of one bucket share what the first of them has made, before the others look at it: rclone would remember what it saw.
+    # The mounts of one bucket share what the first of them has made, before the others look at it: they remember what they saw.
     filled = set()
     for system in SYSTEMS:
         kind = "disk" if system == "disk" else "bucket"
@@ -233,7 +233,7 @@ def main():
     print(f"{'':<28}{'':>6}{SYSTEMS[0]:>12}" + "".join(f"{system:>12} {'(ratio)':>8}" for system in SYSTEMS[1:]))
     for name, unit, function, _ in MEASURES:
         row(name, unit, [measure(system, name, function) for system in SYSTEMS])
-    print(f"\n-: failed, or more than {LIMIT} s. A ratio above 1 is better than {SYSTEMS[0]}; with fsync it means a system that does not wait for the disk.")
+    print(f"\n-: failed, or more than {LIMIT} s. A ratio above 1 is better than {SYSTEMS[0]}: with fsync, no wait for the disk.")
     print("The commands:")
     for name, _, _, command in MEASURES:
         print(f"  {name:<28}{command}")

@@ -80,10 +80,16 @@ mount_one() { # system
     esac
 }
 
-if [ -n "${CLUSTER:-}" ]; then start_cluster; else start_box; fi
+if [ -n "${CLUSTER:-}" ]; then
+    shape="three processes with rs(2,1)"
+    start_cluster
+else
+    shape="one box"
+    start_box
+fi
 curl -sSf -o /dev/null -X PUT -H "x-amz-content-sha256: UNSIGNED-PAYLOAD" --aws-sigv4 "aws:amz:us-east-1:s3" \
     --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" "$url/bench"
 for system in $systems; do mount_one "$system"; done
-echo "the disk: $(stat -f -c %T "$dir"), $(nproc) processors, ${CLUSTER:+three processes with rs(2,1)}${CLUSTER:-one box}"
+echo "the disk: $(stat -f -c %T "$dir"), $(nproc) processors, $shape"
 # shellcheck disable=SC2086
 python3 "$here/bench-fuse.py" "$dir" $systems

@@ -1,6 +1,7 @@
 # make run    build and start one box, data in ./data        make test     all tests, with what they need installed
 # make build  bin/s3d                                       make soak     the long forms of the crash tests
 # make bench  figures of this machine                       make preflight  formatting, lints, documentation
+# make bench-fuse  figures of the mount beside ext4, s3fs and rclone mount
 # make cluster  three boxes on this machine, data in ./boxes   make bench-cluster  figures of clusters beside one box
 
 SHELL := bash
@@ -14,7 +15,7 @@ DATA ?= data
 
 CLUSTER ?= boxes
 
-.PHONY: run build dev cluster test test-deps preflight bench bench-cluster soak fuzz clean
+.PHONY: run build dev cluster test test-deps preflight bench bench-cluster bench-fuse soak fuzz clean
 
 build:
 	@$(CARGO) build --release -p predastore-appliance
@@ -64,6 +65,10 @@ bench: build
 bench-cluster: build
 	appliance/bench-cluster.sh
 
+# As root; installs what it needs and is not there.
+bench-fuse: test-deps build
+	appliance/bench-fuse.sh
+
 # The large forms; tests/README.md has the table. At least 500 kills and 100 shutdowns of a file system. Takes hours, and
 # 80 GB of disk: 64 PUTs of 1 GiB at once.
 soak: export PREDASTORE_TEST_KILLS ?= 300
@@ -86,6 +91,14 @@ soak: export PREDASTORE_TEST_LARGE ?= 1
 soak: export PREDASTORE_TEST_TREE ?= 3000
 soak: export PREDASTORE_TEST_PAGE_SIZES ?= 1000
 soak: export PREDASTORE_TEST_CROWD_SECONDS ?= 60
+soak: export PREDASTORE_TEST_FSX_SECONDS ?= 3600
+soak: export PREDASTORE_TEST_FIO_MIB ?= 512
+soak: export PREDASTORE_TEST_STRESS_SECONDS ?= 30
+soak: export PREDASTORE_TEST_SQLITE_TRANSACTIONS ?= 5000
+soak: export PREDASTORE_TEST_MODEL_STEPS ?= 20000
+soak: export PREDASTORE_TEST_RENAME_KEYS ?= 1000000
+soak: export PREDASTORE_TEST_MOUNT_KILLS ?= 1000
+soak: export PREDASTORE_TEST_MOUNT_MINUTES ?= 600
 soak: test-deps build
 	S3D_BIN=$(abspath bin/s3d) $(CARGO) test -p predastore-tests --no-fail-fast -- --nocapture
 

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Installs what the end-to-end suites need and is not there yet: Debian packages (as root), and a virtual environment
-# with the AWS CLI and boto3. Idempotent, and quick when all is there.
+# Installs what the end-to-end suites need and is not there yet: Debian packages (as root), a virtual environment with the
+# AWS CLI and boto3, and two testers of file systems built by cargo. Idempotent, and quick when all is there.
 # usage: tests/install-deps.sh [TARGET_DIR]     (default: $CARGO_TARGET_DIR, else target beside the workspace)
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 target=${1:-${CARGO_TARGET_DIR:-$here/../target}}
 venv=${PREDASTORE_TEST_VENV:-$target/test-venv}
+tools=${PREDASTORE_TEST_TOOLS:-$target/test-tools}
 
 missing=
 need() { # program package
@@ -26,6 +27,16 @@ need restic restic
 need s3fs s3fs
 need fusermount fuse3
 need python3 python3
+need fio fio
+need stress-ng stress-ng
+need getfattr attr
+need setfacl acl
+need rsync rsync
+need sqlite3 sqlite3
+need inotifywait inotify-tools
+need git git
+need vi vim-tiny
+[ -e /usr/include/sys/acl.h ] || missing="$missing libacl1-dev" # pjdfstest is linked with it
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then
@@ -50,4 +61,15 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted in $venv" ]; then
     # shellcheck disable=SC2086
     "$venv/bin/pip" install -q --disable-pip-version-check $wanted
     echo "$wanted in $venv" >"$stamp"
+fi
+
+# Programs, not libraries: nothing of ours is linked with them. In a target directory of their own, which goes: they are built
+# once.
+wanted='pjdfstest@0.2.2 fsx@0.3.2'
+stamp=$tools/installed
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    # shellcheck disable=SC2086
+    cargo install --quiet --locked --force --root "$tools" --target-dir "$tools/build" $wanted
+    rm -rf "$tools/build"
+    echo "$wanted" >"$stamp"
 fi

@@ -1,6 +1,7 @@
 //! What the environment decides: how long the suites run, what they may skip.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 /// The number in the environment variable `name`, or `default`.
 ///
@@ -34,11 +35,20 @@ pub enum Need {
     Fuse,
     /// A program in PATH.
     Program(&'static str),
+    /// A program that `tests/install-deps.sh` has cargo install.
+    Tool(&'static str),
+}
+
+/// Where `tests/install-deps.sh` puts what it has cargo install.
+pub fn tool(name: &str) -> PathBuf {
+    let tools = std::env::var_os("PREDASTORE_TEST_TOOLS");
+    let tools = tools.map_or_else(|| crate::s3d::target_dir().join("test-tools"), PathBuf::from);
+    tools.join("bin").join(name)
 }
 
 /// Whether all `needs` are met. If not, says so loudly; with `CI=true` it panics instead: CI never passes by skipping.
 pub fn can_run(test: &str, needs: &[Need]) -> bool {
-    let missing: Vec<&Need> = needs.iter().filter(|need| !is_met(need)).collect();
+    let missing: Vec<&Need> = needs.iter().filter(|need| !need.is_met()).collect();
     if missing.is_empty() {
         return true;
     }
@@ -47,11 +57,15 @@ pub fn can_run(test: &str, needs: &[Need]) -> bool {
     false
 }
 
-fn is_met(need: &Need) -> bool {
-    match need {
-        Need::Root => nix::unistd::geteuid().is_root(),
-        Need::LoopMount => nix::unistd::geteuid().is_root() && std::path::Path::new("/dev/loop-control").exists(),
-        Need::Fuse => std::path::Path::new("/dev/fuse").exists(),
-        Need::Program(name) => crate::shell::find_program(name).is_some(),
+impl Need {
+    /// Whether it is there.
+    pub fn is_met(&self) -> bool {
+        match self {
+            Need::Root => nix::unistd::geteuid().is_root(),
+            Need::LoopMount => nix::unistd::geteuid().is_root() && std::path::Path::new("/dev/loop-control").exists(),
+            Need::Fuse => std::path::Path::new("/dev/fuse").exists(),
+            Need::Program(name) => crate::shell::find_program(name).is_some(),
+            Need::Tool(name) => tool(name).is_file(),
+        }
     }
 }

@@ -8,23 +8,30 @@
 //!   therefore hold.
 //! - [`boto`]: boto3 with its default retries, under load until it is told to end.
 //! - [`workload`], `writer`: writers with unique bodies, and the check of what they left.
+//! - [`file_writer`]: writers of files in a mount, and the check of what they left.
 //! - [`shardlog`]: the files of a shard node's log, from outside.
+//! - [`namespace`], [`views`]: a model of what POSIX and S3 may see of one bucket, and random steps that are compared with it.
 //! - [`linear`]: clients on few keys through several gateways, and a checker of what they saw.
 //! - [`fault`]: what befalls a box of a cluster while clients work.
 //! - [`disk`]: loop mounts that can be filled, shut down and mounted again.
+//! - [`mount`]: buckets mounted as file systems, or any other directory for the suites of a file system.
 //! - [`clients`]: aws cli, boto3, s3cmd, rclone, restic, s3fs, pointed at one process.
-//! - [`tree`]: trees of files for the clients to carry.
+//! - [`tree`]: trees of files for the clients to carry; [`attributes`]: trees with all that a file system keeps of files.
 //! - [`random`], [`knobs`], [`shell`]: seeded randomness, environment variables, subprocesses.
 
+pub mod attributes;
 pub mod boto;
 pub mod clients;
 pub mod cluster;
 pub mod disk;
 pub mod fault;
+pub mod file_writer;
 pub mod history;
 pub mod http;
 pub mod knobs;
 pub mod linear;
+pub mod mount;
+pub mod namespace;
 pub mod netns;
 pub mod random;
 pub mod s3;
@@ -34,5 +41,6 @@ pub mod shell;
 pub mod sigv4;
 pub mod tree;
 pub mod versions;
+pub mod views;
 pub mod workload;
 mod writer;

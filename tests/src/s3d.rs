@@ -324,6 +324,17 @@ impl S3d {
         Ok((code, String::from_utf8_lossy(&text).into_owned()))
     }
 
+    /// Mounts `bucket`, or `bucket/prefix`, on `dir` with comma-separated `options`; serves when it returns.
+    ///
+    /// # Errors
+    /// When it fails, or takes longer than [`PATIENCE`].
+    pub fn mount(&self, bucket: &str, dir: &Path, options: &str) -> Result<()> {
+        let mut command = Command::new(binary());
+        command.args(["mount", bucket]).arg(dir).args(["-o", options]).arg("-data-dir").arg(&self.data_dir);
+        self.environment(&mut command);
+        shell::run_within(PATIENCE, &mut command).with_context(|| self.log_tail()).map(drop)
+    }
+
     /// The root credentials; known once it has served.
     ///
     /// # Panics
@@ -525,6 +536,16 @@ impl Drop for S3d {
             crate::knobs::say(&self.log_tail());
         }
     }
+}
+
+/// `s3d umount DIR`, with `--force` if so told.
+///
+/// # Errors
+/// When it fails, or takes longer than [`PATIENCE`].
+pub fn unmount(dir: &Path, force: bool) -> Result<()> {
+    let mut command = Command::new(binary());
+    command.arg("umount").args(force.then_some("--force")).arg(dir);
+    shell::run_within(PATIENCE, &mut command).map(drop)
 }
 
 /// The `s3d` to test: `S3D_BIN`, else `bin/s3d`, else what cargo built last.

@@ -1,9 +1,14 @@
 //! Subprocesses: run to the end, fail with what they said.
 
+use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 /// Runs `command` to its end and returns its standard output.
 ///
@@ -23,6 +28,56 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// When it cannot be started.
 pub fn output(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))
+}
+
+/// Like [`run`], but a command that takes longer than `patience` is killed, with all that it has started, and is an error.
+///
+/// # Errors
+/// As [`run`]; and when it is killed.
+pub fn run_within(patience: Duration, command: &mut Command) -> Result<String> {
+    let output = output_within(patience, command)?;
+    if !output.status.success() {
+        bail!("{command:?}: {}\n{}", output.status, both_streams(&output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Like [`output`], with the patience of [`run_within`].
+///
+/// # Errors
+/// When it cannot be started, or is killed.
+pub fn output_within(patience: Duration, command: &mut Command) -> Result<Output> {
+    // Files, not pipes: a process that cannot be killed must not be waited for at the end of a pipe either.
+    let dir = tempfile::tempdir()?;
+    let (stdout, stderr) = (dir.path().join("stdout"), dir.path().join("stderr"));
+    command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?).process_group(0);
+    let mut child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
+    let ended = wait_within(patience, &mut child)?;
+    if ended.is_none() {
+        let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+        wait_within(Duration::from_secs(5), &mut child)?;
+    }
+    let (stdout, stderr) = (std::fs::read(&stdout)?, std::fs::read(&stderr)?);
+    let output = Output { status: ended.unwrap_or_default(), stdout, stderr };
+    if ended.is_none() {
+        bail!("{command:?} takes longer than {patience:?}\n{}", both_streams(&output));
+    }
+    Ok(output)
+}
+
+/// How a process has ended; none: it has not within `patience`.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub fn wait_within(patience: Duration, child: &mut Child) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() > deadline {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Both outputs of a finished process, for messages.

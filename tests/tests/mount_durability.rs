@@ -1,0 +1,164 @@
+//! What fsync or close acknowledged in a mount is there after SIGKILL of the daemon: through a mount and by S3, and nothing is
+//! mixed. How often: `PREDASTORE_TEST_MOUNT_KILLS`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use predastore_tests::file_writer::FileWriter;
+use predastore_tests::knobs::{flag, number, say};
+use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, mountpoint};
+use predastore_tests::random::Rng;
+use predastore_tests::s3d::PATIENCE;
+
+const WRITERS: u64 = 4;
+
+/// How long writers may take to notice that nobody answers any more. A mount that outlives its daemon lets them wait for the next.
+const NOTICE: Duration = Duration::from_secs(2);
+
+/// Counts of all rounds.
+#[derive(Default)]
+struct Rounds {
+    acknowledged: u64,
+    /// Writers that saw an error.
+    broken: u64,
+    /// Writers that did not notice that their daemon was another.
+    outlived: u64,
+}
+
+fn kills(test: &str, server: impl FnOnce() -> Result<Server>) -> Result<()> {
+    if !can_mount(test, &[]) {
+        return Ok(());
+    }
+    let mut rng = Rng::for_test(test);
+    let mut server = server()?;
+    let dir = mountpoint()?;
+    let mut mount = Some(Mount::new(server.gateways()[0], BUCKET, dir.path())?);
+    let writer = |index, rng: &mut Rng| FileWriter::new(dir.path().join(format!("w{index}")), Rng::new(rng.next_u64()));
+    let mut writers = (0..WRITERS).map(|index| writer(index, &mut rng)).collect::<Result<Vec<_>>>()?;
+    let (mut rounds, count) = (Rounds::default(), number("PREDASTORE_TEST_MOUNT_KILLS", 6).div_ceil(2));
+    for round in 0..count {
+        let outcome = one_kill(&mut server, &mut mount, dir.path(), &mut writers, &mut rng, &mut rounds);
+        outcome.with_context(|| format!("round {round}\n{}", server.log_tails()))?;
+    }
+    let Rounds { acknowledged, broken, outlived } = rounds;
+    say(&format!(
+        "{test}: {count} kills, {acknowledged} changes acknowledged, {broken} writers broken off, {outlived} went on"
+    ));
+    ensure!(acknowledged > 0, "nothing was acknowledged: it tests nothing");
+    mount.map_or(Ok(()), Mount::unmount)?;
+    server.finish()
+}
+
+fn one_kill(
+    server: &mut Server,
+    mount: &mut Option<Mount>,
+    dir: &Path,
+    writers: &mut [FileWriter],
+    rng: &mut Rng,
+    rounds: &mut Rounds,
+) -> Result<()> {
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let limit = *rng.choose(&[1, 20, 200]);
+    let (enough, pause) = (rng.below(limit), Duration::from_micros(rng.below(5000)));
+    let (stopped, counted) = (&stop, &count);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            writers.iter_mut().map(|writer| scope.spawn(move || writer.run(stopped, counted))).collect();
+        let killed =
+            kill_and_restart(server, &count, enough, pause, || threads.iter().all(|thread| thread.is_finished()));
+        stop.store(true, Ordering::Relaxed);
+        // Nobody waits for ever: neither for a daemon that is not there nor for one that answers nothing.
+        let deadline = Instant::now() + PATIENCE;
+        while !threads.iter().all(|thread| thread.is_finished()) && Instant::now() < deadline && killed.is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let hung = threads.iter().filter(|thread| !thread.is_finished()).count();
+        if hung > 0 {
+            mount.iter().try_for_each(Mount::abort)?;
+        }
+        for thread in threads {
+            let outcome = thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?;
+            rounds.outlived += u64::from(outcome.is_ok());
+            rounds.broken += u64::from(outcome.is_err());
+            if let (Err(error), true) = (outcome, flag("PREDASTORE_TEST_VERBOSE")) {
+                say(&format!("a writer ended with {error}"));
+            }
+        }
+        killed?;
+        ensure!(hung == 0, "{hung} writers hang {PATIENCE:?} after a restart");
+        Ok(())
+    })?;
+    rounds.acknowledged += count.load(Ordering::Relaxed);
+    remount(server, mount, dir)?;
+    verify(server, writers)
+}
+
+/// Kills the daemon after `enough` changes and a pause, and starts it again.
+fn kill_and_restart(
+    server: &mut Server,
+    count: &AtomicU64,
+    enough: u64,
+    pause: Duration,
+    all_ended: impl Fn() -> bool,
+) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while count.load(Ordering::Relaxed) < enough {
+        ensure!(Instant::now() < deadline && !all_ended(), "{count:?} changes, and {enough} were to be");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    std::thread::sleep(pause);
+    server.first().kill();
+    let deadline = Instant::now() + NOTICE;
+    while !all_ended() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.first().restart()?;
+    if !all_ended() {
+        // They waited for this one: a little more by it.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// A mount that outlived its daemon stays, any other is made anew.
+fn remount(server: &Server, mount: &mut Option<Mount>, dir: &Path) -> Result<()> {
+    if let Some(old) = mount.take_if(|mount| !mount.answers()) {
+        old.unmount_by_force()?;
+    }
+    if mount.is_none() {
+        *mount = Some(Mount::new(server.gateways()[0], BUCKET, dir)?);
+    }
+    Ok(())
+}
+
+/// Both views have what was acknowledged.
+fn verify(server: &Server, writers: &mut [FileWriter]) -> Result<()> {
+    let mut s3 = server.gateways()[0].s3()?;
+    for writer in writers {
+        writer.verify()?;
+        let (directory, files) = writer.acknowledged()?;
+        let prefix = format!("{directory}/");
+        let listed = s3.list_prefix(BUCKET, &prefix)?;
+        let listed: BTreeMap<&str, u64> =
+            listed.iter().filter_map(|row| Some((row.key.strip_prefix(&prefix)?, row.size))).collect();
+        for (name, bytes) in files {
+            s3.expect_body(BUCKET, &format!("{prefix}{name}"), bytes)?;
+        }
+        let strange: Vec<_> = listed.keys().filter(|name| !name.is_empty() && !files.contains_key(**name)).collect();
+        ensure!(strange.is_empty(), "S3 lists {strange:?} in {prefix}, and the mount does not");
+    }
+    Ok(())
+}
+
+#[test]
+fn sigkill_of_a_box_under_writers() -> Result<()> {
+    kills("sigkill_of_a_box_under_writers", Server::one_box)
+}
+
+#[test]
+fn sigkill_of_a_gateway_under_writers() -> Result<()> {
+    kills("sigkill_of_a_gateway_under_writers", Server::cluster)
+}

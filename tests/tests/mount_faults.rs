@@ -1,0 +1,151 @@
+//! What befalls a mount: a full disk, a daemon that is dead or asleep, a cluster that is away. Errors come where they belong, and
+//! nothing hangs.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use predastore_tests::disk::{FileSystem, LoopMount};
+use predastore_tests::file_writer::close;
+use predastore_tests::knobs::Need;
+use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, config, mountpoint};
+use predastore_tests::random::body;
+use predastore_tests::s3d::PATIENCE;
+use predastore_tests::shell::{command, run_within, wait_within};
+
+const MIB: usize = 1 << 20;
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    close(file)
+}
+
+#[test]
+fn a_full_disk_is_no_space() -> Result<()> {
+    if !can_mount("a_full_disk_is_no_space", &[Need::LoopMount, Need::Program("mkfs.ext4")]) {
+        return Ok(());
+    }
+    let disk = LoopMount::new(FileSystem::Ext4, 640)?;
+    let server = Server::one_box_of(config().in_dir(&disk.path().join("data")))?;
+    let dir = mountpoint()?;
+    let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+    fill_and_empty(dir.path()).with_context(|| server.log_tails())?;
+    mount.unmount()?;
+    server.finish()
+}
+
+fn fill_and_empty(dir: &Path) -> Result<()> {
+    let name = |index: u64| dir.join(format!("file-{index:03}"));
+    let fits = |index: &u64| write(&name(*index), &body(*index, 8 * MIB));
+    let (mut count, mut refusal) = (0, None);
+    while refusal.is_none() {
+        match fits(&count) {
+            Ok(()) => count += 1,
+            Err(error) => refusal = Some(error),
+        }
+        ensure!(count < 100, "a disk without end");
+    }
+    let errno = refusal.and_then(|error| error.raw_os_error());
+    ensure!(errno == Some(nix::libc::ENOSPC), "a full disk gives {errno:?}");
+    ensure!(count >= 8, "only {count} files of 8 MiB fitted into 640 MiB");
+    // What is there is read and removed; what was refused is not half there for S3, and may be removed.
+    let _ = fs::remove_file(name(count));
+    for index in 0..count {
+        ensure!(fs::read(name(index))? == body(index, 8 * MIB), "file {index} differs on a full disk");
+    }
+    for index in (0..count).step_by(2) {
+        fs::remove_file(name(index))?;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = write(&dir.join("again"), &body(999, 8 * MIB)) {
+        ensure!(error.raw_os_error() == Some(nix::libc::ENOSPC) && Instant::now() < deadline, "still {error}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(fs::read(dir.join("again"))? == body(999, 8 * MIB), "what was written afterwards differs");
+    for index in (1..count).step_by(2) {
+        ensure!(fs::read(name(index))? == body(index, 8 * MIB), "file {index} differs afterwards");
+    }
+    Ok(())
+}
+
+/// With a daemon that is dead, and with one that sleeps while a process waits for its answer.
+#[test]
+fn unmounting_by_force_always_works() -> Result<()> {
+    if !can_mount("unmounting_by_force_always_works", &[]) {
+        return Ok(());
+    }
+    for asleep in [false, true] {
+        let mut server = Server::one_box()?;
+        let dir = mountpoint()?;
+        let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+        write(&dir.path().join("file"), b"text")?;
+        let open = OpenOptions::new().append(true).open(dir.path().join("file"))?;
+        match asleep {
+            true => server.first().signal(Signal::SIGSTOP)?,
+            false => server.first().kill(),
+        }
+        let mut waiting = command(&["cat"]);
+        waiting.arg(dir.path().join("another")).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut waiting = waiting.spawn()?;
+        std::thread::sleep(Duration::from_millis(300));
+        let started = Instant::now();
+        mount.unmount_by_force()?;
+        ensure!(started.elapsed() < PATIENCE, "it took {:?}", started.elapsed());
+        let status = wait_within(Duration::from_secs(10), &mut waiting)?;
+        ensure!(status.is_some_and(|status| !status.success()), "a process that waited goes on waiting: {status:?}");
+        ensure!(
+            (&open).write_all(b"more").and_then(|()| open.sync_all()).is_err(),
+            "a write without a daemon succeeds"
+        );
+        drop(open);
+        if asleep {
+            server.first().signal(Signal::SIGCONT)?;
+        } else {
+            server.first().restart()?;
+        }
+        let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+        ensure!(fs::read(dir.path().join("file"))? == b"text", "the file differs");
+        mount.unmount()?;
+        server.finish()?;
+    }
+    Ok(())
+}
+
+/// Two of three boxes die: who asks gets an answer or an error in time, nobody hangs; they come back, and so does the mount.
+#[test]
+fn a_cluster_that_is_away_is_an_error() -> Result<()> {
+    if !can_mount("a_cluster_that_is_away", &[]) {
+        return Ok(());
+    }
+    let mut server = Server::cluster()?;
+    let dir = mountpoint()?;
+    let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+    for index in 0..20 {
+        write(&dir.path().join(format!("file-{index}")), &body(index, 100_000))?;
+    }
+    let Server::Cluster(cluster) = &mut server else { unreachable!("a cluster was started") };
+    cluster.kill(&[1, 2]);
+    let patience = Duration::from_secs(180);
+    let mut new = command(&["sh", "-c", "echo text >new"]);
+    ensure!(run_within(patience, new.current_dir(dir.path())).is_err(), "a write without a majority succeeds");
+    let mut look = command(&["sh", "-c", "ls -l; cat file-7 >/dev/null; true"]);
+    run_within(patience, look.current_dir(dir.path()))?;
+    cluster.restart_all()?;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = write(&dir.path().join("after"), b"text") {
+        ensure!(Instant::now() < deadline, "still {error} after the others came back");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    for index in 0..20 {
+        let name = format!("file-{index}");
+        ensure!(fs::read(dir.path().join(&name))? == body(index, 100_000), "{name} differs");
+        server.gateways()[1].s3()?.expect_body(BUCKET, &name, &body(index, 100_000))?;
+    }
+    mount.unmount()?;
+    server.finish()
+}

@@ -17,6 +17,9 @@ use crate::ids::{BucketId, Ino, LogIndex};
 /// do that do not count them.
 const COUNTED_ENTRIES_MAX: u64 = 256;
 
+/// Names and values.
+pub(in crate::catalog) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// An inode that is no directory, with what its node says.
 struct Inode {
     ino: Ino,
@@ -135,7 +138,7 @@ impl View<'_> {
     }
 
     /// Extended attributes of an inode; none: it is no more.
-    pub fn xattrs(&self, ino: Ino) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, Error> {
+    pub fn xattrs(&self, ino: Ino) -> Result<Option<Xattrs>, Error> {
         if let Some(own) = self.directory_attrs(ino)? {
             return Ok(Some(own.attrs.xattrs));
         }

@@ -141,8 +141,7 @@ fn suid_and_sgid_follow_the_rules() {
         .unwrap();
         mode("shared/file")
     };
-    let write: fn(&Path) =
-        |path| drop(fs::OpenOptions::new().write(true).open(path).unwrap().write_at(b"y", 0).unwrap());
+    let write: fn(&Path) = |path| fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(b"y", 0).unwrap();
     let truncate: fn(&Path) = |path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(0).unwrap();
     let open_truncated: fn(&Path) = |path| drop(fs::File::create(path).unwrap());
     let read: fn(&Path) = |path| drop(fs::read(path).unwrap());

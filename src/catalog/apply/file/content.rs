@@ -164,7 +164,7 @@ impl Step<'_> {
     fn own_extents(&mut self, file: &File) -> Decision<Ino> {
         let node = &file.node;
         let source = match node.owner {
-            None => node.clone(),
+            None => *node,
             Some(owner) => self.node(owner)?.ok_or(Refusal::SourceGone)?,
         };
         let is_own = source.id == node.id || source.nlink == 0 && !self.is_orphan(source.id)?;

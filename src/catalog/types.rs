@@ -333,6 +333,9 @@ pub(super) struct InodeAttrs {
     pub(super) home: Option<(Ino, Vec<u8>)>,
     /// The place in the order of versions of its last change of content; 0: never.
     pub(super) revision: u64,
+    /// Whether the version that it is was begun by a change of content (a truncation, say) that the file was not closed
+    /// after: the next change makes no version of its own.
+    pub(super) is_draft: bool,
 }
 
 impl InodeAttrs {
@@ -341,7 +344,7 @@ impl InodeAttrs {
     /// One version byte, then postcard.
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
-            InodeAttrs { attrs, home: None, revision: 0 } => attrs.encode(),
+            InodeAttrs { attrs, home: None, revision: 0, is_draft: false } => attrs.encode(),
             // Serialising plain values into a growing vector has no way to fail.
             _ => postcard::to_extend(self, vec![InodeAttrs::FORMAT]).unwrap_or_default(),
         }

@@ -5,7 +5,7 @@
 //! alive, so nothing here waits for that on its own: [`Mounted::end`] makes the threads let go of the device.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use predastore::ids::Ino;
 use predastore::object::tree::Tree;
 use tokio::runtime::Handle;
@@ -50,13 +53,10 @@ pub struct Mounted {
 
 /// The device, beside the session.
 struct Device {
-    /// The same open device under a number of its own.
-    copy: File,
     /// The number under which fuser reads and writes it.
     number: RawFd,
     /// Holds that number.
     _held: Notifier,
-    threads: usize,
 }
 
 /// Serves `tree` on `device`, a descriptor of /dev/fuse that mount(2) was done with, in blocking mode.
@@ -95,9 +95,9 @@ pub fn serve_over<T: Namespace>(
     let session = Session::from_fd(kernel, device, SessionACL::All, config(threads))
         .map_err(|error| Error::Handshake(Arc::new(error)))?;
     let notifier = session.notifier();
-    let device = Device { copy, number, _held: notifier.clone(), threads };
+    let device = Device { number, _held: notifier.clone() };
 
-    let told = ToldKernel { notifier, device: device.copy.try_clone().map_err(resources)?, ids: shared.ids };
+    let told = ToldKernel { notifier, device: copy, ids: shared.ids };
     spawn("fuse-invalidate", {
         let (invalidations, shared) = (invalidations.clone(), shared.clone());
         move || invalidations.run(&told, || shared.known.all())
@@ -169,34 +169,43 @@ fn resources(error: io::Error) -> Error {
     Error::Resources(Arc::new(error))
 }
 
-/// `FUSE_NOTIFY_RETRIEVE` and `FUSE_NOTIFY_INC_EPOCH` of `linux/fuse.h`.
-const NOTIFY_RETRIEVE: i32 = 5;
+/// `FUSE_NOTIFY_INC_EPOCH` of `linux/fuse.h`.
 const NOTIFY_INC_EPOCH: i32 = 8;
 
-const ROOT_NODE: u64 = 1;
-
 impl Device {
-    /// Puts /dev/null in the device's place, and makes the kernel send each waiting thread one last request, so that it
-    /// comes out of the device and finds the end of a file there.
+    /// Puts /dev/null in the device's place, and wakes the threads that wait in the device, so that they find the end of a
+    /// file there.
     fn let_go(self) -> io::Result<()> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         // SAFETY: `number` is open, for `_held` holds what owns it, and stays the property of that: it is given back below.
         let mut place = unsafe { OwnedFd::from_raw_fd(self.number) };
-        let replaced = nix::unistd::dup3(&null, &mut place, nix::fcntl::OFlag::O_CLOEXEC);
+        let replaced = nix::unistd::dup3(&null, &mut place, OFlag::O_CLOEXEC);
         let _ = place.into_raw_fd();
         replaced?;
-        for _ in 0..self.threads {
-            // Nothing of the root's pages: header, then a number of ours, node, offset, size and padding.
-            let nothing = [0, ROOT_NODE, 0, 0].map(u64::to_ne_bytes).concat();
-            match notify(&self.copy, NOTIFY_RETRIEVE, &nothing) {
-                // There is no root any more: unmounted meanwhile, so nobody waits.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                outcome => outcome?,
-            }
-        }
-        Ok(())
+        interrupt_readers()
     }
 }
+
+/// Makes fuser's threads, those of other mounts too, come out of `read(2)` and read again. Nothing else of the kernel's does
+/// that without a request: it would have to be a signal that is handled.
+fn interrupt_readers() -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing. Nobody else in this program has a use for SIGURG, which is ignored by default.
+    unsafe { sigaction(WAKING, &action) }?;
+    for task in fs::read_dir("/proc/self/task")? {
+        let task = task?;
+        let is_reader = fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("fuser-"));
+        let id = task.file_name().to_str().and_then(|id| id.parse::<libc::pid_t>().ok());
+        if let Some(id) = id.filter(|_| is_reader) {
+            // SAFETY: a plain system call; a thread that is gone meanwhile is an error of no interest.
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, WAKING as libc::c_int) };
+        }
+    }
+    Ok(())
+}
+
+const WAKING: Signal = Signal::SIGURG;
 
 /// One notification: length, code, no request, then `body`.
 fn notify(mut device: &File, code: i32, body: &[u8]) -> io::Result<()> {

@@ -325,7 +325,7 @@ fn envelope(command: Command) -> Envelope {
 }
 
 fn inode() -> InodeAttrs {
-    InodeAttrs { attrs: full_attrs(), home: Some((Ino(300), b"name".to_vec())), revision: 4097 }
+    InodeAttrs { attrs: full_attrs(), home: Some((Ino(300), b"name".to_vec())), revision: 4097, is_draft: true }
 }
 
 fn encodings() -> String {

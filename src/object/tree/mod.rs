@@ -25,6 +25,7 @@ mod write;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -39,6 +40,8 @@ use staging::Staging;
 
 pub use crate::catalog::{FileKind, RenameMode, Stat, TreeEntry};
 
+/// Between two looks whether a file system may be mounted yet.
+const LEVEL_PAUSE: Duration = Duration::from_millis(100);
 /// Names of inodes that no file system has changed yet, of which this process knows at most so many.
 const HINT_COUNT_MAX: usize = 1 << 16;
 
@@ -186,9 +189,7 @@ impl Store {
     /// `Refused(NoSuchBucket | NoEntry | NotDirectory)`; `Io`: the staging directory. `Unavailable`.
     pub async fn tree(&self, bucket: &str, prefix: &[u8], staging: &Path) -> Result<Tree, Error> {
         let bucket = self.bucket(bucket).await?;
-        if !self.snapshot(|view| Ok(view.has_files()?)).await? {
-            return Err(Error::Unavailable("some process of the cluster knows no file systems yet".into()));
-        }
+        self.wait_for_files().await?;
         let mut inner = Inner {
             store: self.clone(),
             root: bucket.id.root(),
@@ -204,6 +205,20 @@ impl Store {
         tree.recover().await?;
         tree.keep();
         Ok(tree)
+    }
+}
+
+impl Store {
+    /// A cluster that was made or replaced just now is about to raise its feature level.
+    async fn wait_for_files(&self) -> Result<(), Error> {
+        let deadline = self.env.clock.monotonic() + self.config.propose_patience;
+        while !self.snapshot(|view| Ok(view.has_files()?)).await? {
+            if self.env.clock.monotonic() >= deadline {
+                return Err(Error::Unavailable("some process of the cluster knows no file systems yet".into()));
+            }
+            tokio::time::sleep(LEVEL_PAUSE).await;
+        }
+        Ok(())
     }
 }
 

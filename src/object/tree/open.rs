@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::RwLock;
 
+use crate::catalog::Refusal;
 use crate::env::Timestamp;
 use crate::ids::Ino;
 use crate::object::Error;
@@ -111,9 +112,13 @@ impl Tree {
     /// Opens an inode; each open needs a [`Tree::release`]. `truncate`: nothing is left of its bytes.
     ///
     /// # Errors
-    /// `Refused(Stale)`; with `truncate`, as of [`Tree::set_stat`].
+    /// `Refused(Stale)`: it is no more, or has no name any more; with `truncate`, as of [`Tree::set_stat`].
     pub async fn open(&self, ino: Ino, truncate: bool) -> Result<Stat, Error> {
         let stat = self.stat(ino).await?;
+        // Whoever comes by a name that stands for something else by now is to look again.
+        if stat.nlink == 0 {
+            return Err(Refusal::Stale.into());
+        }
         self.0.files.open(ino);
         if !truncate || stat.kind != FileKind::File || stat.size_bytes == 0 {
             return Ok(stat);

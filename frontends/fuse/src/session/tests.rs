@@ -49,7 +49,8 @@ impl Fixture {
 
     fn unmount(self) {
         umount2(self.path(), MntFlags::MNT_DETACH).unwrap();
-        self.runtime.block_on(self.mounted.unmounted()).unwrap();
+        let unmounted = async { tokio::time::timeout(Duration::from_secs(20), self.mounted.unmounted()).await };
+        self.runtime.block_on(unmounted).unwrap().unwrap();
     }
 }
 
@@ -88,6 +89,7 @@ fn programs_find_a_file_system() {
     nix::unistd::write(&file, b"end").unwrap();
     assert_eq!(fs::metadata(at("linked")).unwrap().len(), 6);
     file.sync_all().unwrap();
+    drop(file);
 
     assert_eq!(fs::remove_dir(at("a")).unwrap_err().raw_os_error(), Some(nix::libc::ENOTEMPTY));
     fs::remove_dir_all(at("a")).unwrap();
@@ -141,7 +143,9 @@ fn suid_and_sgid_follow_the_rules() {
         .unwrap();
         mode("shared/file")
     };
-    let write: fn(&Path) = |path| fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(b"y", 0).unwrap();
+    let write: fn(&Path) = |path| {
+        assert_eq!(fs::OpenOptions::new().write(true).open(path).unwrap().write_at(b"y", 0).unwrap(), 1);
+    };
     let truncate: fn(&Path) = |path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(0).unwrap();
     let open_truncated: fn(&Path) = |path| drop(fs::File::create(path).unwrap());
     let read: fn(&Path) = |path| drop(fs::read(path).unwrap());

@@ -376,6 +376,7 @@ impl Step<'_> {
         let Some((_, _, entry)) = &file.named else { return false };
         match bucket.versioning {
             Versioning::Never => false,
+            _ if file.own.is_draft => false,
             Versioning::Suspended => !entry.is_null && !entry.is_hidden,
             Versioning::Enabled => !entry.is_hidden,
         }
@@ -427,6 +428,7 @@ impl Step<'_> {
             *posix = Posix { mode, mtime: write.modified, ctime: write.modified, ..*posix };
         }
         let shown = Linked { size_bytes, modified: write.modified, etag: write.etag };
+        file.own.is_draft = bucket.versioning != Versioning::Never && !write.publishes && is_changed;
         if let Some((_, _, entry)) = &file.named {
             let mut next = entry.clone();
             if is_new_version {

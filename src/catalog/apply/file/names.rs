@@ -125,7 +125,7 @@ impl Step<'_> {
         bound(size_bytes <= BLOCK_BYTES, "a link's target has at most 8,192 bytes")?;
         self.check_leased(new.ino)?;
         let attrs = Attrs { posix: Some(new.posix), ..Attrs::default() };
-        let own = InodeAttrs { attrs, home: Some((parent, name.to_vec())), revision: 0 };
+        let own = InodeAttrs { attrs, home: Some((parent, name.to_vec())), ..InodeAttrs::default() };
         let form = if new.target.is_empty() { Form::Empty } else { Form::Inline };
         let encoded = own.encode();
         self.insert_fresh(&NewNode { id: new.ino, nlink: 1, owner: None, form, attrs: Some(&encoded), place: None })?;

@@ -161,7 +161,7 @@ fn mounted(dir: &Path) -> Result<Option<u64>> {
     let dir = dir.to_str().context("a path that is not UTF-8")?;
     let words = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     // The last: one mount may hide another.
-    let device = words.filter(|words| words.get(4) == Some(&dir)).filter_map(|words| words.get(2).copied()).last();
+    let device = words.filter(|words| words.get(4) == Some(&dir)).filter_map(|words| words.get(2).copied()).next_back();
     device.map(|device| device.split(':').nth(1).unwrap_or_default().parse().context("a device")).transpose()
 }
 

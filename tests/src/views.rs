@@ -81,7 +81,7 @@ impl Views {
         let by_s3 = self.mounts.is_empty() || (!self.gateways.is_empty() && self.rng.below(5) < 2);
         let mut step = if by_s3 { self.s3_step()? } else { self.posix_step()? };
         self.log.push(format!("{}: {}", self.steps, step.said));
-        if self.steps % WHOLE == 0 {
+        if self.steps.is_multiple_of(WHOLE) {
             step.touched = self.all_files();
         }
         self.compare(&step)
@@ -100,23 +100,23 @@ impl Views {
     /// A path for a file in a directory that exists, taken or not.
     fn file_path(&mut self) -> String {
         let directory = self.some_directory();
-        join(&directory, *self.rng.choose::<&str>(&FILE_NAMES))
+        join(&directory, self.rng.choose::<&str>(&FILE_NAMES))
     }
 
     /// A path for a directory in one that exists.
     fn directory_path(&mut self) -> String {
         let all: Vec<String> = self.model.directories().filter(|path| depth(path) < DEPTH).cloned().collect();
         let directory = self.rng.choose(&all).clone();
-        join(&directory, *self.rng.choose::<&str>(&DIRECTORY_NAMES))
+        join(&directory, self.rng.choose::<&str>(&DIRECTORY_NAMES))
     }
 
     /// A path whose directories need not exist.
     fn key(&mut self) -> String {
         let mut directory = String::new();
         for _ in 0..self.rng.below(DEPTH as u64 + 1) {
-            directory = join(&directory, *self.rng.choose::<&str>(&DIRECTORY_NAMES));
+            directory = join(&directory, self.rng.choose::<&str>(&DIRECTORY_NAMES));
         }
-        join(&directory, *self.rng.choose::<&str>(&FILE_NAMES))
+        join(&directory, self.rng.choose::<&str>(&FILE_NAMES))
     }
 
     fn some_bytes(&mut self) -> Vec<u8> {

@@ -152,7 +152,9 @@ pub fn make_all_kinds(dir: &Path, acls: bool) -> Result<()> {
     run(&mut command(&["mknod", "-m", "600", &name("null"), "c", "1", "3"]))?;
     fs::create_dir_all(dir.join("empty"))?;
     fs::set_permissions(dir.join("empty"), fs::Permissions::from_mode(0o1777))?;
-    // Last: what is made in a directory changes its time. All of them: to rsync times of the same second are the same.
+    let others = ["to a directory", "dangling", "holes", "fifo", "null"].map(|other| dir.join(other));
+    run(command(&["touch", "--no-dereference", "--date=2001-02-03T04:05:06.789012345Z"]).args(others))?;
+    // Last: what is made in a directory changes its time. All are told: to rsync times of one second are the same.
     for (index, name) in (0..).zip(directories_under(dir)?) {
         set_mtime(&dir.join(name), index)?;
     }

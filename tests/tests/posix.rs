@@ -95,21 +95,17 @@ fn is_good(verdict: &Verdict) -> bool {
     verdict.word == "ok" || (verdict.word == "skipped" && verdict.reasons.iter().any(is_of_others))
 }
 
-/// A line without indentation begins a test: its name, spaces, what came of it.
+/// A line without indentation begins a test: its name, spaces, what came of it. Others say more of the last one.
 fn verdicts(text: &str) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = Vec::new();
-    for line in text.lines().take_while(|line| !line.starts_with("Summary:")) {
-        match line.strip_prefix('\t') {
-            None => {
-                verdicts.extend(line.split_once(' ').filter(|(name, _)| name.contains("::")).map(|(name, word)| {
-                    Verdict { name: name.to_owned(), word: word.trim().to_owned(), reasons: Vec::new() }
-                }))
+    for line in text.lines().take_while(|line| !line.starts_with("Summary:")).filter(|line| !line.is_empty()) {
+        let begins = line.split_once(' ').filter(|(name, _)| name.contains("::") && !line.starts_with([' ', '\t']));
+        match (begins, verdicts.last_mut()) {
+            (Some((name, word)), _) => {
+                verdicts.push(Verdict { name: name.into(), word: word.trim().into(), reasons: Vec::new() });
             }
-            Some(reason) => {
-                if let Some(verdict) = verdicts.last_mut() {
-                    verdict.reasons.push(reason.to_owned());
-                }
-            }
+            (None, Some(last)) => last.reasons.push(line.trim().into()),
+            (None, None) => {}
         }
     }
     verdicts
@@ -117,11 +113,11 @@ fn verdicts(text: &str) -> Vec<Verdict> {
 
 #[test]
 fn verdicts_are_read() {
-    let text = "chmod::ctime::reg    ok\nlink::x  skipped\n\tCannot get value for LINK_MAX: x\n\nSummary: 0 failed, 1 skipped\n";
+    let text = "chmod::ctime::reg    ok\nlink::x  skipped\n\tCannot get value for LINK_MAX: x\n  more\n\nSummary: 0 failed, 1 skipped\n";
     let verdicts = verdicts(text);
     assert_eq!(verdicts.len(), 2);
     assert!(verdicts.iter().all(is_good), "{verdicts:?}");
-    assert_eq!(verdicts[1].reasons, ["Cannot get value for LINK_MAX: x"]);
+    assert_eq!(verdicts[1].reasons, ["Cannot get value for LINK_MAX: x", "more"]);
     assert!(!is_good(&Verdict { name: "x::y".into(), word: "FAILED".into(), reasons: vec![] }));
 }
 

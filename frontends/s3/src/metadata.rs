@@ -1,7 +1,8 @@
 //! What a request's headers say of an object: the headers to give back, user metadata, tags, storage class.
 
 use http::{HeaderMap, HeaderName};
-use predastore::catalog::{Attrs, ETag, Header};
+use predastore::catalog::{Attrs, ETag, FileKind, Header, Posix};
+use predastore::env::Timestamp;
 
 use crate::app::{Request, header_of};
 use crate::error::{ErrorCode, S3Error};
@@ -39,10 +40,13 @@ const KEPT: [(Header, &str); 7] = [
 /// `MetadataTooLarge`, `InvalidTag`, `InvalidStorageClass`.
 pub fn attrs_of(request: &Request) -> Result<Attrs, S3Error> {
     let headers = &request.head.headers;
+    let mut metadata = user_metadata(headers)?;
+    let posix = take_posix(&mut metadata);
     Ok(Attrs {
         owner: request.account_id.clone(),
         headers: kept_headers(headers)?,
-        metadata: user_metadata(headers)?,
+        metadata,
+        posix,
         tags: tags(headers)?,
         storage_class: storage_class(headers)?,
         ..Attrs::default()
@@ -106,6 +110,48 @@ fn user_metadata(headers: &HeaderMap) -> Result<Vec<(String, String)>, S3Error> 
             .with("MaxSizeAllowed", USER_METADATA_MAX_BYTES.to_string()));
     }
     Ok(metadata)
+}
+
+/// What s3fs and rclone say of a file, taken out of the metadata: `mode` (decimal, of `st_mode`) and `mtime` (seconds).
+/// Privileges and types are dropped; `uid` and `gid` are kept as they were sent, and own nothing.
+fn take_posix(metadata: &mut Vec<(String, String)>) -> Option<Posix> {
+    let value = |name: &str| metadata.iter().find(|(had, _)| had == name).map(|(_, value)| value.as_str());
+    let mode = value("mode").and_then(|mode| mode.parse::<u32>().ok());
+    let mtime = value("mtime").and_then(parse_seconds);
+    if mode.is_none() && mtime.is_none() {
+        return None;
+    }
+    let (had_mode, had_mtime) = (mode.is_some(), mtime.is_some());
+    metadata.retain(|(name, _)| !(had_mode && name == "mode" || had_mtime && name == "mtime"));
+    let time = mtime.unwrap_or(Timestamp(0));
+    let mode = FileKind::File.format() | mode.unwrap_or(0o644) & 0o777;
+    Some(Posix { mode, uid: 0, gid: 0, rdev: 0, mtime: time, ctime: time, atime: time })
+}
+
+/// The inverse of [`take_posix`], with the owner.
+pub fn of_posix(posix: &Posix) -> [(&'static str, String); 4] {
+    [
+        ("mode", posix.mode.to_string()),
+        ("uid", posix.uid.to_string()),
+        ("gid", posix.gid.to_string()),
+        ("mtime", format_seconds(posix.mtime)),
+    ]
+}
+
+/// Seconds since 1970, perhaps with a fraction; none: it is no such text.
+fn parse_seconds(text: &str) -> Option<Timestamp> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(fraction) {
+        return None;
+    }
+    let nanos: i64 = format!("{:0<9}", &fraction[..fraction.len().min(9)]).parse().ok()?;
+    seconds.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos).map(Timestamp)
+}
+
+fn format_seconds(time: Timestamp) -> String {
+    let (seconds, nanos) = (time.0.div_euclid(1_000_000_000), time.0.rem_euclid(1_000_000_000));
+    if nanos == 0 { seconds.to_string() } else { format!("{seconds}.{nanos:09}").trim_end_matches('0').to_owned() }
 }
 
 /// `x-amz-tagging`: tags as a query string.

@@ -16,7 +16,7 @@ use crate::app::Done;
 use crate::checksum::{Kind as _, Spelling as _};
 use crate::dates::http_date;
 use crate::error::S3Error;
-use crate::xml;
+use crate::{metadata, xml};
 
 /// Milliseconds since 1970, as S3 shows times.
 pub fn milliseconds(time: Timestamp) -> i64 {
@@ -74,6 +74,12 @@ pub fn describe(headers: &mut HeaderMap, version: &Version, ever_versioned: bool
     }
     for (name, value) in &attrs.metadata {
         put(headers, &format!("x-amz-meta-{name}"), value);
+    }
+    for (name, value) in attrs.posix.iter().flat_map(metadata::of_posix) {
+        // What a client sent as the owner is given back to it.
+        if !attrs.metadata.iter().any(|(had, _)| had == name) {
+            put(headers, &format!("x-amz-meta-{name}"), &value);
+        }
     }
     if ever_versioned {
         put(headers, "x-amz-version-id", &version.id.to_string());

@@ -1,9 +1,14 @@
 //! Versions under keys: PUT, DELETE, change; and the one function of preconditions.
 
+use std::borrow::Cow;
+
 use rusqlite::params;
 
+use crate::catalog::inode::{FileKind, MODE_MASK};
+use crate::catalog::level::FILES_LEVEL;
+
 use crate::catalog::{
-    Attrs, Body, Bucket, Change, DeleteKey, Deleted, ETag, Error, NewChunk, Outcome, Precondition, Refusal,
+    Attrs, Body, Bucket, Change, DeleteKey, Deleted, ETag, Error, NewChunk, Outcome, Posix, Precondition, Refusal,
     RetentionMode, Versioning, Written,
 };
 use crate::ids::{BucketId, Ino, VersionId};
@@ -75,10 +80,34 @@ impl Step<'_> {
         let bucket = self.bucket(bucket)?;
         self.check_leased(put.ino)?;
         let found = self.find_current(&bucket, put.key, precondition)?;
+        let attrs = self.inherit(&found, put.attrs)?;
+        let put = &Put { attrs: &attrs, ..*put };
         self.insert_body(put)?;
         let new = NewVersion { ino: put.ino, size_bytes: put.size_bytes, etag: put.etag, attrs: put.attrs };
         let written = self.publish(&bucket, put.key, found, new)?;
         Ok(Outcome::Written(written))
+    }
+
+    /// `attrs` with the permissions and the owner of the file that it replaces, as far as it says none itself.
+    pub(super) fn inherit<'a>(&self, found: &Found<'_>, attrs: &'a Attrs) -> Result<Cow<'a, Attrs>, Error> {
+        let Some(former) = found.current.as_ref().filter(|_| self.state.level >= FILES_LEVEL) else {
+            return Ok(Cow::Borrowed(attrs));
+        };
+        let Some(had) = self.attrs(former.ino)?.posix else { return Ok(Cow::Borrowed(attrs)) };
+        let now = self.now;
+        let posix = match attrs.posix {
+            Some(posix) => Posix { uid: had.uid, gid: had.gid, ..posix },
+            // What replaces a link or a device is a file.
+            None => Posix {
+                mode: FileKind::File.format() | had.mode & MODE_MASK & !0o6000,
+                mtime: now,
+                ctime: now,
+                atime: now,
+                rdev: 0,
+                ..had
+            },
+        };
+        Ok(Cow::Owned(Attrs { posix: Some(posix), ..attrs.clone() }))
     }
 
     /// What stands under `key`, if it meets the precondition.

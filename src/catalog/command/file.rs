@@ -93,7 +93,7 @@ pub struct Write {
     /// The length that it gets; none: what it was, or the end of the last piece if that is more. Of an inline content it
     /// is not used.
     pub size_bytes: Option<u64>,
-    /// Entity tag of the whole.
+    /// Entity tag of the whole; of a content that stays the same, length and all, it is not used.
     pub etag: ETag,
     /// When it was written.
     pub modified: Timestamp,

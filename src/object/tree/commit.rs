@@ -108,7 +108,6 @@ impl Tree {
         write.kills_privileges = change.kills_privileges;
         write.publishes = change.publishes;
         if state.dirty.is_empty() && change.size_bytes.is_none() && change.zeroed.is_none() {
-            write.etag = ETag { md5: Md5::digest(b"").into(), part_count: 0 };
             return self.propose(FileOperation::Write(write)).await;
         }
         if size_bytes <= inline_bytes {

@@ -149,6 +149,8 @@ fn attrs_of(source: &Version, fresh: &Attrs, replace_metadata: bool, replace_tag
     if !replace_metadata {
         attrs.headers.clone_from(&source.attrs.headers);
         attrs.metadata.clone_from(&source.attrs.metadata);
+        attrs.posix = source.attrs.posix;
+        attrs.xattrs.clone_from(&source.attrs.xattrs);
         // A redirect is a property of the name, not of the bytes: S3 does not copy it.
         attrs.headers.retain(|(header, _)| *header != predastore::catalog::Header::WebsiteRedirect);
         attrs.headers.extend(

@@ -427,7 +427,10 @@ impl Step<'_> {
             let mode = if write.kills_privileges { without_privileges(posix.mode) } else { posix.mode };
             *posix = Posix { mode, mtime: write.modified, ctime: write.modified, ..*posix };
         }
-        let shown = Linked { size_bytes, modified: write.modified, etag: write.etag };
+        let shown = match is_changed {
+            true => Linked { size_bytes, modified: write.modified, etag: write.etag },
+            false => file.shown,
+        };
         file.own.is_draft = bucket.versioning != Versioning::Never && !write.publishes && is_changed;
         if let Some((_, _, entry)) = &file.named {
             let mut next = entry.clone();

@@ -131,6 +131,9 @@ impl Step<'_> {
         }
         let mut file = self.file_at(target)?;
         file.own.attrs.posix = Some(changed(file.posix(), set, self.now));
+        // What a client said of the owner is not so any more.
+        let is_said = |name: &str| set.uid.is_some() && name == "uid" || set.gid.is_some() && name == "gid";
+        file.own.attrs.metadata.retain(|(name, _)| !is_said(name));
         self.keep_home(&mut file);
         Ok(self.set_attrs(target.0, &file.own)?)
     }

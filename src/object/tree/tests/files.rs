@@ -128,6 +128,40 @@ async fn what_was_written_survives_the_process() {
 }
 
 #[tokio::test]
+async fn setting_the_time_of_what_is_being_written_changes_no_tag() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    for len in [1, 4095, 70_000] {
+        let (name, bytes) = (format!("f{len}"), pattern(len, 1));
+        let ino = tree.make_open(tree.root(), name.as_bytes(), file()).await.unwrap().ino;
+        tree.write(ino, 0, bytes.clone().into()).await.unwrap();
+        let at = Timestamp::from_seconds(77);
+        let set = SetStat { mtime: Some(SetTime::At(at)), ..SetStat::default() };
+        assert_eq!(tree.set_stat(ino, set).await.unwrap().mtime, at);
+        tree.flush(ino).await.unwrap();
+        tree.release(ino).await.unwrap();
+        assert_eq!(tree.stat(ino).await.unwrap().mtime, at);
+        let version = bed.store.head(&target(&name)).await.unwrap().version;
+        assert_eq!((version.etag.md5, version.size_bytes), (md5_of(&bytes), len as u64));
+    }
+}
+
+#[tokio::test]
+async fn in_a_versioned_bucket_a_close_makes_one_version() {
+    let bed = bed().await;
+    bed.store.set_versioning("b", crate::catalog::Versioning::Enabled).await.unwrap();
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    for bytes in [&b"one"[..], b"two and more", b"three"] {
+        tree.save(tree.root(), "f", bytes).await.unwrap();
+    }
+    let query = crate::catalog::VersionQuery { limit: 100, ..Default::default() };
+    let page = bed.store.list_versions("b", query).await.unwrap();
+    let sizes: Vec<u64> = page.entries.iter().map(|(_, version)| version.as_ref().unwrap().size_bytes).collect();
+    assert_eq!(sizes, [5, 12, 3]);
+    bed.assert_sound_but_reclaim().await;
+}
+
+#[tokio::test]
 async fn a_hidden_file_is_seen_once_its_session_is_gone() {
     let bed = bed().await;
     let tree = tree_of(&bed, &bed.store, "staging").await;

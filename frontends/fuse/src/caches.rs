@@ -1,0 +1,157 @@
+//! What the kernel may keep of a file's pages, and what this process remembers for a moment.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use predastore::ids::Ino;
+
+/// Inodes that either table holds; a full one starts again from nothing, which costs requests and nothing else.
+const INODES_MAX: usize = 1 << 16;
+
+/// Which revision of each file the kernel's pages hold at least.
+///
+/// An open that does not say "keep" makes the kernel drop the inode's pages, waiting for READs under way, before the opener
+/// goes on. So from then on its pages are of the revision that the open saw, or later. But when that has happened is not
+/// told: another open that comes in between must not keep pages that are about to go. What tells it is a request on a handle
+/// of that open, so handles carry the revision that their open saw, and nothing else.
+#[derive(Default, Debug)]
+pub(crate) struct Pages(Mutex<HashMap<Ino, Kept>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    revision: u64,
+    dropped_older: bool,
+}
+
+impl Pages {
+    /// A file of this revision is opened. Returns whether the kernel may keep its pages.
+    pub(crate) fn opened(&self, ino: Ino, revision: u64) -> bool {
+        let mut inodes = self.lock();
+        if let Some(kept) = inodes.get(&ino).filter(|kept| kept.revision == revision) {
+            return kept.dropped_older;
+        }
+        bounded(&mut inodes).insert(ino, Kept { revision, dropped_older: false });
+        false
+    }
+
+    /// The file was made by this request: there are no pages of it.
+    pub(crate) fn made(&self, ino: Ino, revision: u64) {
+        bounded(&mut self.lock()).insert(ino, Kept { revision, dropped_older: true });
+    }
+
+    /// A request came on a handle whose open saw this revision.
+    pub(crate) fn used(&self, ino: Ino, revision: u64) {
+        if let Some(kept) = self.lock().get_mut(&ino).filter(|kept| kept.revision == revision) {
+            kept.dropped_older = true;
+        }
+    }
+
+    /// The kernel has forgotten the inode, pages and all.
+    pub(crate) fn forgotten(&self, ino: Ino) {
+        self.lock().remove(&ino);
+    }
+
+    /// Nothing may be kept.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Values that may be believed for a moment: as long as the kernel believes attributes.
+#[derive(Debug)]
+pub(crate) struct Recent<V> {
+    ttl: Duration,
+    values: Mutex<HashMap<Ino, (V, Instant)>>,
+}
+
+impl<V: Clone> Recent<V> {
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Recent { ttl, values: Mutex::default() }
+    }
+
+    pub(crate) fn get(&self, ino: Ino) -> Option<V> {
+        let values = self.lock();
+        values.get(&ino).filter(|(_, since)| since.elapsed() < self.ttl).map(|(value, _)| value.clone())
+    }
+
+    /// `asked`: when the question was put whose answer this is.
+    pub(crate) fn put(&self, ino: Ino, value: V, asked: Instant) {
+        bounded(&mut self.lock()).insert(ino, (value, asked));
+    }
+
+    pub(crate) fn remove(&self, ino: Ino) {
+        self.lock().remove(&ino);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, (V, Instant)>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bounded<V>(inodes: &mut HashMap<Ino, V>) -> &mut HashMap<Ino, V> {
+    if inodes.len() >= INODES_MAX {
+        inodes.clear();
+    }
+    inodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: Ino = Ino(5);
+
+    #[test]
+    fn pages_are_kept_once_the_first_opener_is_known_to_have_dropped_older_ones() {
+        let pages = Pages::default();
+        assert!(!pages.opened(FILE, 1));
+        assert!(!pages.opened(FILE, 1), "the first opener may not have got its answer yet");
+        pages.used(FILE, 1);
+        assert!(pages.opened(FILE, 1));
+        assert!(!pages.opened(FILE, 2));
+        pages.used(FILE, 1);
+        assert!(!pages.opened(FILE, 2), "a handle of the older revision proves nothing");
+        pages.used(FILE, 2);
+        assert!(pages.opened(FILE, 2));
+        assert!(!pages.opened(FILE, 1), "an open that saw less is as strange as one that saw more");
+    }
+
+    #[test]
+    fn a_new_file_has_no_older_pages() {
+        let pages = Pages::default();
+        pages.made(FILE, 1);
+        assert!(pages.opened(FILE, 1));
+        pages.forgotten(FILE);
+        assert!(!pages.opened(FILE, 1));
+    }
+
+    #[test]
+    fn what_is_remembered_grows_old() {
+        let recent = Recent::new(Duration::from_secs(60));
+        recent.put(FILE, 7, Instant::now());
+        assert_eq!((recent.get(FILE), recent.get(Ino(6))), (Some(7), None));
+        recent.remove(FILE);
+        assert_eq!(recent.get(FILE), None);
+        let brief = Recent::new(Duration::ZERO);
+        brief.put(FILE, 7, Instant::now());
+        assert_eq!(brief.get(FILE), None);
+    }
+
+    #[test]
+    fn no_table_grows_without_bound() {
+        let recent = Recent::new(Duration::from_secs(60));
+        for ino in 0..=INODES_MAX as u64 {
+            recent.put(Ino(ino), (), Instant::now());
+        }
+        assert_eq!(recent.lock().len(), 1);
+    }
+}

@@ -1,0 +1,140 @@
+//! Which call of the tree answers which request. Knows neither fuser nor a kernel.
+//!
+//! - `names` directories and what is in them; `files` bytes; `xattrs` extended attributes; here: attributes and the rest.
+//!
+//! Locks (flock, POSIX) are not here yet: the kernel keeps them to itself as long as `kernel::capabilities` does not ask for
+//! them. When the tree has locks they become two requests more.
+
+mod files;
+mod names;
+#[cfg(test)]
+mod tests;
+mod xattrs;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use predastore::catalog::Stat;
+use predastore::ids::Ino;
+use predastore::object::Error;
+use predastore::object::tree::{SetStat, TreeSpace};
+
+use crate::caches::{Pages, Recent};
+use crate::cookies::Cookies;
+use crate::errors;
+use crate::invalidate::{Event, Invalidations};
+use crate::namespace::Namespace;
+use crate::options::MountOptions;
+use crate::patience::{Deadline, Repeat};
+
+pub(crate) use files::{Opened, Written};
+pub(crate) use xattrs::Replacing;
+
+/// Who asks for what, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) operation: &'static str,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) deadline: Deadline,
+}
+
+/// What all requests of one mount share.
+pub(crate) struct Requests<T> {
+    tree: T,
+    options: MountOptions,
+    cookies: Cookies,
+    pages: Pages,
+    /// Directories that something was made in: for sgid.
+    parents: Recent<Stat>,
+    /// Files that have no capabilities: the kernel asks before each write.
+    plain_files: Recent<()>,
+    invalidations: Arc<Invalidations>,
+}
+
+impl<T: Namespace> Requests<T> {
+    pub(crate) fn new(tree: T, options: MountOptions, invalidations: Arc<Invalidations>) -> Self {
+        Requests {
+            tree,
+            cookies: Cookies::default(),
+            pages: Pages::default(),
+            parents: Recent::new(options.attr_ttl),
+            plain_files: Recent::new(options.attr_ttl),
+            invalidations,
+            options,
+        }
+    }
+
+    pub(crate) fn options(&self) -> &MountOptions {
+        &self.options
+    }
+
+    /// Attributes.
+    pub(crate) async fn stat(&self, call: &Call, ino: Ino) -> Result<Stat, Errno> {
+        self.ask(call, ino, Repeat::Safe, || self.tree.stat(ino)).await.map(|stat| self.shown(stat))
+    }
+
+    /// Sets attributes, the length among them.
+    pub(crate) async fn set_stat(&self, call: &Call, ino: Ino, set: SetStat) -> Result<Stat, Errno> {
+        self.may_change()?;
+        let stat = self.ask(call, ino, Repeat::Safe, || self.tree.set_stat(ino, set.clone())).await;
+        self.parents.remove(ino);
+        stat.map(|stat| self.shown(stat))
+    }
+
+    /// Room, for `statfs(2)`.
+    pub(crate) async fn space(&self, call: &Call) -> Result<TreeSpace, Errno> {
+        self.ask(call, self.tree.root(), Repeat::Safe, || self.tree.space()).await
+    }
+
+    /// The kernel has forgotten the inode.
+    pub(crate) fn forgotten(&self, ino: Ino) {
+        self.pages.forgotten(ino);
+    }
+
+    /// Something changed elsewhere: what is remembered of it here goes at once, and the kernel is told.
+    pub(crate) fn changed(&self, event: Event) {
+        match &event {
+            Event::Inode(ino) => {
+                self.parents.remove(*ino);
+                self.plain_files.remove(*ino);
+            }
+            Event::Entry { .. } => {}
+            Event::Everything => {
+                self.parents.clear();
+                self.plain_files.clear();
+                self.pages.clear();
+            }
+        }
+        self.invalidations.push(event);
+    }
+
+    async fn ask<R, F>(&self, call: &Call, ino: Ino, repeat: Repeat, ask: impl Fn() -> F) -> Result<R, Errno>
+    where
+        F: Future<Output = Result<R, Error>>,
+    {
+        call.deadline.persist(repeat, ask).await.map_err(|error| errors::answered(call.operation, ino, &error))
+    }
+
+    fn may_change(&self) -> Result<(), Errno> {
+        if self.options.read_only || self.tree.read_only() { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
+    /// `stat` as this mount shows it. The core does not tell yet whether somebody gave the inode its attributes.
+    fn shown(&self, stat: Stat) -> Stat {
+        self.options.defaults.shown(stat, true)
+    }
+
+    /// The directory that something is about to be made in.
+    async fn parent_stat(&self, call: &Call, parent: Ino) -> Result<Stat, Errno> {
+        if let Some(stat) = self.parents.get(parent) {
+            return Ok(stat);
+        }
+        let asked = Instant::now();
+        let stat = self.stat(call, parent).await?;
+        self.parents.put(parent, stat, asked);
+        Ok(stat)
+    }
+}

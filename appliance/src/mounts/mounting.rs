@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::unistd::{getegid, geteuid};
 
 use super::kernel::{self, Attached, Way};
 use super::mountinfo::{self, Entry};
-use super::options::{Options, Source};
+use super::options::{Options, Served, Source};
 use super::probe;
 use super::protocol::Mount;
 
@@ -71,7 +72,8 @@ pub(crate) fn mount(
     let attached =
         kernel::attach(source, &path, options).map_err(|error| Error::Kernel { path: path.clone(), error })?;
     let Attached { device, connection } = attached;
-    let mount = Mount { source: source.clone(), path: text, connection, options: options.served };
+    let options = owned(options.served, geteuid().as_raw(), getegid().as_raw());
+    let mount = Mount { source: source.clone(), path: text, connection, options };
     let answered = hand_over(mount, device)
         .map_err(Error::Daemon)
         .and_then(|()| probe::ask(&path, ANSWER_PATIENCE).map_err(|error| Error::Probe { path: path.clone(), error }));
@@ -79,6 +81,14 @@ pub(crate) fn mount(
         kernel::undo(connection);
     }
     answered
+}
+
+/// What nobody gave an owner is the user's who mounts: root's, and they could not write to the bucket they mounted.
+fn owned(served: Served, uid: u32, gid: u32) -> Served {
+    match uid {
+        0 => served,
+        uid => Served { uid: served.uid.or(Some(uid)), gid: served.gid.or(Some(gid)), ..served },
+    }
 }
 
 /// `dir` without links in it. What is mounted there is asked nothing.
@@ -124,6 +134,14 @@ mod tests {
         std::os::unix::fs::symlink("a", real.join("link")).unwrap();
         assert_eq!(place(&real.join("link/")).unwrap(), real.join("a"));
         assert!(matches!(place(&real.join("b")), Err(Error::Place { .. })));
+    }
+
+    #[test]
+    fn a_user_owns_what_nobody_owns() {
+        let given = Served { uid: Some(7), ..Served::default() };
+        assert_eq!(owned(given, 0, 0), given);
+        assert_eq!(owned(given, 1000, 100), Served { gid: Some(100), ..given });
+        assert_eq!(owned(Served::default(), 1000, 100).uid, Some(1000));
     }
 
     #[test]

@@ -329,7 +329,7 @@ fn a_close_makes_one_version() -> Result<()> {
 
 /// Random steps by two mounts and S3, compared with a model after each.
 fn model(test: &str, server: impl FnOnce() -> Result<Server>) -> Result<()> {
-    let steps = number("PREDASTORE_TEST_MODEL_STEPS", 300);
+    let steps = number("PREDASTORE_TEST_MODEL_STEPS", 100);
     let rng = Rng::for_test(test);
     if let Some(dir) = other_file_system() {
         let dir = tempfile::tempdir_in(dir)?;

@@ -11,7 +11,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ("UPDATE node SET nlink=nlink+1 WHERE id=(SELECT max(ino) FROM dentry WHERE kind=0)", "a node counts"),
     ("DELETE FROM dead WHERE seq=(SELECT min(seq) FROM dead)", "a node counts"),
     ("UPDATE dead SET id=3", "what was lost has a node"),
-    ("UPDATE node SET body=id WHERE body<>0", "a shared body"),
+    ("UPDATE node SET body=id WHERE body<>0", "a body that a node shows"),
     ("UPDATE node SET form=0 WHERE form=1 AND body=0", "a node's form"),
     ("DELETE FROM inline", "a node's form"),
     ("INSERT INTO inline VALUES(3,x'00')", "inline bytes"),

@@ -46,11 +46,12 @@ async fn a_member_that_does_not_know_a_level_holds_it_back() {
         cluster.stop(3).await;
         cluster.start(3).await;
     }
+    until(|| (levels(&cluster, &[1, 2, 3]) == [FEATURE_LEVEL; 3]).then_some(())).await;
     asked_again(&cluster, 2).await;
-    assert_eq!(levels(&cluster, &[1, 2, 3]), [1; 3]);
+    assert_eq!(levels(&cluster, &[1, 2, 3]), [FEATURE_LEVEL; 3]);
     cluster.stop(3).await;
     asked_again(&cluster, 2).await;
-    assert_eq!(levels(&cluster, &[1, 2]), [1; 2], "one that is dead does not count");
+    assert_eq!(levels(&cluster, &[1, 2]), [FEATURE_LEVEL; 2], "one that is dead does not count");
     cluster.set_feature_level(3, NEXT);
     cluster.start(3).await;
     raised(&cluster, &[1, 2, 3]).await;
@@ -85,12 +86,13 @@ async fn a_learner_that_is_gone_holds_it_back_until_it_is_removed() {
     cluster.set_founding(LEARNER, Founding::Learn([(NodeId(1), address(1))].into()));
     cluster.start(LEARNER).await;
     until(|| (cluster.raft(1).status().members.len() == 2).then_some(())).await;
+    until(|| (levels(&cluster, &[1]) == [FEATURE_LEVEL]).then_some(())).await;
     cluster.stop(LEARNER).await;
     cluster.stop(1).await;
     cluster.set_feature_level(1, NEXT);
     cluster.start(1).await;
     asked_again(&cluster, 1).await;
-    assert_eq!(levels(&cluster, &[1]), [1]);
+    assert_eq!(levels(&cluster, &[1]), [FEATURE_LEVEL]);
     cluster.raft(1).remove_db(NodeId(LEARNER)).await.unwrap();
     raised(&cluster, &[1]).await;
 }

@@ -92,10 +92,7 @@ fn unmounting_by_force_always_works() -> Result<()> {
     ensure!(started.elapsed() < PATIENCE, "it took {:?}", started.elapsed());
     let status = wait_within(Duration::from_secs(10), &mut waiting)?;
     ensure!(status.is_some_and(|status| !status.success()), "a process that waited goes on waiting: {status:?}");
-    ensure!(
-        (&open).write_all(b"more").and_then(|()| open.sync_all()).is_err(),
-        "a write without a daemon succeeds"
-    );
+    ensure!((&open).write_all(b"more").and_then(|()| open.sync_all()).is_err(), "a write without a daemon succeeds");
     drop(open);
     server.first().restart()?;
     let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;

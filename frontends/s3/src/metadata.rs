@@ -41,7 +41,8 @@ const KEPT: [(Header, &str); 7] = [
 pub fn attrs_of(request: &Request) -> Result<Attrs, S3Error> {
     let headers = &request.head.headers;
     let mut metadata = user_metadata(headers)?;
-    let posix = take_posix(&mut metadata);
+    // What s3fs says of a directory (`x/`) is between s3fs and its metadata.
+    let posix = if request.key().ends_with('/') { None } else { take_posix(&mut metadata) };
     Ok(Attrs {
         owner: request.account_id.clone(),
         headers: kept_headers(headers)?,
@@ -116,9 +117,12 @@ fn user_metadata(headers: &HeaderMap) -> Result<Vec<(String, String)>, S3Error> 
 /// Privileges and types are dropped; `uid` and `gid` are kept as they were sent, and own nothing.
 fn take_posix(metadata: &mut Vec<(String, String)>) -> Option<Posix> {
     let value = |name: &str| metadata.iter().find(|(had, _)| had == name).map(|(_, value)| value.as_str());
-    let mode = value("mode").and_then(|mode| mode.parse::<u32>().ok());
+    // rclone's mode is octal, and larger than any of `st_mode` if it is read as decimal.
+    let mode = value("mode").and_then(|mode| mode.parse::<u16>().ok()).map(u32::from);
     let mtime = value("mtime").and_then(parse_seconds);
-    if mode.is_none() && mtime.is_none() {
+    // A link of s3fs is an object to everybody else.
+    let is_file = mode.is_none_or(|mode| FileKind::of_mode(mode) == FileKind::File);
+    if mode.is_none() && mtime.is_none() || !is_file {
         return None;
     }
     let (had_mode, had_mtime) = (mode.is_some(), mtime.is_some());

@@ -322,6 +322,8 @@ pub struct Inner {
     suspects: Suspects,
     progress: Progress,
     absences: Mutex<Absences>,
+    /// How many trees of each bucket are open in this process.
+    trees: tokio::sync::Mutex<std::collections::BTreeMap<crate::ids::BucketId, usize>>,
 }
 
 impl Deref for Store {
@@ -359,6 +361,7 @@ impl Store {
             suspects: Suspects::default(),
             progress: Progress::default(),
             absences: Mutex::default(),
+            trees: tokio::sync::Mutex::default(),
             env,
             ledger,
             chunks,

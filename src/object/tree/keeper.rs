@@ -72,18 +72,6 @@ impl Tree {
         self.0.store.died.notify_one();
         Ok(())
     }
-
-    /// Commits all that was written, and says that nothing is open any more.
-    ///
-    /// # Errors
-    /// The first that a file's commit met; the others are tried all the same.
-    pub async fn close(&self) -> Result<(), Error> {
-        let mut result = Ok(());
-        for ino in self.0.files.all() {
-            result = result.and(self.flush(ino).await);
-        }
-        result.and(self.propose(FileOperation::Unmount).await)
-    }
 }
 
 async fn keep(tree: Weak<Inner>) {

@@ -31,7 +31,7 @@ use bytes::Bytes;
 
 use crate::catalog::{Bucket, Command, FileOperation, Hint, Outcome, Refusal};
 use crate::env::Timestamp;
-use crate::ids::Ino;
+use crate::ids::{BucketId, Ino};
 
 use super::bucket::unexpected;
 use super::{Error, Store};
@@ -58,6 +58,8 @@ struct Inner {
     /// Where inodes were seen: a directory, and the name in it.
     hints: Mutex<HashMap<Ino, (Ino, Bytes)>>,
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// None until the catalog knows of the tree.
+    mounted: Option<Mounted>,
 }
 
 impl Drop for Inner {
@@ -65,6 +67,54 @@ impl Drop for Inner {
         if let Some(keeper) = lock(&self.keeper).take() {
             keeper.abort();
         }
+    }
+}
+
+/// What the catalog knows of a tree. With the last one of its bucket in this process the bucket is not mounted any more:
+/// else what loses its name there would be kept for nobody until the session ends.
+struct Mounted {
+    store: Store,
+    bucket: BucketId,
+}
+
+impl Mounted {
+    async fn new(store: &Store, bucket: BucketId) -> Result<Mounted, Error> {
+        // One at a time: of two commands that cross the wrong one could be the last.
+        let mut trees = store.trees.lock().await;
+        propose(store, bucket, FileOperation::Mount).await?;
+        *trees.entry(bucket).or_default() += 1;
+        Ok(Mounted { store: store.clone(), bucket })
+    }
+
+    async fn end(store: Store, bucket: BucketId) {
+        let mut trees = store.trees.lock().await;
+        let count = trees.entry(bucket).or_default();
+        *count = count.saturating_sub(1);
+        if *count > 0 {
+            return;
+        }
+        trees.remove(&bucket);
+        if let Err(error) = propose(&store, bucket, FileOperation::Unmount).await {
+            tracing::warn!(%bucket, %error, "a bucket counts as mounted until the session ends");
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Without a runtime the process ends, and the session with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(Mounted::end(self.store.clone(), self.bucket));
+        }
+    }
+}
+
+/// Has the catalog do what names no new id. A refusal is an error.
+async fn propose(store: &Store, bucket: BucketId, operation: FileOperation) -> Result<(), Error> {
+    match store.session.propose(Command::File { bucket, operation }).await? {
+        Outcome::Done => Ok(()),
+        Outcome::Refused(refusal) => Err(refusal.into()),
+        outcome => Err(unexpected(&outcome)),
     }
 }
 
@@ -198,10 +248,11 @@ impl Store {
             files: Files::default(),
             hints: Mutex::default(),
             keeper: Mutex::default(),
+            mounted: None,
         };
         inner.root = inner.descend(prefix).await?;
+        inner.mounted = Some(Mounted::new(self, inner.bucket.id).await?);
         let tree = Tree(Arc::new(inner));
-        tree.propose(FileOperation::Mount).await?;
         tree.recover().await?;
         tree.keep();
         Ok(tree)
@@ -257,12 +308,7 @@ impl Tree {
 
     /// Has the catalog do what names no new id. A refusal is an error.
     async fn propose(&self, operation: FileOperation) -> Result<(), Error> {
-        let command = Command::File { bucket: self.0.bucket.id, operation };
-        match self.0.store.session.propose(command).await? {
-            Outcome::Done => Ok(()),
-            Outcome::Refused(refusal) => Err(refusal.into()),
-            outcome => Err(unexpected(&outcome)),
-        }
+        propose(&self.0.store, self.0.bucket.id, operation).await
     }
 
     /// Where an inode was seen, for the catalog.

@@ -101,11 +101,6 @@ impl Files {
             files.remove(&ino);
         }
     }
-
-    /// All of them.
-    pub(super) fn all(&self) -> Vec<Ino> {
-        lock(&self.0).keys().copied().collect()
-    }
 }
 
 impl Tree {

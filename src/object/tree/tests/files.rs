@@ -162,6 +162,26 @@ async fn in_a_versioned_bucket_a_close_makes_one_version() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_is_mounted_no_more_keeps_nothing_for_anybody() {
+    let bed = bed().await;
+    let (one, two) = (tree_of(&bed, &bed.store, "one").await, tree_of(&bed, &bed.store, "two").await);
+    drop((one, two));
+    let id = bed.store.bucket("b").await.unwrap().id;
+    let after = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        bed.put("o", b"bytes").await;
+        bed.store.delete("b", vec![crate::object::tests::delete_key("o")]).await.unwrap();
+        bed.store.drain().await.unwrap();
+        let orphans = bed.ledger.readers.read(move |view| view.orphaned(id, crate::ids::LogIndex(0))).await.unwrap();
+        if orphans.is_empty() {
+            return;
+        }
+        assert!(std::time::Instant::now() < after, "{orphans:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_hidden_file_is_seen_once_its_session_is_gone() {
     let bed = bed().await;
     let tree = tree_of(&bed, &bed.store, "staging").await;

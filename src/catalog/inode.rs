@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Posix;
+use super::{ETag, Posix};
 use crate::env::Timestamp;
 use crate::ids::Ino;
 
@@ -96,6 +96,8 @@ pub struct Stat {
     pub ctime: Timestamp,
     /// Another one whenever the content changes.
     pub revision: u64,
+    /// Of the content, as S3 has it; zeros for a directory.
+    pub etag: ETag,
 }
 
 /// An entry of a directory.

@@ -43,6 +43,12 @@ impl Budget {
         }
     }
 
+    /// Takes `bytes` if they are there and nobody waits for them.
+    pub(super) fn try_take(&self, bytes: u64) -> Option<Permit> {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok()?;
+        self.units.clone().try_acquire_many_owned(units).ok()
+    }
+
     /// What is taken now, bytes.
     pub(super) fn taken_bytes(&self) -> u64 {
         (self.unit_count as usize).saturating_sub(self.units.available_permits()) as u64 * UNIT_BYTES

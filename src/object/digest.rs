@@ -24,6 +24,8 @@ pub(super) struct Digested {
     pub(super) md5: [u8; 16],
     /// In the order they were asked for.
     pub(super) checksums: Vec<Checksum>,
+    /// The MD5 as it can be gone on with; none of what was not computed here.
+    pub(super) state: Option<Md5>,
 }
 
 enum Hasher {
@@ -40,6 +42,11 @@ impl Digests {
             }
         }
         Digests { md5: Md5::new(), hashers, len_bytes: 0 }
+    }
+
+    /// Only the MD5, of these bytes behind those that `md5` has seen.
+    pub(super) fn continuing(md5: Md5) -> Self {
+        Digests { md5, hashers: Vec::new(), len_bytes: 0 }
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
@@ -64,7 +71,7 @@ impl Digests {
             value: hasher.finish(algorithm),
         };
         let checksums = self.hashers.into_iter().map(full).collect();
-        Digested { len_bytes: self.len_bytes, md5: self.md5.finish(), checksums }
+        Digested { len_bytes: self.len_bytes, md5: self.md5.finish(), checksums, state: Some(self.md5) }
     }
 }
 

@@ -90,7 +90,8 @@ impl Store {
         self.expect_bucket(&put.bucket).await?;
         let permit = self.budget.take(self.receive_cost_bytes(incoming.len_bytes)).await?;
         let algorithms = or_default(&incoming.algorithms);
-        let received = self.receive(&incoming, &algorithms, self.config.inline_bytes, permit, source).await?;
+        let received =
+            self.receive(&incoming, Digests::new(&algorithms), self.config.inline_bytes, permit, source).await?;
         let Received { digested, bytes, fresh } = received;
         let body = bytes.into_body();
         let etag = ETag { md5: digested.md5, part_count: 0 };
@@ -141,7 +142,7 @@ impl Store {
     pub(super) async fn receive<S: Source>(
         &self,
         incoming: &Incoming,
-        algorithms: &[ChecksumAlgorithm],
+        digests: Digests,
         inline_max_bytes: u64,
         permit: Permit,
         source: &mut S,
@@ -154,7 +155,6 @@ impl Store {
         let id = self.session.fresh_id().await?;
         let mut intake = Intake { source, announced_bytes, received_bytes: 0 };
         let batch = intake.batch().await?;
-        let digests = Digests::new(algorithms);
         if batch.is_last && batch.len_bytes <= inline_max_bytes {
             let fresh = Fresh::bare(id, Some(permit));
             return receive_inline(batch, digests, fresh, incoming.md5, &intake.source.promised());

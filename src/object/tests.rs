@@ -289,7 +289,7 @@ fn digest(body: &[u8], algorithms: &[ChecksumAlgorithm]) -> digest::Digested {
 async fn received(store: &Store, body: &[u8]) -> put::Received {
     let permit = store.budget.take(1).await.unwrap();
     let mut source = runs(body, End::Whole);
-    store.receive(&Incoming::default(), &[], 0, permit, &mut source).await.unwrap()
+    store.receive(&Incoming::default(), digest::Digests::new(&[]), 0, permit, &mut source).await.unwrap()
 }
 
 /// Names it `key`.

@@ -13,7 +13,7 @@ use crate::units::{PART_COUNT_MAX, PART_MAX_BYTES, PART_RUN_COUNT_MAX};
 
 use super::bucket::{done, unexpected};
 use super::copy::known;
-use super::digest::{self, Digested, etag_of_parts, of_parts};
+use super::digest::{self, Digested, Digests, etag_of_parts, of_parts};
 use super::key::Found;
 use super::put::Received;
 use super::read::{Content, Reader};
@@ -101,7 +101,7 @@ impl Store {
         let slot = Slot::new(bucket, key, upload, number)?;
         let algorithms = part_algorithms(&self.upload(bucket, key, upload).await?, &incoming.algorithms)?;
         let permit = self.budget.take(self.receive_cost_bytes(incoming.len_bytes)).await?;
-        let received = self.receive(&incoming, &algorithms, 0, permit, source).await?;
+        let received = self.receive(&incoming, Digests::new(&algorithms), 0, permit, source).await?;
         self.name_received(slot, received).await
     }
 
@@ -149,7 +149,7 @@ impl Store {
         let permit =
             self.budget.take(self.receive_cost_bytes(Some(len_bytes)) + self.read_cost_bytes(len_bytes)).await?;
         let mut source = Rewritten { reader: content.read(range).with_memory_elsewhere(), error: None };
-        match self.receive(&incoming, algorithms, 0, permit, &mut source).await {
+        match self.receive(&incoming, Digests::new(algorithms), 0, permit, &mut source).await {
             Err(Error::Source) => Err(source.error.unwrap_or(Error::Source)),
             received => self.name_received(slot, received?).await,
         }
@@ -169,7 +169,7 @@ impl Store {
         body: PartBody,
     ) -> Result<Part, Error> {
         let Slot { bucket, key, upload, number } = slot;
-        let Digested { len_bytes: size_bytes, md5, checksums } = digested;
+        let Digested { len_bytes: size_bytes, md5, checksums, .. } = digested;
         let etag = ETag { md5, part_count: 0 };
         let part = Part { number, size_bytes, modified: self.now(), etag, checksums: checksums.clone() };
         let make = move |bucket| Command::PutPart {
@@ -359,7 +359,7 @@ fn known_digests(source: &Version, algorithms: &[ChecksumAlgorithm]) -> Option<D
         return None;
     }
     let checksums = algorithms.iter().map(|algorithm| known(source, *algorithm)).collect::<Option<_>>()?;
-    Some(Digested { len_bytes: source.size_bytes, md5: source.etag.md5, checksums })
+    Some(Digested { len_bytes: source.size_bytes, md5: source.etag.md5, checksums, state: None })
 }
 
 /// The stored parts that a Complete lists, in its order.

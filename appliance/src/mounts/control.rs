@@ -109,6 +109,10 @@ impl Drop for ControlSocket {
 }
 
 fn bind(path: &Path, users: &[u32]) -> Result<Option<ControlSocket>> {
+    // Who keeps nothing there itself, a shard node for one, may be the first to come.
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock = File::options().create(true).truncate(false).write(true).open(&lock_path)?;

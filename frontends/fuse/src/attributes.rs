@@ -121,6 +121,7 @@ pub(crate) mod tests {
             mtime: Timestamp(-200_000_000),
             ctime: Timestamp(i64::MIN),
             revision: 5,
+            etag: predastore::catalog::ETag { md5: [7; 16], part_count: 0 },
         }
     }
 

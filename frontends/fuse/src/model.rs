@@ -154,6 +154,7 @@ impl Node {
             mtime: now,
             ctime: now,
             revision: 1,
+            etag: ETag { md5: [0; 16], part_count: 0 },
         };
         Node { stat, data, children: BTreeMap::new(), parent, xattrs: BTreeMap::new(), opens: 0 }
     }

@@ -10,7 +10,7 @@ use super::{ENTRY_COLUMNS, Entry, Error, View, form, kind, signed, unsigned};
 use crate::catalog::inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, posix_of};
 use crate::catalog::level::FILES_LEVEL;
 use crate::catalog::types::{InodeAttrs, Linked, Posix};
-use crate::catalog::{Bucket, Stat, TreeEntry};
+use crate::catalog::{Bucket, ETag, Stat, TreeEntry};
 use crate::ids::{BucketId, Ino, LogIndex};
 
 /// A directory of more entries than this does not count those that are directories: it shows one link, as file systems
@@ -192,7 +192,8 @@ impl View<'_> {
     fn directory_stat(&self, bucket: &Bucket, ino: Ino) -> Result<Option<Stat>, Error> {
         let Some(own) = self.directory_attrs(ino)? else { return Ok(None) };
         let posix = posix_of(own.attrs.posix, FileKind::Directory, bucket.created);
-        Ok(Some(stat_of(ino, &posix, self.directory_links(ino)?, (0, 0), 0)))
+        let nothing = Linked { size_bytes: 0, modified: posix.mtime, etag: ETag { md5: [0; 16], part_count: 0 } };
+        Ok(Some(stat_of(ino, &posix, self.directory_links(ino)?, (&nothing, 0), 0)))
     }
 
     /// Two, and one for each directory in it; one where that is not counted.
@@ -231,7 +232,7 @@ impl View<'_> {
             form::EXTENTS => self.extent_bytes(inode.holder)?,
             _ => shown.size_bytes,
         };
-        Ok(stat_of(inode.ino, &posix, inode.nlink, (shown.size_bytes, stored_bytes), inode.own.revision))
+        Ok(stat_of(inode.ino, &posix, inode.nlink, (&shown, stored_bytes), inode.own.revision))
     }
 
     fn extent_bytes(&self, holder: Ino) -> Result<u64, Error> {
@@ -240,7 +241,7 @@ impl View<'_> {
     }
 }
 
-fn stat_of(ino: Ino, posix: &Posix, nlink: u64, (size_bytes, stored_bytes): (u64, u64), revision: u64) -> Stat {
+fn stat_of(ino: Ino, posix: &Posix, nlink: u64, (shown, stored_bytes): (&Linked, u64), revision: u64) -> Stat {
     Stat {
         ino,
         kind: FileKind::of_mode(posix.mode),
@@ -249,11 +250,12 @@ fn stat_of(ino: Ino, posix: &Posix, nlink: u64, (size_bytes, stored_bytes): (u64
         gid: posix.gid,
         nlink: u32::try_from(nlink).unwrap_or(u32::MAX),
         rdev: posix.rdev,
-        size_bytes,
+        size_bytes: shown.size_bytes,
         stored_bytes,
         atime: posix.atime,
         mtime: posix.mtime,
         ctime: posix.ctime,
         revision,
+        etag: shown.etag,
     }
 }

@@ -1,6 +1,7 @@
 //! Bytes that were written become a file's: stored as new chunks, and named by one command.
 //!
 //! Invariants
+//! - A tag that is an MD5 is that of all bytes: who claims it names the revision that it goes on from.
 //! - What is staged is forgotten only after its command was applied, or its inode is no more.
 //! - A content that is or becomes inline is replaced whole, if it is still what was read of it; any other is changed only
 //!   where it was written, whatever others did to it meanwhile.
@@ -12,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use md5::{Digest, Md5};
+use md5::Digest as _;
 
 use crate::catalog::{
     Checksum, Command, Content, ETag, FileOperation, NewChunk, Outcome, Piece, Refusal, Source, Stat, Write,
@@ -20,12 +21,17 @@ use crate::catalog::{
 use crate::env::Timestamp;
 use crate::ids::Ino;
 use crate::object::bucket::unexpected;
+use crate::object::digest::Digests;
+use crate::object::lanes::Md5;
+use crate::object::put::Received;
 use crate::object::sink::Held;
 use crate::object::{self, Error, Incoming, blocking};
 use crate::units::GIB;
 
 use super::Tree;
+use super::dirty::Written;
 use super::open::{File, State};
+use super::stream::{Front, Streaming};
 
 /// What one command commits at most.
 const COMMIT_MAX_BYTES: u64 = GIB;
@@ -59,10 +65,17 @@ enum From {
 
 /// Bytes to be stored: their place in the file, and where they come from. Ascending.
 #[derive(Clone)]
-struct Stored {
+pub(super) struct Stored {
     start: u64,
     len: u64,
     from: From,
+}
+
+impl Stored {
+    /// A run of the staging file.
+    pub(super) fn staged(run: Written) -> Stored {
+        Stored { start: run.start, len: run.len, from: From::Staged(run.staged) }
+    }
 }
 
 impl Tree {
@@ -78,9 +91,9 @@ impl Tree {
         for _ in 0..TRY_COUNT {
             match self.try_commit(file, state, &change).await {
                 Err(Error::Refused(Refusal::RevisionChanged(_))) => {}
-                Ok(()) => {
-                    self.forget_staged(file, state, change.publishes)?;
-                    return Ok(());
+                Ok(front) => {
+                    state.front = front;
+                    return self.forget_staged(file, state, change.publishes);
                 }
                 Err(error) => return Err(error),
             }
@@ -91,6 +104,7 @@ impl Tree {
     fn forget_staged(&self, file: &File, state: &mut State, is_published: bool) -> Result<(), Error> {
         state.dirty = super::dirty::Dirty::default();
         state.modified = None;
+        state.streaming = Streaming::New;
         state.is_hidden &= !is_published;
         file.show(state);
         match &mut state.staged {
@@ -99,7 +113,8 @@ impl Tree {
         }
     }
 
-    async fn try_commit(&self, file: &File, state: &State, change: &Change) -> Result<(), Error> {
+    /// Returns how far the file is digested then.
+    async fn try_commit(&self, file: &File, state: &mut State, change: &Change) -> Result<Option<Front>, Error> {
         let base = self.committed(file.ino).await?;
         let size_bytes = change.size_bytes.unwrap_or(base.size_bytes.max(state.dirty.end()));
         let inline_bytes = self.0.store.config.inline_bytes;
@@ -108,10 +123,12 @@ impl Tree {
         write.kills_privileges = change.kills_privileges;
         write.publishes = change.publishes;
         if state.dirty.is_empty() && change.size_bytes.is_none() && change.zeroed.is_none() {
-            return self.propose(FileOperation::Write(write)).await;
+            self.propose(FileOperation::Write(write)).await?;
+            return Ok(state.front.take());
         }
         if size_bytes <= inline_bytes {
-            return self.commit_inline(&base, state, change, size_bytes, write).await;
+            self.commit_inline(&base, state, change, size_bytes, write).await?;
+            return Ok(None);
         }
         let stored = self.to_store(&base, state, change, size_bytes).await?;
         if stored.is_empty() {
@@ -120,10 +137,19 @@ impl Tree {
             if size_bytes < base.size_bytes || change.zeroed.is_some() {
                 write.content = Content::Pieces(change.zeroed.iter().map(hole).collect());
             }
-            return self.propose(FileOperation::Write(write)).await;
+            self.propose(FileOperation::Write(write)).await?;
+            return Ok(None);
+        }
+        if let [(start, end)] = joined(&stored)[..]
+            && start == base.size_bytes
+            && change.size_bytes.is_none()
+            && let Some(received) = state.streaming.finish(start, end).await
+        {
+            return self.name_stored(received, &[(start, end)], &base, write, true).await;
         }
         let staged = state.staged.as_ref().map(|staged| staged.reader());
-        self.commit_stored(staged, &base, stored, change, size_bytes, write).await
+        let front = Front::of(state.front.as_ref(), &base);
+        self.commit_stored(staged, base, front, stored, change.size_bytes, write).await
     }
 
     /// A change of a file as it is.
@@ -157,7 +183,7 @@ impl Tree {
             Some(zeroed) => without(&bytes, zeroed, 0),
             None => bytes,
         };
-        write.etag = ETag { md5: Md5::digest(&bytes).into(), part_count: 0 };
+        write.etag = ETag { md5: md5::Md5::digest(&bytes).into(), part_count: 0 };
         write.content = Content::Inline(bytes);
         self.propose(FileOperation::Write(write)).await
     }
@@ -170,10 +196,8 @@ impl Tree {
         change: &Change,
         size_bytes: u64,
     ) -> Result<Vec<Stored>, Error> {
-        let staged =
-            |run: super::dirty::Written| Stored { start: run.start, len: run.len, from: From::Staged(run.staged) };
         if base.size_bytes == 0 || base.size_bytes > self.0.store.config.inline_bytes {
-            return Ok(state.dirty.all().into_iter().map(staged).collect());
+            return Ok(state.dirty.all().into_iter().map(Stored::staged).collect());
         }
         let kept = base.size_bytes.min(size_bytes);
         let mut bytes = self.assemble(base, state, 0..kept).await?;
@@ -181,72 +205,90 @@ impl Tree {
             bytes = without(&bytes, zeroed, 0);
         }
         let first = Stored { start: 0, len: kept, from: From::Memory(bytes) };
-        Ok([first].into_iter().chain(state.dirty.within(kept..u64::MAX).into_iter().map(staged)).collect())
+        Ok([first].into_iter().chain(state.dirty.within(kept..u64::MAX).into_iter().map(Stored::staged)).collect())
     }
 
-    /// Stores ranges, and names them: in one command, unless they are too many or too long.
+    /// Stores ranges, and names them: in one command, unless they are too many or too long. `front`: the MD5 of what is
+    /// there, if it is known. `cut`: the length that the file gets, if that is not told by what is written.
     async fn commit_stored(
         &self,
         staged: Option<Arc<OsFile>>,
-        base: &Stat,
+        mut base: Stat,
+        mut front: Option<Md5>,
         stored: Vec<Stored>,
-        change: &Change,
-        size_bytes: u64,
+        cut: Option<u64>,
         write: Write,
-    ) -> Result<(), Error> {
-        // A part of what may be inline cannot stand alone.
-        let may_be_inline = base.size_bytes <= self.0.store.config.inline_bytes;
+    ) -> Result<Option<Front>, Error> {
         let mut left: VecDeque<Vec<Stored>> = grouped(stored).into();
-        let is_whole = left.len() == 1;
-        let mut is_first = true;
+        let mut digested = None;
         while let Some(group) = left.pop_front() {
             let is_last = left.is_empty();
+            let ranges = joined(&group);
             let mut part = write.clone();
             part.publishes &= is_last;
-            part.base = if is_first && may_be_inline { part.base } else { None };
-            part.size_bytes = if is_last && change.size_bytes.is_some() { Some(size_bytes) } else { None };
-            match self.commit_group(staged.clone(), &group, part, is_whole.then_some(size_bytes)).await {
+            part.size_bytes = cut.filter(|_| is_last);
+            // The MD5 of the file, if this goes on where the rest of it ends, or is all of it.
+            let md5 = match ranges[..] {
+                [(0, end)] if end >= base.size_bytes => Some(Md5::new()),
+                [(start, _)] if start == base.size_bytes => front.take(),
+                _ => None,
+            };
+            let is_front =
+                md5.is_some() && part.size_bytes.is_none_or(|len| ranges.last().is_some_and(|(_, end)| *end == len));
+            let received = self.store_group(staged.clone(), &group, md5.unwrap_or_else(Md5::new)).await?;
+            match self.name_stored(received, &ranges, &base, part, is_front).await {
                 Err(Error::Refused(Refusal::TooManyRows)) if group.len() > 1 || group[0].len > 1 => {
                     halves(group).into_iter().rev().for_each(|half| left.push_front(half));
                 }
-                answer => {
-                    answer?;
-                    is_first = false;
-                }
+                answer => digested = answer?,
+            }
+            if !left.is_empty() {
+                base = self.committed(base.ino).await?;
+                front = Front::of(digested.as_ref(), &base);
             }
         }
-        Ok(())
+        Ok(digested)
     }
 
-    /// `whole`: the file's length, if these are perhaps all of its bytes.
-    async fn commit_group(
-        &self,
-        staged: Option<Arc<OsFile>>,
-        group: &[Stored],
-        mut write: Write,
-        whole: Option<u64>,
-    ) -> Result<(), Error> {
+    /// Stores a group of ranges. `md5`: of what is before them.
+    async fn store_group(&self, staged: Option<Arc<OsFile>>, group: &[Stored], md5: Md5) -> Result<Received, Error> {
         let len_bytes: u64 = group.iter().map(|stored| stored.len).sum();
         let store = &self.0.store;
         let permit = store.budget.take(store.receive_cost_bytes(Some(len_bytes))).await?;
         let incoming = Incoming { len_bytes: Some(len_bytes), ..Incoming::default() };
-        let mut source = StagedSource { staged, left: group.to_vec().into() };
-        let received = store.receive(&incoming, &[], 0, permit, &mut source).await?;
-        let chunks = match received.bytes {
-            Held::Chunk(place) => vec![NewChunk { id: received.fresh.ino(), place, short: false }],
+        let mut source = StagedSource::new(staged, group.to_vec());
+        store.receive(&incoming, Digests::continuing(md5), 0, permit, &mut source).await
+    }
+
+    /// Names what was stored, the bytes of `ranges`. `is_front`: it was digested as the file's bytes up to its end.
+    async fn name_stored(
+        &self,
+        received: Received,
+        ranges: &[(u64, u64)],
+        base: &Stat,
+        mut write: Write,
+        is_front: bool,
+    ) -> Result<Option<Front>, Error> {
+        let Received { digested, bytes, fresh } = received;
+        let chunks = match bytes {
+            Held::Chunk(place) => vec![NewChunk { id: fresh.ino(), place, short: false }],
             Held::Chunks(chunks) => chunks,
             Held::Inline(_) => return Err(Error::Unavailable("no bytes were stored".into())),
         };
-        let is_whole = whole == Some(len_bytes) && group.first().is_some_and(|first| first.start == 0);
-        write.etag = match is_whole {
-            true => ETag { md5: received.digested.md5, part_count: 0 },
-            false => made_etag(&write, len_bytes, group.len()),
-        };
-        write.content = Content::Pieces(pieces(group, &chunks));
+        // A part of what may be inline cannot stand alone, and an MD5 is that of what was seen.
+        let may_be_inline = base.size_bytes <= self.0.store.config.inline_bytes;
+        write.base = (is_front || may_be_inline).then_some(base.revision);
+        write.content = Content::Pieces(pieces(ranges, &chunks));
         write.chunks = chunks;
+        write.etag = match is_front {
+            true => ETag { md5: digested.md5, part_count: 0 },
+            false => made_etag(&write, digested.len_bytes, ranges.len()),
+        };
+        let end = ranges.last().map_or(0, |(_, end)| *end);
+        let front = digested.state.filter(|_| is_front).map(|md5| Front { md5, end, etag: write.etag });
         let make = move |bucket| Command::File { bucket, operation: FileOperation::Write(write.clone()) };
-        match store.commit(Some(received.fresh), self.0.bucket.name.clone(), make).await? {
-            Outcome::Done => Ok(()),
+        match self.0.store.commit(Some(fresh), self.0.bucket.name.clone(), make).await? {
+            Outcome::Done => Ok(front),
             outcome => Err(unexpected(&outcome)),
         }
     }
@@ -258,7 +300,7 @@ impl Tree {
             let mut state = file.state.write().await;
             let len_bytes = left.dirty.len_bytes();
             *state =
-                State { dirty: left.dirty, staged: Some(left.file), modified: Some(left.modified), is_hidden: false };
+                State { dirty: left.dirty, staged: Some(left.file), modified: Some(left.modified), ..State::default() };
             let committed = self.commit(&file, &mut state, Change { publishes: true, ..Change::default() }).await;
             match &committed {
                 Ok(()) => tracing::info!(ino = %left.ino, len_bytes, "bytes that were written before were committed"),
@@ -282,7 +324,7 @@ impl Tree {
 /// A tag for what has no MD5 at hand: another one for each change, marked as one of several parts.
 fn made_etag(write: &Write, len_bytes: u64, range_count: usize) -> ETag {
     let Timestamp(at) = write.modified;
-    let mut md5 = Md5::new();
+    let mut md5 = md5::Md5::new();
     for value in [write.ino.0, write.base.unwrap_or(u64::MAX), len_bytes, at as u64] {
         md5.update(value.to_le_bytes());
     }
@@ -317,14 +359,19 @@ fn part(stored: &Stored, skipped: u64, len: u64) -> Stored {
 /// Ranges in groups that one command can name.
 fn grouped(stored: Vec<Stored>) -> Vec<Vec<Stored>> {
     let mut groups: Vec<Vec<Stored>> = Vec::new();
-    let mut room_bytes = 0;
+    let (mut room_bytes, mut range_count) = (0, 0);
     for range in stored {
         let mut skipped = 0;
         while skipped < range.len {
-            if room_bytes == 0 || groups.last().is_none_or(|group| group.len() >= COMMIT_RANGE_COUNT) {
+            let follows = groups
+                .last()
+                .and_then(|group| group.last())
+                .is_some_and(|last| last.start + last.len == range.start + skipped);
+            if room_bytes == 0 || range_count >= COMMIT_RANGE_COUNT && !follows {
                 groups.push(Vec::new());
-                room_bytes = COMMIT_MAX_BYTES;
+                (room_bytes, range_count) = (COMMIT_MAX_BYTES, 0);
             }
+            range_count += usize::from(!follows || range_count == 0);
             let len = room_bytes.min(range.len - skipped);
             if let Some(group) = groups.last_mut() {
                 group.push(part(&range, skipped, len));
@@ -349,12 +396,11 @@ fn halves(mut group: Vec<Stored>) -> Vec<Vec<Stored>> {
 }
 
 /// The pieces that ranges are, stored one behind the other in `chunks`.
-fn pieces(group: &[Stored], chunks: &[NewChunk]) -> Vec<Piece> {
-    let mut pieces = Vec::with_capacity(group.len());
+fn pieces(ranges: &[(u64, u64)], chunks: &[NewChunk]) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(ranges.len());
     let mut chunks = chunks.iter();
     let (mut chunk, mut at, mut left) = (Ino(0), 0, 0);
-    for range in joined(group) {
-        let (mut start, end) = range;
+    for (mut start, end) in ranges.iter().copied() {
         while start < end {
             if left == 0 {
                 let Some(next) = chunks.next() else { return pieces };
@@ -381,9 +427,15 @@ fn joined(group: &[Stored]) -> Vec<(u64, u64)> {
 }
 
 /// Ranges as they are stored.
-struct StagedSource {
+pub(super) struct StagedSource {
     staged: Option<Arc<OsFile>>,
     left: VecDeque<Stored>,
+}
+
+impl StagedSource {
+    pub(super) fn new(staged: Option<Arc<OsFile>>, ranges: Vec<Stored>) -> StagedSource {
+        StagedSource { staged, left: ranges.into() }
+    }
 }
 
 impl object::Source for StagedSource {

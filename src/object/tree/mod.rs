@@ -2,6 +2,7 @@
 //!
 //! - `names`: entries of directories. `attributes`: of inodes. `open`: who has what open. `read`, `write`: bytes.
 //! - `dirty`: which bytes of a file are not committed yet, and where they are: pure. `staging`: where they are kept.
+//! - `stream`: what is written front to back is digested and stored as it comes.
 //! - `commit`: bytes that were written become the file's. `keeper`: what must be said to the catalog now and then.
 //!
 //! Invariants
@@ -18,6 +19,7 @@ mod names;
 mod open;
 mod read;
 mod staging;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -12,6 +12,7 @@ use crate::object::Error;
 
 use super::dirty::Dirty;
 use super::staging::StagingFile;
+use super::stream::{Front, Streaming};
 use super::{FileKind, SetStat, Stat, Tree, lock};
 
 /// Files that are open here, or have bytes that are not committed.
@@ -36,6 +37,10 @@ pub(super) struct File {
 pub(super) struct State {
     pub(super) dirty: Dirty,
     pub(super) staged: Option<StagingFile>,
+    /// What was written goes into chunks as it comes, if it comes front to back.
+    pub(super) streaming: Streaming,
+    /// How far the file's bytes are digested.
+    pub(super) front: Option<Front>,
     /// When it was written last.
     pub(super) modified: Option<Timestamp>,
     /// Whether S3 does not see the file yet.

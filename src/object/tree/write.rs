@@ -54,9 +54,10 @@ impl Tree {
             None => self.0.staging.create(file.ino).map_err(crate::file::Error::from)?,
         };
         let now = self.0.store.now();
+        let bytes = data.clone();
         let (staged, at) = blocking(move || {
             let mut staged = staged;
-            let at = staged.append(offset, &data, now);
+            let at = staged.append(offset, &bytes, now);
             (staged, at)
         })
         .await?;
@@ -65,6 +66,7 @@ impl Tree {
         state.dirty.insert(offset..end, at.map_err(crate::file::Error::from)?);
         state.modified = Some(now);
         file.show(state);
+        self.stream(file.ino, state, offset, data).await?;
         // A file that S3 does not see may be committed piece by piece, and one whose staging is mostly overwritten must be.
         match staged_bytes > STAGED_MAX_BYTES && (state.is_hidden || staged_bytes > 2 * state.dirty.len_bytes()) {
             true => self.commit(file, state, Change::default()).await,

@@ -42,6 +42,55 @@ async fn a_file_is_an_object_once_it_is_closed() {
     bed.assert_sound().await;
 }
 
+/// A program's child that ends closes what its parent writes: the file is flushed in the middle of it.
+#[tokio::test]
+async fn what_is_written_front_to_back_has_its_md5_however_often_it_is_flushed() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let pieces = [100, 8000, 92, 1, 70_000, 400_000, 400_000, 400_000, 3, 2_000_000, 900_000];
+    for flushed in [vec![], vec![0], vec![1, 2], vec![4, 6], vec![5, 9], (0..pieces.len()).collect()] {
+        let name = format!("{flushed:?}");
+        let bytes = pattern(pieces.iter().sum(), 3);
+        let ino = tree.make_open(tree.root(), name.as_bytes(), file()).await.unwrap().ino;
+        let mut at = 0;
+        for (index, len) in pieces.into_iter().enumerate() {
+            tree.write(ino, at as u64, bytes[at..at + len].to_vec().into()).await.unwrap();
+            at += len;
+            if flushed.contains(&index) {
+                tree.flush(ino).await.unwrap();
+            }
+        }
+        tree.release(ino).await.unwrap();
+        let head = bed.store.head(&target(&name)).await.unwrap().version;
+        assert_eq!((head.etag.md5, head.etag.part_count), (md5_of(&bytes), 0), "{name}");
+        assert_eq!(bed.get(&name, 0..at as u64).await.unwrap(), bytes);
+    }
+    bed.assert_sound().await;
+}
+
+/// Whoever goes on from bytes that another has changed meanwhile does not claim an MD5 of them.
+#[tokio::test]
+async fn an_md5_is_not_claimed_of_what_another_changed() {
+    let bed = bed().await;
+    let (tree, other) = (tree_of(&bed, &bed.store, "staging").await, tree_of(&bed, &bed.store, "other").await);
+    let ino = tree.make_open(tree.root(), b"f", file()).await.unwrap().ino;
+    let bytes = pattern(3_000_000, 4);
+    tree.write(ino, 0, bytes[..1_200_000].to_vec().into()).await.unwrap();
+    tree.flush(ino).await.unwrap();
+    tree.write(ino, 1_200_000, bytes[1_200_000..2_500_000].to_vec().into()).await.unwrap();
+    other.write(ino, 5, Bytes::from_static(b"other")).await.unwrap();
+    other.flush(ino).await.unwrap();
+    tree.write(ino, 2_500_000, bytes[2_500_000..].to_vec().into()).await.unwrap();
+    tree.flush(ino).await.unwrap();
+    let mut expected = bytes;
+    expected[5..10].copy_from_slice(b"other");
+    assert_eq!(bed.get("f", 0..3_000_000).await.unwrap(), expected);
+    let etag = bed.store.head(&target("f")).await.unwrap().version.etag;
+    assert_ne!(etag.part_count, 0, "nobody has seen all of these bytes");
+    tree.release(ino).await.unwrap();
+    bed.assert_sound().await;
+}
+
 #[tokio::test]
 async fn writes_in_the_middle_change_only_what_they_write() {
     let bed = bed().await;

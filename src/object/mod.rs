@@ -324,6 +324,8 @@ pub struct Inner {
     absences: Mutex<Absences>,
     /// How many trees of each bucket are open in this process.
     trees: tokio::sync::Mutex<std::collections::BTreeMap<crate::ids::BucketId, usize>>,
+    /// Those trees.
+    live_trees: Mutex<Vec<std::sync::Weak<tree::Inner>>>,
 }
 
 impl Deref for Store {
@@ -362,6 +364,7 @@ impl Store {
             progress: Progress::default(),
             absences: Mutex::default(),
             trees: tokio::sync::Mutex::default(),
+            live_trees: Mutex::default(),
             env,
             ledger,
             chunks,

@@ -11,7 +11,7 @@ use crate::catalog::inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, posix_of};
 use crate::catalog::level::FILES_LEVEL;
 use crate::catalog::types::{InodeAttrs, Linked, Posix};
 use crate::catalog::{Bucket, ETag, Stat, TreeEntry};
-use crate::ids::{BucketId, Ino, LogIndex};
+use crate::ids::{BucketId, Ino, LogIndex, SessionId};
 
 /// A directory of more entries than this does not count those that are directories: it shows one link, as file systems
 /// do that do not count them.
@@ -154,6 +154,28 @@ impl View<'_> {
     /// Whether a session holds an inode, or has made it and not written it.
     pub fn is_opened(&self, ino: Ino) -> Result<bool, Error> {
         Ok(self.one("SELECT 1 FROM opened WHERE ino=?1", [signed(ino.0)], |_| Ok(()))?.is_some())
+    }
+
+    /// What a session has open: inodes, and whether S3 does not see them yet.
+    pub fn opened_by(&self, session: SessionId) -> Result<Vec<(Ino, bool)>, Error> {
+        let sql = "SELECT ino,published FROM opened WHERE session=?1";
+        self.all(sql, [signed(session.0)], |row| Ok((Ino(unsigned(row, 0)?), row.get::<_, i64>(1)? == 0)))
+    }
+
+    /// Requests of kernels that were done and may be made again.
+    #[cfg(test)]
+    pub fn answered_count(&self) -> Result<u64, Error> {
+        Ok(self.one("SELECT count(*) FROM answered", [], |row| unsigned(row, 0))?.unwrap_or(0))
+    }
+
+    /// The buckets that a session has mounted.
+    pub fn mounted_by(&self, session: SessionId) -> Result<Vec<BucketId>, Error> {
+        if !self.has_files()? {
+            return Ok(Vec::new());
+        }
+        self.all("SELECT bucket FROM mounted WHERE session=?1", [signed(session.0)], |row| {
+            Ok(BucketId(unsigned(row, 0)?))
+        })
     }
 
     /// Whether an inode without a name may go.

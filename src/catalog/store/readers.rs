@@ -16,6 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use crate::catalog::apply::read_applied;
+use crate::catalog::changes::Changes;
 use crate::catalog::{Applied, Error, View};
 
 use super::snapshot;
@@ -29,6 +30,7 @@ type Query = Box<dyn FnOnce(Result<&View<'_>, &Error>) + Send>;
 #[derive(Clone)]
 pub struct Readers {
     pool: Arc<Pool>,
+    changes: Changes,
 }
 
 struct Pool {
@@ -107,7 +109,7 @@ impl Readers {
             let builder = std::thread::Builder::new().name(format!("catalog-read-{index}"));
             threads.push(builder.spawn(move || serve(&shared))?);
         }
-        Ok(Readers { pool: Arc::new(Pool { shared, threads: Mutex::new(threads) }) })
+        Ok(Readers { pool: Arc::new(Pool { shared, threads: Mutex::new(threads) }), changes: Changes::new() })
     }
 
     /// Answers what is queued, and ends the threads. Blocking.
@@ -116,6 +118,11 @@ impl Readers {
         let threads = std::mem::take(&mut *self.pool.threads.lock().unwrap_or_else(PoisonError::into_inner));
         // Queries that panic are caught: a thread ends in no other way.
         threads.into_iter().for_each(|thread| drop(thread.join()));
+    }
+
+    /// What is applied from now on, told to who listens.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     pub(super) fn reopen(&self, database: PathBuf) {

@@ -59,6 +59,11 @@ impl Tree {
             seen.index = index;
             return Ok(());
         }
+        for ino in &orphans {
+            if !self.0.files.is_open(*ino) && self.0.mount.may_have_open(*ino) {
+                self.0.files.inherit(*ino);
+            }
+        }
         let held: Vec<Ino> = orphans.into_iter().filter(|ino| self.0.files.is_open(*ino)).collect();
         let mut batches = held.chunks(HOLD_COUNT).map(<[Ino]>::to_vec).peekable();
         if batches.peek().is_none() {
@@ -78,8 +83,9 @@ async fn keep(tree: Weak<Inner>) {
     let mut seen = Seen::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let Some(inner) = tree.upgrade() else { return };
-        if let Err(error) = Tree(inner).look(&mut seen).await {
+        let Some(tree) = tree.upgrade().map(Tree) else { return };
+        tree.settle_inherited().await;
+        if let Err(error) = tree.look(&mut seen).await {
             tracing::warn!(%error, "what is open was not told; it is tried again");
         }
     }

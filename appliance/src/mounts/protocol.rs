@@ -66,6 +66,8 @@ pub(crate) struct Mount {
     pub(crate) source: Source,
     /// Where, as whoever mounted it sees it.
     pub(crate) path: String,
+    /// A random number of its own: not 0, less than 2^63.
+    pub(crate) id: u64,
     /// Number of the FUSE connection.
     pub(crate) connection: u32,
     /// How.
@@ -137,7 +139,7 @@ mod tests {
 
     fn mount() -> Mount {
         let source = Source { bucket: "photos".into(), prefix: "2024/ü".into() };
-        Mount { source, path: "/mnt/a b".into(), connection: 57, options: Served::default() }
+        Mount { source, path: "/mnt/a b".into(), id: 1 << 60, connection: 57, options: Served::default() }
     }
 
     fn split(frame: &[u8]) -> Result<&[u8], Error> {
@@ -187,7 +189,7 @@ mod tests {
             r#"{"unmount":{"connection":-1,"force":true}}"#,
             r#"{"unmount":{"connection":1}}"#,
             r#"{"unmount":{"connection":4294967296,"force":true}}"#,
-            r#"{"mount":{"source":{"bucket":"a","prefix":""},"path":"/","connection":1}}"#,
+            r#"{"mount":{"source":{"bucket":"a","prefix":""},"path":"/","id":1,"connection":1}}"#,
         ];
         for body in no {
             assert!(decode::<Request>(body.as_bytes()).is_err(), "{body}");

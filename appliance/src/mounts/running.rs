@@ -15,7 +15,10 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use nix::sys::stat::{major, minor};
 use nix::unistd::syncfs;
-use predastore::object::{self, tree::Tree};
+use predastore::object::{
+    self,
+    tree::{Mounting, Tree},
+};
 use predastore_fuse::options::Defaults;
 use predastore_fuse::{MountOptions, Mounted};
 use tokio::runtime::Handle;
@@ -142,7 +145,8 @@ impl Mounts {
         let (place, staging, end) = self.take_place(&mount)?;
         let source = &mount.source;
         let source_name = source.to_string();
-        let open = self.0.store.tree(&source.bucket, source.prefix.as_bytes(), &staging);
+        let mounting = Mounting { id: mount.id, staging: &staging, kernel: None };
+        let open = self.0.store.tree(&source.bucket, source.prefix.as_bytes(), mounting);
         let tree = timeout(OPEN_PATIENCE, open).await.map_err(|_| Error::Late { source_name: source_name.clone() })?;
         let tree = tree.map_err(|error| Error::Open { source_name: source_name.clone(), error })?;
         let options = mount_options(&source_name, mount.options);

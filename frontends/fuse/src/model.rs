@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use predastore::catalog::{FileKind, Refusal, RenameMode, Stat, TreeEntry};
+use predastore::catalog::{ETag, FileKind, Refusal, RenameMode, Stat, TreeEntry};
 use predastore::env::Timestamp;
 use predastore::ids::Ino;
 use predastore::object::Error;
@@ -220,6 +220,8 @@ impl Namespace for Model {
     fn root(&self) -> Ino {
         ROOT
     }
+
+    fn answered(&self, _: u64) {}
 
     fn read_only(&self) -> bool {
         self.state().read_only

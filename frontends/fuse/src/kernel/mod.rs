@@ -3,7 +3,8 @@
 //! `answers` has the putting together.
 //!
 //! Invariants
-//! - The thread that takes requests from the device waits for nothing: each request is answered by a task of its own.
+//! - The thread that takes requests from the device begins with each of them, and blocks for a query or a write to the page
+//!   cache; what has to wait for more is a task of its own.
 //! - A request is answered by its deadline. What it asked of the tree is not stopped then, for it may be half done.
 //! - An inode is counted as known before the answer that tells of it is sent.
 
@@ -26,7 +27,8 @@ use fuser::{
 };
 use nix::errno::Errno as Failure;
 use predastore::ids::Ino;
-use predastore::object::tree::SetStat;
+use predastore::object::tree::{SetStat, for_request};
+use predastore::patient;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
@@ -48,6 +50,9 @@ const BACKGROUND_REQUESTS: u16 = 64;
 const SMALLEST_WRITE_BYTES: u32 = 4096;
 
 const NO_HANDLE: FileHandle = FileHandle(0);
+
+/// The kernel's mark, in its number, of a request that it has sent to another process before.
+const RESENT: u64 = 1 << 63;
 
 /// One mount, as fuser sees it.
 pub(crate) struct Kernel<T> {
@@ -98,8 +103,9 @@ impl<T: Namespace> Kernel<T> {
     {
         let call = self.call(request, operation, size);
         let shared = self.shared.clone();
-        let work = work(shared.clone(), call);
-        self.runtime.spawn(async move {
+        let request = request.unique().0 & !RESENT;
+        let work = for_request(request, work(shared.clone(), call));
+        let whole = async move {
             let mut work = pin!(work);
             match call.deadline.wait(&mut work).await {
                 Some(Ok(outcome)) => answer(&shared, reply, outcome),
@@ -114,7 +120,13 @@ impl<T: Namespace> Kernel<T> {
                     warn!(operation, late, "a file operation ended after its deadline");
                 }
             }
-        });
+            shared.requests.answered(request);
+        };
+        // Most of what is asked needs to wait for nothing.
+        let _runtime = self.runtime.enter();
+        if let Err(rest) = patient::begin(Box::pin(whole)) {
+            self.runtime.spawn(rest);
+        }
     }
 
     fn call(&self, request: &Request, operation: &'static str, size: Size) -> Call {

@@ -89,6 +89,11 @@ impl<T: Namespace> Requests<T> {
         self.ask(call, self.tree.root(), Repeat::Safe, || self.tree.space()).await
     }
 
+    /// The kernel has been given an answer.
+    pub(crate) fn answered(&self, request: u64) {
+        self.tree.answered(request);
+    }
+
     /// The kernel has forgotten the inode.
     pub(crate) fn forgotten(&self, ino: Ino) {
         self.pages.forgotten(ino);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::holder;
 use super::kernel::{self, Way};
 use super::mountinfo;
 use super::mounting;
@@ -58,12 +59,14 @@ pub(crate) fn mount(
 ) -> Result<(), Failure> {
     // Before anything is mounted that nobody would serve.
     let client = Client::connect(control, patience)?;
-    let hand_over = |mount: Mount, device: OwnedFd| match client.ask(&Request::Mount(mount), Some(device.as_fd())) {
-        Ok(Reply::Done {}) => Ok(()),
-        Ok(Reply::Refused(reason)) => Err(reason),
-        Ok(other) => Err(strange(&other)),
-        Err(error) => Err(error.to_string()),
-    };
+    let hand_over =
+        |mount: Mount, device: OwnedFd| match client.ask(&Request::Mount(mount.clone()), Some(device.as_fd())) {
+            Ok(Reply::Served(handshake)) => holder::start(control, &mount, handshake, device)
+                .map_err(|error| format!("the mount's holder: {error}")),
+            Ok(Reply::Refused(reason)) => Err(reason),
+            Ok(other) => Err(strange(&other)),
+            Err(error) => Err(error.to_string()),
+        };
     Ok(mounting::mount(source, dir, options, hand_over)?)
 }
 

@@ -2,7 +2,8 @@
 //!
 //! From the device to the store:
 //!
-//! * [`session`] serves a device that is mounted already; [`Mounted`] is how it ends
+//! * [`session`] serves a device that is mounted already; [`Mounted`] is how it ends; `handshake` how the next process goes
+//!   on with it
 //! * `kernel` the crate fuser's trait: takes requests apart, gives each a task and a deadline, puts answers together
 //! * `requests` which call of the tree answers which request; knows neither fuser nor a kernel
 //! * [`namespace`] the tree as a trait, so that all of the above runs over a model in tests
@@ -28,6 +29,7 @@ mod caches;
 mod cookies;
 mod directory;
 mod errors;
+mod handshake;
 pub mod invalidate;
 mod kernel;
 #[cfg(test)]
@@ -41,6 +43,7 @@ mod requests;
 pub mod session;
 
 pub use errors::errno;
+pub use handshake::Handshake;
 pub use invalidate::Event;
 pub use options::{Defaults, MountOptions};
-pub use session::{Error, Mounted, serve};
+pub use session::{Error, Mounted, Probe, serve};

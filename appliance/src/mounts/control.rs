@@ -154,9 +154,20 @@ async fn attend(mut stream: UnixStream, is_welcome: bool, mounts: &Mounts, permi
     let _ = timeout(PEER_PATIENCE, stream.write_all(&frame)).await;
 }
 
-/// Returns when the other side is gone, or says what nobody asked it.
+/// Returns when the other side is gone.
 async fn closed(stream: &UnixStream) {
-    let _ = stream.readable().await;
+    loop {
+        // What it says besides is not asked for.
+        match stream.try_read(&mut [0; 64]) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if stream.readable().await.is_err() {
+                    return;
+                }
+            }
+            Ok(0) | Err(_) => return,
+        }
+    }
 }
 
 async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts) -> Reply {

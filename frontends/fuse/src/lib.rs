@@ -15,7 +15,7 @@
 //! * `nodes` inode numbers as node ids, and which of them the kernel knows
 //! * `attributes` attributes as the kernel wants them; `ownership` group and sgid of what is new
 //! * `errors` the core's errors as errno, in one table; `patience` deadlines and trying again
-//! * [`invalidate`] tells the kernel what changed behind its back
+//! * [`invalidate`] tells the kernel what changed behind its back; `lately` what did so while it was being answered
 //! * [`options`] how a mount behaves
 //!
 //! Invariants
@@ -32,6 +32,7 @@ mod errors;
 mod handshake;
 pub mod invalidate;
 mod kernel;
+mod lately;
 #[cfg(test)]
 mod model;
 pub mod namespace;

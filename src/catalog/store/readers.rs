@@ -80,14 +80,11 @@ impl Spares {
         let connection = kept.connections.pop();
         kept.lent_count += 1;
         drop(kept);
-        let lent = Lent { spares: self, connection };
-        match lent.connection {
-            Some(_) => Some(lent),
-            None => {
-                let opened = open_reader(&database, shared.cache_bytes).ok()?;
-                Some(Lent { connection: Some((generation, opened)), ..lent })
-            }
+        let mut lent = Lent { spares: self, connection };
+        if lent.connection.is_none() {
+            lent.connection = Some((generation, open_reader(&database, shared.cache_bytes).ok()?));
         }
+        Some(lent)
     }
 
     /// Waits until all are back, and closes them.

@@ -107,9 +107,9 @@ impl Tree {
         state.streaming = Streaming::New;
         state.is_hidden &= !is_published;
         file.show(state);
-        match &mut state.staged {
-            Some(staged) if staged.len_bytes() > 0 => Ok(staged.clear().map_err(crate::file::Error::from)?),
-            _ => Ok(()),
+        match state.staged.take() {
+            Some(staged) => Ok(self.0.staging.give_back(staged).map_err(crate::file::Error::from)?),
+            None => Ok(()),
         }
     }
 

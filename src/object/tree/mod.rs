@@ -27,7 +27,7 @@ mod stream;
 mod tests;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub(super) struct Inner {
     /// Where inodes were seen: a directory, and the name in it.
     hints: Mutex<HashMap<Ino, (Ino, Bytes)>>,
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// What the catalog was told to hold for this tree.
+    held: Mutex<HashSet<Ino>>,
     mount: Mount,
     /// None until the catalog knows of the tree.
     mounted: Option<Mounted>,
@@ -207,6 +209,7 @@ impl Store {
             files: Files::default(),
             hints: Mutex::default(),
             keeper: Mutex::default(),
+            held: Mutex::default(),
             mount: Mount::new(&mounting),
             mounted: None,
         };

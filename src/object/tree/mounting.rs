@@ -197,6 +197,7 @@ impl Tree {
             // The session has other mounts too; of what it made for this one and wrote bytes to, the kernel may know no more.
             if self.0.mount.may_have_open(ino) || left.iter().any(|left| left.ino == ino) {
                 self.0.files.inherit(ino).state.write().await.is_hidden = is_hidden;
+                lock(&self.0.held).insert(ino);
             }
         }
         for left in left {

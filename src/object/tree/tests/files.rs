@@ -412,3 +412,20 @@ async fn two_trees_of_two_gateways_are_one() {
     bed.store.drain().await.unwrap();
     assert_eq!(two.bytes(ino).await.unwrap(), bytes);
 }
+
+#[tokio::test]
+async fn what_only_reads_is_answered_by_the_thread_that_asks_if_it_may_block() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let ino = tree.make_open(tree.root(), b"f", file()).await.unwrap().ino;
+    let asked = tree.clone();
+    let work = async move {
+        asked.stat(ino).await.unwrap();
+        asked.lookup(asked.root(), b"f").await.unwrap();
+        asked.list(asked.root(), None, 10).await.unwrap();
+        asked.write(ino, 0, Bytes::from_static(b"bytes")).await.unwrap();
+        asked.read(ino, 0, 10).await.unwrap()
+    };
+    let Ok(read) = crate::patient::begin(Box::pin(work)) else { panic!("it waited for another thread") };
+    assert_eq!(&read[..], b"bytes");
+}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ pub(crate) fn mount(
 /// # Errors
 /// Why it is mounted still.
 pub(crate) fn unmount(dir: &Path, way: Way, control: Option<&Path>) -> Result<(), Failure> {
-    let path = mounting::place(dir)?;
+    let path = mounted_at(dir)?;
     let failed = |error: kernel::Error| Failure::Unmount { path: path.clone(), error };
     let entry = mountinfo::at(&path).map_err(|error| failed(error.into()))?;
     let not_ours = |what: String| Failure::NotOurs { path: path.clone(), what };
@@ -93,6 +93,22 @@ pub(crate) fn unmount(dir: &Path, way: Way, control: Option<&Path>) -> Result<()
         eprintln!("{}: unmounted; another mount namespace still has it", path.display());
     }
     Ok(())
+}
+
+/// `dir` as the kernel names it. What is mounted there is asked nothing: nobody may be there to answer.
+fn mounted_at(dir: &Path) -> Result<PathBuf, Failure> {
+    let absolute: PathBuf = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()).components().collect();
+    let is_mounted = |path: &Path| matches!(mountinfo::at(path), Ok(Some(_)));
+    if is_mounted(&absolute) {
+        return Ok(absolute);
+    }
+    if let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name())
+        && let Ok(parent) = std::fs::canonicalize(parent)
+        && is_mounted(&parent.join(name))
+    {
+        return Ok(parent.join(name));
+    }
+    Ok(mounting::place(dir)?)
 }
 
 /// What the daemon behind `control` has mounted, a line each.

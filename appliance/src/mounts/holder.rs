@@ -38,11 +38,15 @@ struct Held {
     handshake: Handshake,
 }
 
-/// Starts the process that holds a mount, which is served by the daemon behind `control`.
+/// Starts the process that holds a mount, which is served by the daemon behind `control`; unless the kernel is too old for a
+/// mount to go on with another daemon.
 ///
 /// # Errors
 /// There can be no other process.
 pub(crate) fn start(control: &Path, mount: &Mount, handshake: Handshake, device: OwnedFd) -> io::Result<()> {
+    if !(predastore_fuse::Handshake { request: handshake.request.clone(), reply: Vec::new() }).can_go_on() {
+        return Ok(());
+    }
     let held = Held { control: std::path::absolute(control)?, mount: mount.clone(), handshake };
     let held = serde_json::to_string(&held)?;
     let mut holder = Command::new(SELF);

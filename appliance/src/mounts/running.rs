@@ -103,8 +103,6 @@ struct Running {
     end: CancellationToken,
     /// It has ended.
     ended: CancellationToken,
-    /// What it serves, once it does.
-    tree: Option<Tree>,
     /// Whoever keeps the mount while this process is away has one of these too.
     holders: Arc<()>,
 }
@@ -174,9 +172,6 @@ impl Mounts {
         let (mounted, handshake) = begun.map_err(serve_error)?;
         let Mount { source, path, .. } = &mount;
         tracing::info!(bucket = source.bucket, prefix = source.prefix, path, is_resumed, "mounted");
-        if let Some(running) = self.state().running.get_mut(&mount.connection) {
-            running.tree = Some(tree.clone());
-        }
         tokio::spawn(watch((mounted, tree), end, place, mount.path));
         Ok(Handshake { request: handshake.request, reply: handshake.reply })
     }
@@ -210,7 +205,6 @@ impl Mounts {
             staging: staging.clone(),
             end: end.clone(),
             ended: CancellationToken::new(),
-            tree: None,
             holders: Arc::new(()),
         };
         state.running.insert(mount.connection, running);
@@ -236,23 +230,16 @@ impl Mounts {
         self.state().running.values().map(|running| running.mount.clone()).collect()
     }
 
-    /// Commits what was written through all of them, unmounts those that nobody keeps for the next process, and lets none
-    /// begin any more.
+    /// Unmounts those that nobody keeps for the next process, commits what was written through them, and lets none begin any
+    /// more. Of the others what was written is staged, and goes on from there.
     pub(crate) async fn end(&self) {
         let running: Vec<_> = {
             let mut state = self.state();
             state.closing = true;
-            let parts = |(connection, r): (&u32, &Running)| {
-                let kept = r.tree.clone().filter(|_| Arc::strong_count(&r.holders) > 1);
-                (*connection, r.end.clone(), r.ended.clone(), kept)
-            };
-            state.running.iter().map(parts).collect()
+            let left = state.running.iter().filter(|(_, running)| Arc::strong_count(&running.holders) == 1);
+            left.map(|(connection, r)| (*connection, r.end.clone(), r.ended.clone())).collect()
         };
-        let each = running.into_iter().map(|(connection, end, ended, kept)| async move {
-            if let Some(tree) = kept {
-                flush(&tree).await;
-                return;
-            }
+        let each = running.into_iter().map(|(connection, end, ended)| async move {
             let detached = timeout(DETACH_PATIENCE, apart(move || detach(connection))).await;
             if !matches!(detached, Ok(Ok(true))) {
                 tracing::warn!(connection, "a mount point stays behind without anybody who serves it: `s3d umount`");

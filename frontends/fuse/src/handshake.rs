@@ -22,6 +22,13 @@ const REPLY_ROOM_BYTES: usize = 4096;
 /// Of a request, and of an answer: its number, which is another in each.
 const NUMBER: std::ops::Range<usize> = 8..16;
 
+/// Of a request's header.
+const HEADER_BYTES: usize = 40;
+/// `FUSE_INIT_EXT` of `linux/fuse.h`: there are more flags.
+const INIT_EXT: u32 = 1 << 30;
+/// `FUSE_HAS_RESEND`.
+const HAS_RESEND: u64 = 1 << 39;
+
 /// The first request and its answer, as they were on the device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Handshake {
@@ -29,6 +36,18 @@ pub struct Handshake {
     pub request: Vec<u8>,
     /// As it was answered.
     pub reply: Vec<u8>,
+}
+
+impl Handshake {
+    /// Whether the kernel sends again what a process left unanswered (`FUSE_HAS_RESEND`, Linux 6.9): otherwise a mount ends
+    /// with its process.
+    pub fn can_go_on(&self) -> bool {
+        // The header, then major, minor, read-ahead, flags, more flags.
+        let flags =
+            |at: usize| self.request.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+        let (Some(flags), Some(more)) = (flags(HEADER_BYTES + 12), flags(HEADER_BYTES + 16)) else { return false };
+        flags & INIT_EXT != 0 && more & (HAS_RESEND >> 32) as u32 != 0
+    }
 }
 
 /// Between fuser and the device, until they have come to terms.

@@ -7,8 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use predastore::ids::Ino;
-
 use crate::invalidate::Event;
 
 /// Longer than an answer takes from its snapshot to the kernel, short of a store that is away: then all ages by its TTL.
@@ -59,6 +57,8 @@ fn is_lately(at: Instant, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use predastore::ids::Ino;
+
     use super::*;
 
     #[test]

@@ -15,7 +15,7 @@
 //! - [`erasure`]: chunks over k+m shards: which bytes are in which segment of which shard, and Reed-Solomon parity.
 //! - [`transport`]: messages between nodes.
 //! - [`log`]: append-only log files: records, group commit, recovery.
-//! - [`mod@env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
+//! - [`patient`]: threads that may block. [`mod@env`]: time and randomness; [`ids`]: identifiers; [`units`]: sizes.
 
 pub mod catalog;
 pub mod check;
@@ -28,6 +28,7 @@ pub mod ids;
 pub mod log;
 pub mod node;
 pub mod object;
+pub mod patient;
 pub mod placement;
 pub mod segment;
 pub mod shard;

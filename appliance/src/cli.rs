@@ -75,6 +75,12 @@ enum Commands {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Keep a mount while its daemon is away
+    #[command(hide = true)]
+    HoldMount {
+        /// As the program itself says it
+        what: String,
+    },
     /// See a cluster, and change which nodes it has
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -127,6 +133,8 @@ pub(crate) enum Action {
     Umount(PathBuf, Way, Flags),
     /// Print what is mounted.
     Mounts(Flags),
+    /// Keep a mount while its daemon is away.
+    HoldMount(String),
     /// See or change a cluster.
     Cluster(ClusterCommand, Flags),
     /// Measure an endpoint.
@@ -192,6 +200,7 @@ impl Cli {
                 Action::Umount(dir, way, self.settings.then(settings))
             }
             Some(Commands::Mounts { settings }) => Action::Mounts(self.settings.then(settings)),
+            Some(Commands::HoldMount { what }) => Action::HoldMount(what),
             Some(Commands::Cluster(mut command)) => {
                 let settings = command.take_settings();
                 Action::Cluster(command, Flags::distributed().then(self.settings).then(settings))
@@ -283,7 +292,7 @@ mod tests {
             | Action::Umount(_, _, flags)
             | Action::Mounts(flags)
             | Action::Cluster(_, flags) => flags,
-            Action::Bench(_) => Flags::default(),
+            Action::HoldMount(_) | Action::Bench(_) => Flags::default(),
         };
         let mut pairs: Vec<_> = flags.0.into_iter().map(|(setting, value)| (setting.key, value)).collect();
         pairs.sort();

@@ -39,7 +39,7 @@ use cli::{Action, Cli, Flags, MountWish};
 use config::Config;
 use mounts::command::Failure;
 use mounts::options::Options;
-use mounts::{command, helper, probe};
+use mounts::{command, helper, holder, probe};
 
 /// Exit code when the command line or the configuration is wrong; as clap's.
 const EXIT_USAGE: u8 = 2;
@@ -82,6 +82,7 @@ fn main() -> ExitCode {
             let _ = print(&command::mounts(control)?);
             Ok(())
         }),
+        Action::HoldMount(what) => holder::run(&what),
         Action::Bench(args) => exit(bench::run(*args).map(|()| ExitCode::SUCCESS)),
     }
 }

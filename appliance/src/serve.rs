@@ -147,7 +147,7 @@ fn serve_mounts(config: &Config, store: Store, stop: &CancellationToken) -> Resu
             tracing::warn!(%socket, "no control socket: another process has it; control.socket sets another");
         }
     }
-    tokio::spawn(configured::mount_all(config.mounts.clone(), mounts.clone()));
+    tokio::spawn(configured::mount_all(config.mounts.clone(), mounts.clone(), config.control.socket.clone()));
     Ok(mounts)
 }
 

@@ -1,6 +1,5 @@
 //! The one place where this program meets the core and the S3 frontend.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use predastore::consensus::{State, Status};
 use predastore::env::Env;
 use predastore::ids::NodeId;
 use predastore::node::{self, Members, Node, members};
-use predastore::object::tree::Tree;
+use predastore::object::tree::{Mounting, Tree};
 use predastore::object::{self, Pressure, Workers};
 use predastore_s3::app::{self, App};
 use predastore_s3::keyring::{self, Grants, Key, Keyring};
@@ -154,8 +153,13 @@ impl Process {
 
 impl Store {
     /// The files of `bucket`, or those below its directory `prefix`. `staging`: for what is not committed yet.
-    pub(crate) async fn tree(&self, bucket: &str, prefix: &[u8], staging: &Path) -> Result<Tree, object::Error> {
-        self.store.tree(bucket, prefix, staging).await
+    pub(crate) async fn tree(
+        &self,
+        bucket: &str,
+        prefix: &[u8],
+        mounting: Mounting<'_>,
+    ) -> Result<Tree, object::Error> {
+        self.store.tree(bucket, prefix, mounting).await
     }
 
     /// Makes the configured buckets that are missing; a store that only serves reads goes on without them.

@@ -13,7 +13,7 @@ use crate::ids::{BucketId, Ino, SessionId, VersionId};
 
 mod file;
 
-pub use file::{Content, FileOperation, Hint, NewInode, Piece, SetAttrs, Source, Write};
+pub use file::{Content, FileOperation, Hint, NewInode, Origin, Piece, SetAttrs, Source, Write};
 
 use super::Error;
 use super::types;
@@ -375,6 +375,8 @@ pub enum Command {
     File {
         /// The bucket that is its tree.
         bucket: BucketId,
+        /// On whose behalf.
+        origin: Origin,
         /// What.
         operation: FileOperation,
     },

@@ -98,6 +98,8 @@ pub struct Stat {
     pub revision: u64,
     /// Of the content, as S3 has it; zeros for a directory.
     pub etag: ETag,
+    /// Whether somebody gave it attributes; otherwise mode and owner are what an object or a directory of S3's has.
+    pub has_attributes: bool,
 }
 
 /// An entry of a directory.

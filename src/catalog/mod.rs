@@ -11,6 +11,7 @@
 //! - The applied position commits with the data it describes.
 
 mod apply;
+mod changes;
 mod check;
 mod command;
 mod inode;
@@ -26,11 +27,12 @@ mod types;
 use futures::future::BoxFuture;
 
 pub use apply::Catalog;
+pub use changes::{Changed, Changes, Heard, Notice};
 pub use check::{ChunkRow, VersionRow};
 pub use command::{
     Body, Change, Command, CompletePart, Content, DeleteKey, Deleted, Due, Envelope, FileOperation, Hint,
-    NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Outcome, PartBody, Piece, Precondition, Refusal, SetAttrs, Source, Write,
-    Written,
+    NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Origin, Outcome, PartBody, Piece, Precondition, Refusal, SetAttrs, Source,
+    Write, Written,
 };
 pub use inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, RenameMode, Stat, TreeEntry};
 pub use level::{FEATURE_LEVEL, Levels};

@@ -6,3 +6,5 @@ CREATE TABLE IF NOT EXISTS mounted(bucket INTEGER NOT NULL, session INTEGER NOT 
 CREATE TABLE IF NOT EXISTS orphan(ino INTEGER PRIMARY KEY, bucket INTEGER NOT NULL,     -- inodes without a name that may be open
   died INTEGER NOT NULL);            -- log index at which it lost the last name
 CREATE INDEX IF NOT EXISTS orphan_bucket ON orphan(bucket,died);
+CREATE TABLE IF NOT EXISTS answered(mount INTEGER NOT NULL, request INTEGER NOT NULL,   -- done for a mount's kernel, which may ask once more
+  PRIMARY KEY(mount,request)) WITHOUT ROWID;

@@ -20,7 +20,7 @@ use super::mover::MoveReport;
 use super::recount::ScrubCursors;
 use super::repair::RepairReport;
 use super::striped::Striper;
-use super::{Error, Store};
+use super::{Error, Store, tree};
 
 /// What died waits this long for more to die with it.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
@@ -64,6 +64,7 @@ impl Workers {
             set.spawn(rebalance(store.clone()));
         }
         set.spawn(every(store.clone(), "forgetting of uploads", at_once, FORGET_INTERVAL, forget_completed));
+        set.spawn(tree::settle_inheritance(store.clone(), tree::RETURN_PATIENCE));
         set.spawn(drain_when_told(store.clone()));
         set.spawn(tick(store.clone()));
         Workers(set)

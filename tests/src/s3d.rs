@@ -3,6 +3,7 @@
 //! Invariant: the process does not outlive this value, nor (PDEATHSIG) the test's thread.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -137,6 +138,8 @@ pub struct S3d {
     pub admin_port: u16,
     credentials: Option<Credentials>,
     child: Option<Child>,
+    /// The next one, made and not started.
+    standing_by: Option<Child>,
     log: PathBuf,
     scratch: tempfile::TempDir,
 }
@@ -161,7 +164,7 @@ impl S3d {
         let data_dir = config.data_dir.clone().unwrap_or_else(|| scratch.path().join("data"));
         let (port, admin_port) = (free_port()?, free_port()?);
         let log = scratch.path().join("log");
-        Ok(S3d { config, data_dir, port, admin_port, credentials: None, child: None, log, scratch })
+        Ok(S3d { config, data_dir, port, admin_port, credentials: None, child: None, standing_by: None, log, scratch })
     }
 
     /// Starts the process again on the same directory and ports and waits until it serves.
@@ -181,22 +184,44 @@ impl S3d {
         if self.child.is_some() {
             bail!("it runs already");
         }
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         self.write_config()?;
-        let mut command = self.command();
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        die_with_this_thread(&mut command);
-        self.child = Some(command.spawn().with_context(|| format!("cannot run {command:?}"))?);
+        let child = match self.standing_by.take() {
+            Some(mut child) => {
+                child.stdin.take().context("it stands by without an input")?.write_all(b"go\n")?;
+                child
+            }
+            None => self.start_process(self.command(Command::new(binary())), Stdio::null())?,
+        };
+        self.child = Some(child);
         Ok(())
     }
 
-    fn command(&self) -> Command {
-        let binary = binary();
+    /// Makes the next process, which waits until it is spawned. A process that is made while a mount has nobody who serves
+    /// it waits for that: it is a copy of this one, files open in the mount and all, and closes them first.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn stand_by(&mut self) -> Result<()> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "read -r word && exec \"$@\"", "sh"]).arg(binary());
+        self.standing_by = Some(self.start_process(self.command(shell), Stdio::piped())?);
+        Ok(())
+    }
+
+    fn start_process(&self, mut command: Command, input: Stdio) -> Result<Child> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        command.stdin(input).stdout(log.try_clone()?).stderr(log);
+        die_with_this_thread(&mut command);
+        command.spawn().with_context(|| format!("cannot run {command:?}"))
+    }
+
+    /// `program` is ours, or what becomes it.
+    fn command(&self, program: Command) -> Command {
         let mut command = match &self.config.inject {
-            None => Command::new(binary),
+            None => program,
             Some(inject) => {
                 let mut command = strace(inject);
-                command.arg(binary);
+                command.arg(program.get_program()).args(program.get_args());
                 command
             }
         };

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::holder;
 use super::kernel::{self, Way};
 use super::mountinfo;
 use super::mounting;
@@ -58,12 +59,14 @@ pub(crate) fn mount(
 ) -> Result<(), Failure> {
     // Before anything is mounted that nobody would serve.
     let client = Client::connect(control, patience)?;
-    let hand_over = |mount: Mount, device: OwnedFd| match client.ask(&Request::Mount(mount), Some(device.as_fd())) {
-        Ok(Reply::Done {}) => Ok(()),
-        Ok(Reply::Refused(reason)) => Err(reason),
-        Ok(other) => Err(strange(&other)),
-        Err(error) => Err(error.to_string()),
-    };
+    let hand_over =
+        |mount: Mount, device: OwnedFd| match client.ask(&Request::Mount(mount.clone()), Some(device.as_fd())) {
+            Ok(Reply::Served(handshake)) => holder::start(control, &mount, handshake, device)
+                .map_err(|error| format!("the mount's holder: {error}")),
+            Ok(Reply::Refused(reason)) => Err(reason),
+            Ok(other) => Err(strange(&other)),
+            Err(error) => Err(error.to_string()),
+        };
     Ok(mounting::mount(source, dir, options, hand_over)?)
 }
 
@@ -73,7 +76,7 @@ pub(crate) fn mount(
 /// # Errors
 /// Why it is mounted still.
 pub(crate) fn unmount(dir: &Path, way: Way, control: Option<&Path>) -> Result<(), Failure> {
-    let path = mounting::place(dir)?;
+    let path = mounted_at(dir)?;
     let failed = |error: kernel::Error| Failure::Unmount { path: path.clone(), error };
     let entry = mountinfo::at(&path).map_err(|error| failed(error.into()))?;
     let not_ours = |what: String| Failure::NotOurs { path: path.clone(), what };
@@ -90,6 +93,22 @@ pub(crate) fn unmount(dir: &Path, way: Way, control: Option<&Path>) -> Result<()
         eprintln!("{}: unmounted; another mount namespace still has it", path.display());
     }
     Ok(())
+}
+
+/// `dir` as the kernel names it. What is mounted there is asked nothing: nobody may be there to answer.
+fn mounted_at(dir: &Path) -> Result<PathBuf, Failure> {
+    let absolute: PathBuf = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()).components().collect();
+    let is_mounted = |path: &Path| matches!(mountinfo::at(path), Ok(Some(_)));
+    if is_mounted(&absolute) {
+        return Ok(absolute);
+    }
+    if let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name())
+        && let Ok(parent) = std::fs::canonicalize(parent)
+        && is_mounted(&parent.join(name))
+    {
+        return Ok(parent.join(name));
+    }
+    Ok(mounting::place(dir)?)
 }
 
 /// What the daemon behind `control` has mounted, a line each.

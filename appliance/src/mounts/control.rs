@@ -17,7 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -90,8 +90,7 @@ impl ControlSocket {
             let is_welcome = self.is_welcome(&stream);
             let mounts = mounts.clone();
             tokio::spawn(async move {
-                attend(stream, is_welcome, &mounts).await;
-                drop(permit);
+                attend(stream, is_welcome, &mounts, permit).await;
             });
         }
     }
@@ -131,10 +130,16 @@ fn bind(path: &Path, users: &[u32]) -> Result<Option<ControlSocket>> {
 }
 
 /// One peer, from its request to the answer.
-async fn attend(mut stream: UnixStream, is_welcome: bool, mounts: &Mounts) {
+async fn attend(mut stream: UnixStream, is_welcome: bool, mounts: &Mounts, permit: OwnedSemaphorePermit) {
     let reply = match is_welcome {
         false => Reply::Refused("only root, the daemon's user and those in `control.users` may ask".to_owned()),
         true => match timeout(PEER_PATIENCE, receive(&stream)).await.unwrap_or(Err(Error::Late)) {
+            Ok((Request::Watch { connection }, _)) => {
+                // There are no more of these than mounts.
+                drop(permit);
+                mounts.watched(connection, closed(&stream)).await;
+                Reply::Done {}
+            }
             Ok((request, descriptor)) => answer(request, descriptor, mounts).await,
             Err(Error::Silent) => return,
             Err(error) => Reply::Refused(error.to_string()),
@@ -149,10 +154,32 @@ async fn attend(mut stream: UnixStream, is_welcome: bool, mounts: &Mounts) {
     let _ = timeout(PEER_PATIENCE, stream.write_all(&frame)).await;
 }
 
+/// Returns when the other side is gone.
+async fn closed(stream: &UnixStream) {
+    loop {
+        // What it says besides is not asked for.
+        match stream.try_read(&mut [0; 64]) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if stream.readable().await.is_err() {
+                    return;
+                }
+            }
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
 async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts) -> Reply {
     let answered = match (request, descriptor) {
-        (Request::Mount(mount), Some(device)) => mounts.serve(mount, device).await.map(|()| Reply::Done {}),
-        (Request::Mount(_), None) => return Reply::Refused("no descriptor came with the request".to_owned()),
+        (Request::Mount(mount), Some(device)) => mounts.serve(mount, device, None).await.map(Reply::Served),
+        (Request::Resume { mount, handshake }, Some(device)) => {
+            mounts.serve(mount, device, Some(handshake)).await.map(Reply::Served)
+        }
+        (Request::Watch { .. }, _) => Ok(Reply::Done {}),
+        (Request::Mount(_) | Request::Resume { .. }, None) => {
+            return Reply::Refused("no descriptor came with the request".to_owned());
+        }
         (Request::Unmount { connection, force }, _) => {
             let ended = mounts.unmount(connection, force).await;
             Ok(if ended { Reply::Done {} } else { Reply::Busy {} })

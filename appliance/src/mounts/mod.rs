@@ -8,6 +8,7 @@
 //!   `mounting`: all of that from start to end.
 //! - `protocol`: what is said over the control socket; `fdpass`: descriptors over it; `socket`: the command's side of it;
 //!   `control`: the daemon's.
+//! - `holder`: a process beside each mount, which keeps it while the daemon is away.
 //! - `running`: the mounts that the daemon serves; `configured`: those it makes itself.
 //! - `command`: the command line; `helper`: mount(8)'s.
 
@@ -17,6 +18,7 @@ pub(crate) mod control;
 mod fdpass;
 mod fusermount;
 pub(crate) mod helper;
+pub(crate) mod holder;
 pub(crate) mod kernel;
 mod mountinfo;
 mod mounting;

@@ -73,7 +73,7 @@ pub(crate) fn mount(
         kernel::attach(source, &path, options).map_err(|error| Error::Kernel { path: path.clone(), error })?;
     let Attached { device, connection } = attached;
     let options = owned(options.served, geteuid().as_raw(), getegid().as_raw());
-    let mount = Mount { source: source.clone(), path: text, connection, options };
+    let mount = Mount { source: source.clone(), path: text, id: new_id(), connection, options };
     let answered = hand_over(mount, device)
         .map_err(Error::Daemon)
         .and_then(|()| probe::ask(&path, ANSWER_PATIENCE).map_err(|error| Error::Probe { path: path.clone(), error }));
@@ -81,6 +81,14 @@ pub(crate) fn mount(
         kernel::undo(connection);
     }
     answered
+}
+
+/// A number that no other mount has.
+fn new_id() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness nothing else of this program works either: its keys.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    (u64::from_le_bytes(bytes) >> 1).max(1)
 }
 
 /// What nobody gave an owner is the user's who mounts: root's, and they could not write to the bucket they mounted.

@@ -47,6 +47,18 @@ pub(crate) enum Error {
 pub(crate) enum Request {
     /// Serve the mount whose descriptor comes along; answered once it is served.
     Mount(Mount),
+    /// The same, of a mount that a process served before that has ended.
+    Resume {
+        /// The mount.
+        mount: Mount,
+        /// That of the first process.
+        handshake: Handshake,
+    },
+    /// Answered when the mount has ended. Who asks keeps it while the daemon is away.
+    Watch {
+        /// Number of the FUSE connection.
+        connection: u32,
+    },
     /// See a mount off that was unmounted, or is to be: answered when all that was written through it is committed.
     Unmount {
         /// Number of the FUSE connection.
@@ -66,16 +78,30 @@ pub(crate) struct Mount {
     pub(crate) source: Source,
     /// Where, as whoever mounted it sees it.
     pub(crate) path: String,
+    /// A random number of its own: not 0, less than 2^63.
+    pub(crate) id: u64,
     /// Number of the FUSE connection.
     pub(crate) connection: u32,
     /// How.
     pub(crate) options: Served,
 }
 
+/// The kernel's first request and its answer, which every process that serves the mount needs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Handshake {
+    /// As the kernel sent it.
+    pub(crate) request: Vec<u8>,
+    /// As it was answered.
+    pub(crate) reply: Vec<u8>,
+}
+
 /// What the daemon says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Reply {
+    /// The mount is served.
+    Served(Handshake),
     /// It is as asked for.
     Done {},
     /// Not yet: the mount is still used, from another mount namespace or by open files.
@@ -137,7 +163,7 @@ mod tests {
 
     fn mount() -> Mount {
         let source = Source { bucket: "photos".into(), prefix: "2024/ü".into() };
-        Mount { source, path: "/mnt/a b".into(), connection: 57, options: Served::default() }
+        Mount { source, path: "/mnt/a b".into(), id: 1 << 60, connection: 57, options: Served::default() }
     }
 
     fn split(frame: &[u8]) -> Result<&[u8], Error> {
@@ -148,12 +174,26 @@ mod tests {
 
     #[test]
     fn messages_come_out_as_they_went_in() {
-        let requests = [Request::Mount(mount()), Request::Unmount { connection: 3, force: true }, Request::Mounts {}];
+        let handshake = Handshake { request: vec![0, 255], reply: vec![7] };
+        let resumed = Request::Resume { mount: mount(), handshake: handshake.clone() };
+        let requests = [
+            Request::Mount(mount()),
+            resumed,
+            Request::Watch { connection: 3 },
+            Request::Unmount { connection: 3, force: true },
+            Request::Mounts {},
+        ];
         for request in requests {
             let frame = encode(&request).unwrap();
             assert_eq!(decode::<Request>(split(&frame).unwrap()).unwrap(), request);
         }
-        for reply in [Reply::Done {}, Reply::Busy {}, Reply::Mounts(vec![mount()]), Reply::Refused("no".into())] {
+        for reply in [
+            Reply::Served(handshake),
+            Reply::Done {},
+            Reply::Busy {},
+            Reply::Mounts(vec![mount()]),
+            Reply::Refused("no".into()),
+        ] {
             let frame = encode(&reply).unwrap();
             assert_eq!(decode::<Reply>(split(&frame).unwrap()).unwrap(), reply);
         }
@@ -187,7 +227,7 @@ mod tests {
             r#"{"unmount":{"connection":-1,"force":true}}"#,
             r#"{"unmount":{"connection":1}}"#,
             r#"{"unmount":{"connection":4294967296,"force":true}}"#,
-            r#"{"mount":{"source":{"bucket":"a","prefix":""},"path":"/","connection":1}}"#,
+            r#"{"mount":{"source":{"bucket":"a","prefix":""},"path":"/","id":1,"connection":1}}"#,
         ];
         for body in no {
             assert!(decode::<Request>(body.as_bytes()).is_err(), "{body}");

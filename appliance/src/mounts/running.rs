@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::future::Future;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -15,9 +16,12 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use nix::sys::stat::{major, minor};
 use nix::unistd::syncfs;
-use predastore::object::{self, tree::Tree};
+use predastore::object::{
+    self,
+    tree::{Changed, Knows, Mounting, Tree},
+};
 use predastore_fuse::options::Defaults;
-use predastore_fuse::{MountOptions, Mounted};
+use predastore_fuse::{Event, MountOptions, Mounted, Probe};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -26,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::kernel::{self, Way};
 use super::mountinfo;
 use super::options::Served;
-use super::protocol::Mount;
+use super::protocol::{Handshake, Mount};
 use crate::store::Store;
 
 /// How long opening a bucket may take; a cluster may have no leader for a while.
@@ -99,6 +103,8 @@ struct Running {
     end: CancellationToken,
     /// It has ended.
     ended: CancellationToken,
+    /// Whoever keeps the mount while this process is away has one of these too.
+    holders: Arc<()>,
 }
 
 /// A place among the running; goes when dropped.
@@ -128,11 +134,17 @@ impl Mounts {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a mount on `device`, until it is unmounted. Returns once the kernel's first request is answered.
+    /// Serves a mount on `device`, until it is unmounted. Returns once the kernel's first request is answered. `former`: how
+    /// it was answered by the process that served the mount before.
     ///
     /// # Errors
     /// Why not. The descriptor is closed then.
-    pub(crate) async fn serve(&self, mount: Mount, device: OwnedFd) -> Result<(), Error> {
+    pub(crate) async fn serve(
+        &self,
+        mount: Mount,
+        device: OwnedFd,
+        former: Option<Handshake>,
+    ) -> Result<Handshake, Error> {
         if !Path::new(&mount.path).is_absolute() {
             return Err(Error::Path(mount.path));
         }
@@ -142,15 +154,40 @@ impl Mounts {
         let (place, staging, end) = self.take_place(&mount)?;
         let source = &mount.source;
         let source_name = source.to_string();
-        let open = self.0.store.tree(&source.bucket, source.prefix.as_bytes(), &staging);
+        let serve_error = |reason: String| Error::Serve { source_name: source_name.clone(), reason };
+        let kernel = match former {
+            Some(_) => {
+                let probe = Probe::new(&device).map_err(|error| serve_error(error.to_string()))?;
+                Some(Arc::new(probe) as Arc<dyn Knows>)
+            }
+            None => None,
+        };
+        let is_resumed = former.is_some();
+        let mounting = Mounting { id: mount.id, staging: &staging, kernel };
+        let open = self.0.store.tree(&source.bucket, source.prefix.as_bytes(), mounting);
         let tree = timeout(OPEN_PATIENCE, open).await.map_err(|_| Error::Late { source_name: source_name.clone() })?;
         let tree = tree.map_err(|error| Error::Open { source_name: source_name.clone(), error })?;
         let options = mount_options(&source_name, mount.options);
-        let mounted = begin(device, tree, options).await;
-        let mounted = mounted.map_err(|reason| Error::Serve { source_name, reason })?;
-        tracing::info!(bucket = mount.source.bucket, prefix = mount.source.prefix, path = mount.path, "mounted");
-        tokio::spawn(watch(mounted, end, place, mount.path));
-        Ok(())
+        let begun = begin(device, tree.clone(), options, former.map(from_wire)).await;
+        let (mounted, handshake) = begun.map_err(serve_error)?;
+        let Mount { source, path, .. } = &mount;
+        tracing::info!(bucket = source.bucket, prefix = source.prefix, path, is_resumed, "mounted");
+        tokio::spawn(watch((mounted, tree), end, place, mount.path));
+        Ok(Handshake { request: handshake.request, reply: handshake.reply })
+    }
+
+    /// Waits for the end of a mount, or until `gone`: whoever waits would keep it if this process ended.
+    pub(crate) async fn watched(&self, connection: u32, gone: impl Future<Output = ()>) {
+        let (ended, holders) = {
+            let state = self.state();
+            let Some(running) = state.running.get(&connection) else { return };
+            (running.ended.clone(), running.holders.clone())
+        };
+        let _holder = holders;
+        tokio::select! {
+            () = ended.cancelled() => {}
+            () = gone => {}
+        }
     }
 
     fn take_place(&self, mount: &Mount) -> Result<(Place, PathBuf, CancellationToken), Error> {
@@ -168,6 +205,7 @@ impl Mounts {
             staging: staging.clone(),
             end: end.clone(),
             ended: CancellationToken::new(),
+            holders: Arc::new(()),
         };
         state.running.insert(mount.connection, running);
         drop(state);
@@ -192,12 +230,14 @@ impl Mounts {
         self.state().running.values().map(|running| running.mount.clone()).collect()
     }
 
-    /// Unmounts all, commits what was written through them, and lets none begin any more.
+    /// Unmounts those that nobody keeps for the next process, commits what was written through them, and lets none begin any
+    /// more. Of the others what was written is staged, and goes on from there.
     pub(crate) async fn end(&self) {
         let running: Vec<_> = {
             let mut state = self.state();
             state.closing = true;
-            state.running.iter().map(|(connection, r)| (*connection, r.end.clone(), r.ended.clone())).collect()
+            let left = state.running.iter().filter(|(_, running)| Arc::strong_count(&running.holders) == 1);
+            left.map(|(connection, r)| (*connection, r.end.clone(), r.ended.clone())).collect()
         };
         let each = running.into_iter().map(|(connection, end, ended)| async move {
             let detached = timeout(DETACH_PATIENCE, apart(move || detach(connection))).await;
@@ -232,13 +272,18 @@ impl State {
 }
 
 /// Answers the kernel's first request, on a thread of its own, for as long as there is none it blocks.
-async fn begin(device: OwnedFd, tree: Tree, options: MountOptions) -> Result<Mounted, String> {
+async fn begin(
+    device: OwnedFd,
+    tree: Tree,
+    options: MountOptions,
+    former: Option<predastore_fuse::Handshake>,
+) -> Result<(Mounted, predastore_fuse::Handshake), String> {
     let runtime = Handle::current();
     let (done, mounted) = oneshot::channel();
     thread::spawn(move || {
-        let mounted = predastore_fuse::serve(device, tree, options, runtime.clone());
+        let mounted = predastore_fuse::serve(device, tree, options, runtime.clone(), former);
         // Nobody waits any more: it would be served on without anybody knowing.
-        if let Err(Ok(late)) = done.send(mounted) {
+        if let Err(Ok((late, _))) = done.send(mounted) {
             let _ = runtime.block_on(late.end());
         }
     });
@@ -249,16 +294,45 @@ async fn begin(device: OwnedFd, tree: Tree, options: MountOptions) -> Result<Mou
     }
 }
 
+fn from_wire(handshake: Handshake) -> predastore_fuse::Handshake {
+    predastore_fuse::Handshake { request: handshake.request, reply: handshake.reply }
+}
+
 /// Until the mount ends, by itself or because it is asked to.
-async fn watch(mounted: Mounted, end: CancellationToken, place: Place, path: String) {
+async fn watch((mounted, tree): (Mounted, Tree), end: CancellationToken, place: Place, path: String) {
+    let mut changes = tree.watch();
+    let told = async {
+        while let Some(change) = changes.next().await {
+            mounted.invalidate(event(change));
+        }
+        std::future::pending::<()>().await;
+    };
     let ended = tokio::select! {
         ended = mounted.unmounted() => ended,
         () = end.cancelled() => mounted.end().await,
+        () = told => Ok(()),
     };
+    flush(&tree).await;
+    drop(tree);
     drop(place);
     match ended {
         Ok(()) => tracing::info!(path, "unmounted"),
         Err(error) => tracing::error!(path, %error, "a mount has ended"),
+    }
+}
+
+fn event(change: Changed) -> Event {
+    match change {
+        Changed::Inode(ino) => Event::Inode(ino),
+        Changed::Name { parent, name } => Event::Entry { parent, name },
+        Changed::All => Event::Everything,
+    }
+}
+
+/// Commits what was written through a mount; what cannot be, in time, stays staged.
+async fn flush(tree: &Tree) {
+    if timeout(END_PATIENCE, tree.flush_all()).await.is_err() {
+        tracing::error!(bucket = tree.bucket(), "not all that was written is committed: the next mount there does it");
     }
 }
 

@@ -58,7 +58,7 @@ fn broken(error: &io::Error) -> String {
 /// A connection to the daemon, for one request.
 pub(crate) struct Client {
     stream: UnixStream,
-    patience: Duration,
+    patience: Option<Duration>,
 }
 
 impl Client {
@@ -70,7 +70,7 @@ impl Client {
         let end = Instant::now() + patience;
         loop {
             match Address::of(path).and_then(|address| UnixStream::connect(&address.path)) {
-                Ok(stream) => return Ok(Client { stream, patience: REPLY_PATIENCE }),
+                Ok(stream) => return Ok(Client { stream, patience: Some(REPLY_PATIENCE) }),
                 Err(error) if may_come(&error) && Instant::now() < end => thread::sleep(PAUSE),
                 Err(error) => return Err(Error::Connect { path: path.to_owned(), error }),
             }
@@ -79,7 +79,12 @@ impl Client {
 
     /// For whom an answer is no use later than that.
     pub(crate) fn within(self, patience: Duration) -> Self {
-        Client { patience, ..self }
+        Client { patience: Some(patience), ..self }
+    }
+
+    /// For who has nothing else to do.
+    pub(crate) fn for_ever(self) -> Self {
+        Client { patience: None, ..self }
     }
 
     /// Asks, with a descriptor if one belongs to the request, and waits for the answer.
@@ -89,7 +94,7 @@ impl Client {
     pub(crate) fn ask(self, request: &Request, descriptor: Option<BorrowedFd<'_>>) -> Result<Reply, Error> {
         let Client { mut stream, patience } = self;
         stream.set_write_timeout(Some(SEND_PATIENCE))?;
-        stream.set_read_timeout(Some(patience))?;
+        stream.set_read_timeout(patience)?;
         let frame = protocol::encode(request)?;
         let sent = match descriptor {
             Some(descriptor) => fdpass::send(stream.as_fd(), &frame, descriptor)?,

@@ -71,7 +71,7 @@ fn said_to(path: &Path, bytes: &[u8]) -> Option<Reply> {
 
 fn mount(path: &str) -> Request {
     let source = "photos".parse().unwrap();
-    Request::Mount(Mount { source, path: path.to_owned(), connection: 57, options: Served::default() })
+    Request::Mount(Mount { source, path: path.to_owned(), id: 5, connection: 57, options: Served::default() })
 }
 
 #[test]

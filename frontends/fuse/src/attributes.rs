@@ -122,6 +122,7 @@ pub(crate) mod tests {
             ctime: Timestamp(i64::MIN),
             revision: 5,
             etag: predastore::catalog::ETag { md5: [7; 16], part_count: 0 },
+            has_attributes: true,
         }
     }
 

@@ -13,7 +13,7 @@ use predastore::ids::Ino;
 const QUEUE_MAX: usize = 1 << 16;
 
 /// Something changed that this mount's kernel did not do.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// An inode's bytes or attributes.
     Inode(Ino),

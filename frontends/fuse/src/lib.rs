@@ -2,7 +2,8 @@
 //!
 //! From the device to the store:
 //!
-//! * [`session`] serves a device that is mounted already; [`Mounted`] is how it ends
+//! * [`session`] serves a device that is mounted already; [`Mounted`] is how it ends; `handshake` how the next process goes
+//!   on with it
 //! * `kernel` the crate fuser's trait: takes requests apart, gives each a task and a deadline, puts answers together
 //! * `requests` which call of the tree answers which request; knows neither fuser nor a kernel
 //! * [`namespace`] the tree as a trait, so that all of the above runs over a model in tests
@@ -14,7 +15,7 @@
 //! * `nodes` inode numbers as node ids, and which of them the kernel knows
 //! * `attributes` attributes as the kernel wants them; `ownership` group and sgid of what is new
 //! * `errors` the core's errors as errno, in one table; `patience` deadlines and trying again
-//! * [`invalidate`] tells the kernel what changed behind its back
+//! * [`invalidate`] tells the kernel what changed behind its back; `lately` what did so while it was being answered
 //! * [`options`] how a mount behaves
 //!
 //! Invariants
@@ -28,8 +29,10 @@ mod caches;
 mod cookies;
 mod directory;
 mod errors;
+mod handshake;
 pub mod invalidate;
 mod kernel;
+mod lately;
 #[cfg(test)]
 mod model;
 pub mod namespace;
@@ -41,6 +44,7 @@ mod requests;
 pub mod session;
 
 pub use errors::errno;
+pub use handshake::Handshake;
 pub use invalidate::Event;
 pub use options::{Defaults, MountOptions};
-pub use session::{Error, Mounted, serve};
+pub use session::{Error, Mounted, Probe, serve};

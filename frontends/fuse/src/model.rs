@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use predastore::catalog::{FileKind, Refusal, RenameMode, Stat, TreeEntry};
+use predastore::catalog::{ETag, FileKind, Refusal, RenameMode, Stat, TreeEntry};
 use predastore::env::Timestamp;
 use predastore::ids::Ino;
 use predastore::object::Error;
@@ -59,6 +59,14 @@ impl Model {
     pub(crate) fn add_file(&self, parent: Ino, name: &[u8]) {
         let new = NewNode { mode: 0o644, uid: 0, gid: 0, kind: NewKind::File };
         let _ = self.state().make(parent, name, new);
+    }
+
+    /// A file as S3 makes one.
+    pub(crate) fn add_object(&self, parent: Ino, name: &[u8]) -> Ino {
+        let new = NewNode { mode: 0o644, uid: 0, gid: 0, kind: NewKind::File };
+        let ino = self.state().make(parent, name, new).unwrap().ino;
+        self.state().node(ino).unwrap().stat.has_attributes = false;
+        ino
     }
 
     pub(crate) fn add_directory(&self, parent: Ino, name: &[u8]) -> Ino {
@@ -155,6 +163,7 @@ impl Node {
             ctime: now,
             revision: 1,
             etag: ETag { md5: [0; 16], part_count: 0 },
+            has_attributes: true,
         };
         Node { stat, data, children: BTreeMap::new(), parent, xattrs: BTreeMap::new(), opens: 0 }
     }
@@ -221,6 +230,8 @@ impl Namespace for Model {
         ROOT
     }
 
+    fn answered(&self, _: u64) {}
+
     fn read_only(&self) -> bool {
         self.state().read_only
     }
@@ -239,6 +250,7 @@ impl Namespace for Model {
             state.change(ino, |node| node.data.resize(size as usize, 0))?;
         }
         let stat = &mut state.node(ino)?.stat;
+        stat.has_attributes = true;
         stat.mode = set.mode.unwrap_or(stat.mode);
         stat.uid = set.uid.unwrap_or(stat.uid);
         stat.gid = set.gid.unwrap_or(stat.gid);

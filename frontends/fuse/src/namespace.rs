@@ -18,6 +18,7 @@ macro_rules! namespace {
         pub trait Namespace: Clone + Send + Sync + 'static {
             fn root(&self) -> Ino;
             fn read_only(&self) -> bool;
+            fn answered(&self, request: u64);
             $(fn $name(&self, $($arg: $type),*) -> impl Future<Output = Result<$out, Error>> + Send;)*
         }
 
@@ -28,6 +29,10 @@ macro_rules! namespace {
 
             fn read_only(&self) -> bool {
                 Tree::read_only(self)
+            }
+
+            fn answered(&self, request: u64) {
+                Tree::answered(self, request);
             }
 
             $(async fn $name(&self, $($arg: $type),*) -> Result<$out, Error> {

@@ -17,11 +17,12 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use predastore::ids::Ino;
-use predastore::object::tree::Tree;
+use predastore::object::tree::{Knows, Tree};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::handshake::{Between, Handshake};
 use crate::invalidate::{Event, Invalidations, Notify};
 use crate::kernel::{Kernel, Shared};
 use crate::namespace::Namespace;
@@ -62,12 +63,19 @@ struct Device {
 /// Serves `tree` on `device`, a descriptor of /dev/fuse that mount(2) was done with, in blocking mode.
 ///
 /// Returns when the kernel has been answered: the mount serves. Waits for nothing but the kernel's first request, which
-/// mount(2) has sent. `runtime` runs the requests.
+/// mount(2) has sent. `runtime` runs the requests. `former`: the handshake of the process that served the mount before; then
+/// that one must have ended, and the kernel sends again what it left unanswered.
 ///
 /// # Errors
 /// `Handshake`, `Resources`.
-pub fn serve(device: OwnedFd, tree: Tree, options: MountOptions, runtime: Handle) -> Result<Mounted, Error> {
-    serve_over(device, tree, options, runtime)
+pub fn serve(
+    device: OwnedFd,
+    tree: Tree,
+    options: MountOptions,
+    runtime: Handle,
+    former: Option<Handshake>,
+) -> Result<(Mounted, Handshake), Error> {
+    serve_over(device, tree, options, runtime, former)
 }
 
 /// [`serve`] over anything that is like a tree.
@@ -79,7 +87,8 @@ pub fn serve_over<T: Namespace>(
     tree: T,
     options: MountOptions,
     runtime: Handle,
-) -> Result<Mounted, Error> {
+    former: Option<Handshake>,
+) -> Result<(Mounted, Handshake), Error> {
     let source = options.source.clone();
     let threads = options.threads.max(1);
     let invalidations = Arc::new(Invalidations::default());
@@ -90,12 +99,20 @@ pub fn serve_over<T: Namespace>(
     });
 
     let copy = device.try_clone().map(File::from).map_err(resources)?;
-    let number = device.as_raw_fd();
+    let is_resumed = former.is_some();
+    let (between, fusers) = Between::begin(&device, former).map_err(resources)?;
+    let number = fusers.as_raw_fd();
     let kernel = Kernel::new(shared.clone(), runtime);
-    let session = Session::from_fd(kernel, device, SessionACL::All, config(threads))
-        .map_err(|error| Error::Handshake(Arc::new(error)))?;
+    let failed = |error| Error::Handshake(Arc::new(error));
+    let session = Session::from_fd(kernel, fusers, SessionACL::All, config(threads)).map_err(failed)?;
+    let handshake = between.end(device, number).map_err(failed)?;
     let notifier = session.notifier();
     let device = Device { number, _held: notifier.clone() };
+    if is_resumed {
+        notify(&copy, NOTIFY_RESEND, &[]).map_err(failed)?;
+        // What happened meanwhile was not heard.
+        invalidations.push(Event::Everything);
+    }
 
     let told = ToldKernel { notifier, device: copy, ids: shared.ids };
     spawn("fuse-invalidate", {
@@ -113,7 +130,7 @@ pub fn serve_over<T: Namespace>(
         }
     })?;
     let changed = Box::new(move |event| shared.requests.changed(event));
-    Ok(Mounted { ended, changed, invalidations, device: Mutex::new(Some(device)) })
+    Ok((Mounted { ended, changed, invalidations, device: Mutex::new(Some(device)) }, handshake))
 }
 
 impl Mounted {
@@ -169,8 +186,36 @@ fn resources(error: io::Error) -> Error {
     Error::Resources(Arc::new(error))
 }
 
-/// `FUSE_NOTIFY_INC_EPOCH` of `linux/fuse.h`.
+/// `FUSE_NOTIFY_INVAL_INODE` of `linux/fuse.h`.
+const NOTIFY_INVAL_INODE: i32 = 2;
+/// `FUSE_NOTIFY_RESEND`.
+const NOTIFY_RESEND: i32 = 7;
+/// `FUSE_NOTIFY_INC_EPOCH`.
 const NOTIFY_INC_EPOCH: i32 = 8;
+
+/// Asks a mount's kernel what it knows, without a session.
+pub struct Probe(File);
+
+impl Probe {
+    /// Over a descriptor of the mount's device.
+    ///
+    /// # Errors
+    /// There can be no second one.
+    pub fn new(device: &OwnedFd) -> io::Result<Probe> {
+        Ok(Probe(device.try_clone()?.into()))
+    }
+}
+
+impl Knows for Probe {
+    fn knows(&self, ino: Ino) -> bool {
+        // An offset below zero: its attributes are asked for anew, its pages stay.
+        let body = [ino.0.to_ne_bytes(), (-1_i64).to_ne_bytes(), 0_i64.to_ne_bytes()].concat();
+        match notify(&self.0, NOTIFY_INVAL_INODE, &body) {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() != Some(libc::ENOENT),
+        }
+    }
+}
 
 impl Device {
     /// Puts /dev/null in the device's place, and wakes the threads that wait in the device, so that they find the end of a

@@ -27,6 +27,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, TransactionBehavior};
 use crate::env::Timestamp;
 use crate::ids::{Ino, LogIndex, Seq, SessionId};
 
+use super::changes::{Changed, Notice};
 use super::store::{Options, Prepared, Readers, Store};
 use super::{Applied, Command, Entry, Envelope, Error, Levels, Outcome, Position, Refusal};
 use state::{Cache, State};
@@ -88,6 +89,8 @@ impl Catalog {
 
     fn apply_batch(&mut self, batch: &[(Position, Entry)]) -> Result<Vec<Outcome>, Error> {
         let known_level = self.store.known_level();
+        let teller = self.store.readers().changes().clone();
+        let mut changes = teller.are_heard().then(Vec::new);
         let transaction = self.store.connection_mut().transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut membership = None;
@@ -113,6 +116,8 @@ impl Catalog {
                         version_count: 0,
                         session: envelope.session,
                         now: envelope.now,
+                        mount: 0,
+                        changes: changes.as_mut(),
                     };
                     step.apply(envelope)?
                 }
@@ -121,6 +126,7 @@ impl Catalog {
         self.cache.save_usage(&transaction)?;
         self.state.save(&transaction, last, membership.map(Vec::as_slice))?;
         transaction.commit()?;
+        teller.tell(changes.unwrap_or_default());
         self.applied.position = last;
         if let Some(membership) = membership {
             self.applied.membership.clone_from(membership);
@@ -177,6 +183,7 @@ impl Catalog {
         self.failed = true;
         self.store.switch(prepared)?;
         (self.state, self.applied) = State::load(self.store.connection())?;
+        self.store.readers().changes().tell(vec![Notice { mount: 0, what: Changed::All }]);
         self.cache = Cache::default();
         self.failed = false;
         Ok(())
@@ -249,6 +256,10 @@ struct Step<'a> {
     version_count: u64,
     session: SessionId,
     now: Timestamp,
+    /// Which mount the command is for; 0: none. Decides nothing but who is told.
+    mount: u64,
+    /// None: nobody listens.
+    changes: Option<&'a mut Vec<Notice>>,
 }
 
 impl Step<'_> {
@@ -306,7 +317,7 @@ impl Step<'_> {
             Command::Split { chunk, from, pieces } => self.split(*chunk, from, pieces),
             Command::MarkRepair { chunks, damaged } => self.mark_repair(chunks, *damaged),
             Command::RaiseLevel { to } => self.raise_level(*to),
-            Command::File { bucket, operation } => self.file(*bucket, operation),
+            Command::File { bucket, origin, operation } => self.file(*bucket, origin, operation),
         }
     }
 
@@ -320,6 +331,21 @@ impl Step<'_> {
         let seq = Seq::new(self.index, self.version_count);
         self.version_count += 1;
         seq
+    }
+
+    /// Tells who listens that an inode is not what it was.
+    fn tell_inode(&mut self, ino: Ino) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(Notice { mount: self.mount, what: Changed::Inode(ino) });
+        }
+    }
+
+    /// Tells who listens that a name in a directory is not what it was.
+    fn tell_name(&mut self, parent: Ino, name: &[u8]) {
+        if let Some(changes) = &mut self.changes {
+            let name = name.strip_suffix(b"/").unwrap_or(name).to_vec();
+            changes.push(Notice { mount: self.mount, what: Changed::Name { parent, name } });
+        }
     }
 
     fn run(&self, sql: &str, params: impl Params) -> Result<usize, Error> {

@@ -140,7 +140,8 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn set_attrs(&self, id: Ino, attrs: &InodeAttrs) -> Result<(), Error> {
+    pub(super) fn set_attrs(&mut self, id: Ino, attrs: &InodeAttrs) -> Result<(), Error> {
+        self.tell_inode(id);
         self.run("UPDATE node SET attrs=?2 WHERE id=?1", params![sql(id.0), attrs.encode()])?;
         Ok(())
     }

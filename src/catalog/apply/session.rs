@@ -91,10 +91,12 @@ impl Step<'_> {
 
     pub(super) fn open_session(&mut self, gateway: &str) -> Decision<Outcome> {
         bound(!gateway.is_empty() && gateway.len() <= 255, "a gateway's name has 1 to 255 bytes")?;
-        for former in self.all("SELECT id FROM session WHERE gateway=?", [gateway], |row| row.get(0))? {
-            self.end_session(SessionId(unsql(former)))?;
-        }
         let id = SessionId(self.take_id().0);
+        for former in self.all("SELECT id FROM session WHERE gateway=?", [gateway], |row| row.get(0))? {
+            let former = SessionId(unsql(former));
+            self.inherit_open(former, id)?;
+            self.end_session(former)?;
+        }
         let insert = "INSERT INTO session(id, gateway, renewals, watermark, acked) VALUES(?, ?, 0, ?, 0)";
         self.run(insert, params![sql(id.0), gateway, sql(self.index.0)])?;
         Ok(Outcome::Session(id))
@@ -118,6 +120,18 @@ impl Step<'_> {
         }
         self.end_session(session)?;
         Ok(Outcome::Done)
+    }
+
+    /// Mounts outlive the process that serves them: what it had open is its successor's, until that says what is not open
+    /// any more.
+    fn inherit_open(&mut self, former: SessionId, heir: SessionId) -> Result<(), Error> {
+        if self.state.level >= FILES_LEVEL {
+            for table in ["opened", "mounted"] {
+                let update = format!("UPDATE OR REPLACE {table} SET session=?2 WHERE session=?1");
+                self.run(&update, [sql(former.0), sql(heir.0)])?;
+            }
+        }
+        Ok(())
     }
 
     fn end_session(&mut self, session: SessionId) -> Result<(), Error> {

@@ -207,6 +207,7 @@ impl Step<'_> {
             false => "INSERT INTO version(parent, name, kind, ino, seq, flags) VALUES(?, ?, 1, ?, 0, 0)",
         };
         self.run(insert, params![sql(parent.0), name, sql(directory.ino.0)])?;
+        self.tell_name(parent, name);
         self.cache.set_directory(parent, name, directory);
         Ok(())
     }
@@ -217,6 +218,7 @@ impl Step<'_> {
             false => "DELETE FROM version WHERE parent=? AND name=? AND seq=0",
         };
         self.run(delete, params![sql(parent.0), name])?;
+        self.tell_name(parent, name);
         self.cache.forget_directory(parent, name);
         Ok(())
     }
@@ -336,6 +338,7 @@ impl Step<'_> {
         let insert = "INSERT INTO dentry(parent, name, kind, ino, seq, flags, size_bytes, mtime_ns, etag)
             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)";
         self.count_objects(spot.root, entry, 1);
+        self.tell_name(spot.parent, spot.name);
         self.write_entry(insert, spot, entry)
     }
 
@@ -345,11 +348,16 @@ impl Step<'_> {
             WHERE parent=?1 AND name=?2";
         self.count_objects(spot.root, former, -1);
         self.count_objects(spot.root, entry, 1);
+        match former.ino == entry.ino {
+            true => self.tell_inode(entry.ino),
+            false => self.tell_name(spot.parent, spot.name),
+        }
         self.write_entry(update, spot, entry)
     }
 
     pub(super) fn delete_dentry(&mut self, spot: &Spot<'_>, entry: &Entry) -> Result<(), Error> {
         self.count_objects(spot.root, entry, -1);
+        self.tell_name(spot.parent, spot.name);
         self.run("DELETE FROM dentry WHERE parent=? AND name=?", params![sql(spot.parent.0), spot.name])?;
         Ok(())
     }

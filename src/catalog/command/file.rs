@@ -7,6 +7,18 @@ use crate::catalog::{ETag, NewChunk, Posix, RenameMode};
 use crate::env::Timestamp;
 use crate::ids::Ino;
 
+/// Which mount asks, and for which request of its kernel's.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Origin {
+    /// The mount; 0: none.
+    pub mount: u64,
+    /// The request, if whoever serves the mount next may be sent it once more: what was done for it is not done again. 0:
+    /// that cannot be.
+    pub request: u64,
+    /// Requests of the mount that were answered: nobody is sent them again.
+    pub answered: Vec<u64>,
+}
+
 /// Where an inode was seen: a directory, and the name in it. For those that no file system has changed yet: only their
 /// name tells their length and time.
 pub type Hint = Option<(Ino, Bytes)>;
@@ -175,8 +187,11 @@ pub enum FileOperation {
     Write(Write),
     /// Says that the session may have files of the bucket open.
     Mount,
-    /// Says that it has none any more.
-    Unmount,
+    /// Says that a mount has ended, whose requests nobody is sent any more.
+    Unmount {
+        /// Whether the session has no other of the bucket: it has no files of it open any more.
+        is_last: bool,
+    },
     /// Says that the session knows which inodes lost their last name up to the log index `seen`, and holds those of them
     /// that it has open.
     Hold {

@@ -229,7 +229,8 @@ fn files() -> Vec<(&'static str, Command)> {
         Piece { start_bytes: 300, len_bytes: 5, source: Source::Chunk { chunk: Ino(400), start_bytes: 70_000 } },
     ];
     let (from, to) = ((parent, name.clone()), (Ino(8), name.clone()));
-    let file = |operation| Command::File { bucket: BucketId(9), operation };
+    let origin = Origin { mount: 300, request: 8, answered: vec![2, 1 << 40] };
+    let file = |operation| Command::File { bucket: BucketId(9), origin: origin.clone(), operation };
     let (held, released) = (vec![ino], vec![Ino(1), Ino(2)]);
     vec![
         ("File-Make", file(FileOperation::Make { parent, name: name.clone(), new })),
@@ -246,7 +247,7 @@ fn files() -> Vec<(&'static str, Command)> {
         ("File-Write-Pieces", file(write(Content::Pieces(pieces)))),
         ("File-Write-Same", file(write(Content::Same))),
         ("File-Mount", file(FileOperation::Mount)),
-        ("File-Unmount", file(FileOperation::Unmount)),
+        ("File-Unmount", file(FileOperation::Unmount { is_last: true })),
         ("File-Hold", file(FileOperation::Hold { seen: 300, inos: held })),
         ("File-Release", file(FileOperation::Release { inos: released })),
     ]

@@ -11,7 +11,7 @@ use crate::catalog::inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, posix_of};
 use crate::catalog::level::FILES_LEVEL;
 use crate::catalog::types::{InodeAttrs, Linked, Posix};
 use crate::catalog::{Bucket, ETag, Stat, TreeEntry};
-use crate::ids::{BucketId, Ino, LogIndex};
+use crate::ids::{BucketId, Ino, LogIndex, SessionId};
 
 /// A directory of more entries than this does not count those that are directories: it shows one link, as file systems
 /// do that do not count them.
@@ -151,9 +151,26 @@ impl View<'_> {
         self.all(sql, [signed(bucket.0), signed(after.0)], |row| Ok(Ino(unsigned(row, 0)?)))
     }
 
-    /// Whether a session holds an inode, or has made it and not written it.
-    pub fn is_opened(&self, ino: Ino) -> Result<bool, Error> {
-        Ok(self.one("SELECT 1 FROM opened WHERE ino=?1", [signed(ino.0)], |_| Ok(()))?.is_some())
+    /// What a session has open: inodes, and whether S3 does not see them yet.
+    pub fn opened_by(&self, session: SessionId) -> Result<Vec<(Ino, bool)>, Error> {
+        let sql = "SELECT ino,published FROM opened WHERE session=?1";
+        self.all(sql, [signed(session.0)], |row| Ok((Ino(unsigned(row, 0)?), row.get::<_, i64>(1)? == 0)))
+    }
+
+    /// Requests of kernels that were done and may be made again.
+    #[cfg(test)]
+    pub fn answered_count(&self) -> Result<u64, Error> {
+        Ok(self.one("SELECT count(*) FROM answered", [], |row| unsigned(row, 0))?.unwrap_or(0))
+    }
+
+    /// The buckets that a session has mounted.
+    pub fn mounted_by(&self, session: SessionId) -> Result<Vec<BucketId>, Error> {
+        if !self.has_files()? {
+            return Ok(Vec::new());
+        }
+        self.all("SELECT bucket FROM mounted WHERE session=?1", [signed(session.0)], |row| {
+            Ok(BucketId(unsigned(row, 0)?))
+        })
     }
 
     /// Whether an inode without a name may go.
@@ -193,7 +210,8 @@ impl View<'_> {
         let Some(own) = self.directory_attrs(ino)? else { return Ok(None) };
         let posix = posix_of(own.attrs.posix, FileKind::Directory, bucket.created);
         let nothing = Linked { size_bytes: 0, modified: posix.mtime, etag: ETag { md5: [0; 16], part_count: 0 } };
-        Ok(Some(stat_of(ino, &posix, self.directory_links(ino)?, (&nothing, 0), 0)))
+        let stat = stat_of(ino, &posix, self.directory_links(ino)?, (&nothing, 0), 0);
+        Ok(Some(Stat { has_attributes: own.attrs.posix.is_some(), ..stat }))
     }
 
     /// Two, and one for each directory in it; one where that is not counted.
@@ -232,7 +250,8 @@ impl View<'_> {
             form::EXTENTS => self.extent_bytes(inode.holder)?,
             _ => shown.size_bytes,
         };
-        Ok(stat_of(inode.ino, &posix, inode.nlink, (&shown, stored_bytes), inode.own.revision))
+        let stat = stat_of(inode.ino, &posix, inode.nlink, (&shown, stored_bytes), inode.own.revision);
+        Ok(Stat { has_attributes: inode.own.attrs.posix.is_some(), ..stat })
     }
 
     fn extent_bytes(&self, holder: Ino) -> Result<u64, Error> {
@@ -257,5 +276,6 @@ fn stat_of(ino: Ino, posix: &Posix, nlink: u64, (shown, stored_bytes): (&Linked,
         ctime: posix.ctime,
         revision,
         etag: shown.etag,
+        has_attributes: false,
     }
 }

@@ -3,6 +3,7 @@
 //! Invariants
 //! - A query's snapshot begins after the query was queued, so it sees all that was applied before: queries that share
 //!   a transaction were all queued before it began.
+//! - A thread that may block runs its query itself, if a connection is to be had: by the same rules.
 //! - After [`Readers::reopen`] returns, a query that is queued sees the new database.
 //! - After [`Readers::close`] returns, nobody has the database open, and every query is answered with `Closed`.
 
@@ -16,12 +17,17 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use crate::catalog::apply::read_applied;
+use crate::catalog::changes::Changes;
 use crate::catalog::{Applied, Error, View};
+
+use crate::patient;
 
 use super::snapshot;
 
 /// The most queries that share one transaction.
 const SHARE_MAX: usize = 16;
+/// The most threads that run their queries themselves.
+const SPARE_MAX: usize = 2;
 
 type Query = Box<dyn FnOnce(Result<&View<'_>, &Error>) + Send>;
 
@@ -29,11 +35,89 @@ type Query = Box<dyn FnOnce(Result<&View<'_>, &Error>) + Send>;
 #[derive(Clone)]
 pub struct Readers {
     pool: Arc<Pool>,
+    changes: Changes,
 }
 
 struct Pool {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// For threads that may block: they run their queries themselves.
+    spares: Spares,
+}
+
+/// Connections that are not a reader's.
+#[derive(Default)]
+struct Spares {
+    kept: Mutex<Kept>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct Kept {
+    connections: Vec<(u64, Connection)>,
+    lent_count: usize,
+}
+
+impl Spares {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection to the database of now. None: too many are lent, or the pool is closed.
+    fn lend(&self, shared: &Shared) -> Option<Lent<'_>> {
+        let mut kept = self.lock();
+        if kept.lent_count >= SPARE_MAX {
+            return None;
+        }
+        let (database, generation) = {
+            let queue = shared.lock();
+            if queue.closed {
+                return None;
+            }
+            (queue.database.clone(), queue.generation)
+        };
+        kept.connections.retain(|(of, _)| *of == generation);
+        let connection = kept.connections.pop();
+        kept.lent_count += 1;
+        drop(kept);
+        let mut lent = Lent { spares: self, connection };
+        if lent.connection.is_none() {
+            lent.connection = Some((generation, open_reader(&database, shared.cache_bytes).ok()?));
+        }
+        Some(lent)
+    }
+
+    /// Waits until all are back, and closes them.
+    fn close(&self) {
+        let mut kept = self.lock();
+        while kept.lent_count > 0 {
+            kept = self.returned.wait(kept).unwrap_or_else(PoisonError::into_inner);
+        }
+        kept.connections.clear();
+    }
+}
+
+/// One of them, for a while.
+struct Lent<'a> {
+    spares: &'a Spares,
+    connection: Option<(u64, Connection)>,
+}
+
+impl Lent<'_> {
+    fn answer(&self, query: Query) {
+        if let Some((_, connection)) = &self.connection {
+            answer(connection, vec![query]);
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.spares.lock();
+        kept.lent_count -= 1;
+        kept.connections.extend(self.connection.take());
+        self.spares.returned.notify_all();
+    }
 }
 
 struct Shared {
@@ -107,7 +191,10 @@ impl Readers {
             let builder = std::thread::Builder::new().name(format!("catalog-read-{index}"));
             threads.push(builder.spawn(move || serve(&shared))?);
         }
-        Ok(Readers { pool: Arc::new(Pool { shared, threads: Mutex::new(threads) }) })
+        Ok(Readers {
+            pool: Arc::new(Pool { shared, threads: Mutex::new(threads), spares: Spares::default() }),
+            changes: Changes::new(),
+        })
     }
 
     /// Answers what is queued, and ends the threads. Blocking.
@@ -116,6 +203,12 @@ impl Readers {
         let threads = std::mem::take(&mut *self.pool.threads.lock().unwrap_or_else(PoisonError::into_inner));
         // Queries that panic are caught: a thread ends in no other way.
         threads.into_iter().for_each(|thread| drop(thread.join()));
+        self.pool.spares.close();
+    }
+
+    /// What is applied from now on, told to who listens.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     pub(super) fn reopen(&self, database: PathBuf) {
@@ -138,7 +231,10 @@ impl Readers {
             // Whoever asked may have gone away.
             let _ = answer.send(result);
         };
-        self.pool.shared.push(Box::new(run))?;
+        match patient::may_block().then(|| self.pool.spares.lend(&self.pool.shared)).flatten() {
+            Some(lent) => lent.answer(Box::new(run)),
+            None => self.pool.shared.push(Box::new(run))?,
+        }
         answered.await.unwrap_or(Err(Error::Closed))
     }
 

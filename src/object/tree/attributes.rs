@@ -134,7 +134,7 @@ impl Tree {
         expected: Option<bool>,
     ) -> Result<(), Error> {
         let (hint, name) = (self.known_hint(ino).await?, Bytes::copy_from_slice(name));
-        self.propose(FileOperation::SetXattr { ino, hint, name, value, expected }).await
+        self.propose_once(FileOperation::SetXattr { ino, hint, name, value, expected }).await
     }
 
     /// Room for new bytes, and what the bucket holds.

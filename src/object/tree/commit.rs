@@ -107,9 +107,9 @@ impl Tree {
         state.streaming = Streaming::New;
         state.is_hidden &= !is_published;
         file.show(state);
-        match &mut state.staged {
-            Some(staged) if staged.len_bytes() > 0 => Ok(staged.clear().map_err(crate::file::Error::from)?),
-            _ => Ok(()),
+        match state.staged.take() {
+            Some(staged) => Ok(self.0.staging.give_back(staged).map_err(crate::file::Error::from)?),
+            None => Ok(()),
         }
     }
 
@@ -285,8 +285,11 @@ impl Tree {
             false => made_etag(&write, digested.len_bytes, ranges.len()),
         };
         let end = ranges.last().map_or(0, |(_, end)| *end);
-        let front = digested.state.filter(|_| is_front).map(|md5| Front { md5, end, etag: write.etag });
-        let make = move |bucket| Command::File { bucket, operation: FileOperation::Write(write.clone()) };
+        let etag = write.etag;
+        let front = digested.state.filter(|_| is_front).map(|md5| Front { md5, end, etag });
+        let origin = self.origin(false);
+        let operation = FileOperation::Write(write);
+        let make = move |bucket| Command::File { bucket, origin: origin.clone(), operation: operation.clone() };
         match self.0.store.commit(Some(fresh), self.0.bucket.name.clone(), make).await? {
             Outcome::Done => Ok(front),
             outcome => Err(unexpected(&outcome)),

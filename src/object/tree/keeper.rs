@@ -32,16 +32,18 @@ impl Tree {
 
     /// After the last close of an inode: if it was held, it is not any more.
     pub(super) async fn let_go(&self, ino: Ino) {
-        let held = self.0.store.snapshot(move |view| Ok(view.is_opened(ino)?)).await;
-        let released = match held {
-            Ok(false) => Ok(()),
-            Ok(true) => self.propose(FileOperation::Release { inos: vec![ino] }).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = released {
-            tracing::warn!(%ino, %error, "an inode that was closed is held until the session ends");
+        if !lock(&self.0.held).remove(&ino) || self.is_open_anywhere(ino) {
+            return;
+        }
+        if let Err(error) = self.propose(FileOperation::Release { inos: vec![ino] }).await {
+            tracing::warn!(%ino, %error, "an inode that was closed is held until the mount ends");
         }
         self.0.store.died.notify_one();
+    }
+
+    /// Whether some mount of this process has an inode open.
+    fn is_open_anywhere(&self, ino: Ino) -> bool {
+        lock(&self.0.store.live_trees).iter().filter_map(Weak::upgrade).any(|tree| tree.files.is_open(ino))
     }
 
     async fn look(&self, seen: &mut Seen) -> Result<(), Error> {
@@ -53,13 +55,29 @@ impl Tree {
         }
         seen.session = Some(session);
         let (bucket, after) = (self.0.bucket.id, seen.index);
-        let query = move |view: &crate::catalog::View<'_>| Ok((view.orphaned(bucket, after)?, view.applied_index()?));
-        let (orphans, index) = self.0.store.snapshot(query).await?;
+        let query = move |view: &crate::catalog::View<'_>| {
+            let orphans = view.orphaned(bucket, after)?;
+            let opened = if orphans.is_empty() { Vec::new() } else { view.opened_by(session)? };
+            Ok((orphans, opened, view.applied_index()?))
+        };
+        let (orphans, opened, index) = self.0.store.snapshot(query).await?;
         if orphans.is_empty() {
             seen.index = index;
             return Ok(());
         }
-        let held: Vec<Ino> = orphans.into_iter().filter(|ino| self.0.files.is_open(*ino)).collect();
+        for ino in &orphans {
+            if !self.0.files.is_open(*ino) && self.0.mount.may_have_open(*ino) {
+                self.0.files.inherit(*ino);
+            }
+        }
+        let held: Vec<Ino> = orphans.iter().copied().filter(|ino| self.0.files.is_open(*ino)).collect();
+        lock(&self.0.held).extend(&held);
+        // Files that lost their name before S3 had seen them, and were closed since.
+        let is_over = |ino: &Ino| orphans.contains(ino) && !self.is_open_anywhere(*ino);
+        let over: Vec<Ino> = opened.into_iter().map(|(ino, _)| ino).filter(is_over).collect();
+        for inos in over.chunks(HOLD_COUNT) {
+            self.propose(FileOperation::Release { inos: inos.to_vec() }).await?;
+        }
         let mut batches = held.chunks(HOLD_COUNT).map(<[Ino]>::to_vec).peekable();
         if batches.peek().is_none() {
             self.propose(FileOperation::Hold { seen: index.0, inos: Vec::new() }).await?;
@@ -78,8 +96,9 @@ async fn keep(tree: Weak<Inner>) {
     let mut seen = Seen::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let Some(inner) = tree.upgrade() else { return };
-        if let Err(error) = Tree(inner).look(&mut seen).await {
+        let Some(tree) = tree.upgrade().map(Tree) else { return };
+        tree.settle_inherited().await;
+        if let Err(error) = tree.look(&mut seen).await {
             tracing::warn!(%error, "what is open was not told; it is tried again");
         }
     }

@@ -3,18 +3,21 @@
 //! - `names`: entries of directories. `attributes`: of inodes. `open`: who has what open. `read`, `write`: bytes.
 //! - `dirty`: which bytes of a file are not committed yet, and where they are: pure. `staging`: where they are kept.
 //! - `stream`: what is written front to back is digested and stored as it comes.
+//! - `mounting`: the mount that a tree serves, to the catalog and to its kernel, from one process to the next.
 //! - `commit`: bytes that were written become the file's. `keeper`: what must be said to the catalog now and then.
 //!
 //! Invariants
 //! - What was written is in the staging file before the write returns, and leaves it only after it was committed: a process
 //!   that is killed loses none of it.
 //! - A file's bytes are changed by one commit at a time, under the file's lock; no lock is held for another file's sake.
+//! - What the kernel asked for and got done is not done again for the same request, by this process or the next.
 //! - What this process has open and lost its name is held before the catalog may let it go.
 
 mod attributes;
 mod commit;
 mod dirty;
 mod keeper;
+mod mounting;
 mod names;
 mod open;
 mod read;
@@ -24,23 +27,24 @@ mod stream;
 mod tests;
 mod write;
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::catalog::{Bucket, Command, FileOperation, Hint, Outcome, Refusal};
+use crate::catalog::{Bucket, FileOperation, Hint, Refusal};
 use crate::env::Timestamp;
-use crate::ids::{BucketId, Ino};
+use crate::ids::Ino;
 
-use super::bucket::unexpected;
 use super::{Error, Store};
+use mounting::{Mount, Mounted};
 use open::Files;
 use staging::Staging;
 
-pub use crate::catalog::{FileKind, RenameMode, Stat, TreeEntry};
+pub use crate::catalog::{Changed, FileKind, RenameMode, Stat, TreeEntry};
+pub use mounting::{Knows, Mounting, Watch, for_request};
+pub(super) use mounting::{RETURN_PATIENCE, settle_inheritance};
 
 /// Between two looks whether a file system may be mounted yet.
 const LEVEL_PAUSE: Duration = Duration::from_millis(100);
@@ -51,7 +55,7 @@ const HINT_COUNT_MAX: usize = 1 << 16;
 #[derive(Clone)]
 pub struct Tree(Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     store: Store,
     bucket: Bucket,
     root: Ino,
@@ -60,6 +64,9 @@ struct Inner {
     /// Where inodes were seen: a directory, and the name in it.
     hints: Mutex<HashMap<Ino, (Ino, Bytes)>>,
     keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// What the catalog was told to hold for this tree.
+    held: Mutex<HashSet<Ino>>,
+    mount: Mount,
     /// None until the catalog knows of the tree.
     mounted: Option<Mounted>,
 }
@@ -69,54 +76,6 @@ impl Drop for Inner {
         if let Some(keeper) = lock(&self.keeper).take() {
             keeper.abort();
         }
-    }
-}
-
-/// What the catalog knows of a tree. With the last one of its bucket in this process the bucket is not mounted any more:
-/// else what loses its name there would be kept for nobody until the session ends.
-struct Mounted {
-    store: Store,
-    bucket: BucketId,
-}
-
-impl Mounted {
-    async fn new(store: &Store, bucket: BucketId) -> Result<Mounted, Error> {
-        // One at a time: of two commands that cross the wrong one could be the last.
-        let mut trees = store.trees.lock().await;
-        propose(store, bucket, FileOperation::Mount).await?;
-        *trees.entry(bucket).or_default() += 1;
-        Ok(Mounted { store: store.clone(), bucket })
-    }
-
-    async fn end(store: Store, bucket: BucketId) {
-        let mut trees = store.trees.lock().await;
-        let count = trees.entry(bucket).or_default();
-        *count = count.saturating_sub(1);
-        if *count > 0 {
-            return;
-        }
-        trees.remove(&bucket);
-        if let Err(error) = propose(&store, bucket, FileOperation::Unmount).await {
-            tracing::warn!(%bucket, %error, "a bucket counts as mounted until the session ends");
-        }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Without a runtime the process ends, and the session with it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(Mounted::end(self.store.clone(), self.bucket));
-        }
-    }
-}
-
-/// Has the catalog do what names no new id. A refusal is an error.
-async fn propose(store: &Store, bucket: BucketId, operation: FileOperation) -> Result<(), Error> {
-    match store.session.propose(Command::File { bucket, operation }).await? {
-        Outcome::Done => Ok(()),
-        Outcome::Refused(refusal) => Err(refusal.into()),
-        outcome => Err(unexpected(&outcome)),
     }
 }
 
@@ -234,28 +193,34 @@ pub struct TreeSpace {
 
 impl Store {
     /// Opens the tree of `bucket`, or that of the directory `prefix` in it ("" is the whole bucket; "a/b" and "a/b/" mean
-    /// the same). `staging`: a directory of this process for bytes that are not committed yet; what a killed process left
-    /// there is committed first.
+    /// the same), for a mount. What a killed process left in its staging directory is committed first, unless the mount has
+    /// outlived that process.
     ///
     /// # Errors
     /// `Refused(NoSuchBucket | NoEntry | NotDirectory)`; `Io`: the staging directory. `Unavailable`.
-    pub async fn tree(&self, bucket: &str, prefix: &[u8], staging: &Path) -> Result<Tree, Error> {
+    pub async fn tree(&self, bucket: &str, prefix: &[u8], mounting: Mounting<'_>) -> Result<Tree, Error> {
         let bucket = self.bucket(bucket).await?;
         self.wait_for_files().await?;
         let mut inner = Inner {
             store: self.clone(),
             root: bucket.id.root(),
             bucket,
-            staging: Staging::open(staging)?,
+            staging: Staging::open(mounting.staging)?,
             files: Files::default(),
             hints: Mutex::default(),
             keeper: Mutex::default(),
+            held: Mutex::default(),
+            mount: Mount::new(&mounting),
             mounted: None,
         };
         inner.root = inner.descend(prefix).await?;
-        inner.mounted = Some(Mounted::new(self, inner.bucket.id).await?);
+        inner.mounted = Some(Mounted::new(self, inner.bucket.id, mounting.id).await?);
         let tree = Tree(Arc::new(inner));
-        tree.recover().await?;
+        match mounting.kernel {
+            Some(_) => tree.resume().await?,
+            None => tree.recover().await?,
+        }
+        lock(&self.live_trees).push(Arc::downgrade(&tree.0));
         tree.keep();
         Ok(tree)
     }
@@ -308,9 +273,14 @@ impl Tree {
         self.0.bucket.lock
     }
 
-    /// Has the catalog do what names no new id. A refusal is an error.
+    /// Has the catalog do what names no new id, and may be done twice. A refusal is an error.
     async fn propose(&self, operation: FileOperation) -> Result<(), Error> {
-        propose(&self.0.store, self.0.bucket.id, operation).await
+        mounting::propose(&self.0.store, self.0.bucket.id, self.origin(false), operation).await
+    }
+
+    /// The same of what must not be done twice, whoever answers the kernel in the end.
+    async fn propose_once(&self, operation: FileOperation) -> Result<(), Error> {
+        mounting::propose(&self.0.store, self.0.bucket.id, self.origin(true), operation).await
     }
 
     /// Where an inode was seen, for the catalog.

@@ -107,7 +107,7 @@ impl Tree {
         };
         let new = NewInode { ino: fresh.ino(), posix, target, is_hidden };
         let operation = FileOperation::Make { parent, name: Bytes::copy_from_slice(name), new };
-        let command = Command::File { bucket: self.0.bucket.id, operation };
+        let command = Command::File { bucket: self.0.bucket.id, origin: self.origin(true), operation };
         fresh.leave();
         let answer = self.0.store.session.propose_with(std::iter::once(&fresh), command).await;
         match answer {
@@ -128,7 +128,7 @@ impl Tree {
     /// `Refused(EntryExists | NoEntry | NotPermitted | TooManyLinks | ..)`. `Unavailable`.
     pub async fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Stat, Error> {
         let hint = self.hint(ino);
-        self.propose(FileOperation::Link { ino, hint, parent, name: Bytes::copy_from_slice(name) }).await?;
+        self.propose_once(FileOperation::Link { ino, hint, parent, name: Bytes::copy_from_slice(name) }).await?;
         self.lookup(parent, name).await
     }
 
@@ -137,7 +137,7 @@ impl Tree {
     /// # Errors
     /// `Refused(NoEntry | IsDirectory | ReadOnly)`. `Unavailable`.
     pub async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), Error> {
-        self.propose(FileOperation::Unlink { parent, name: Bytes::copy_from_slice(name) }).await?;
+        self.propose_once(FileOperation::Unlink { parent, name: Bytes::copy_from_slice(name) }).await?;
         self.0.store.died.notify_one();
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Tree {
     /// # Errors
     /// `Refused(NoEntry | NotDirectory | DirectoryNotEmpty | ReadOnly)`. `Unavailable`.
     pub async fn remove_directory(&self, parent: Ino, name: &[u8]) -> Result<(), Error> {
-        self.propose(FileOperation::RemoveDirectory { parent, name: Bytes::copy_from_slice(name) }).await?;
+        self.propose_once(FileOperation::RemoveDirectory { parent, name: Bytes::copy_from_slice(name) }).await?;
         self.0.store.died.notify_one();
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Tree {
     /// `Unavailable`.
     pub async fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<(), Error> {
         let owned = |(parent, name): (Ino, &[u8])| (parent, Bytes::copy_from_slice(name));
-        self.propose(FileOperation::Rename { from: owned(from), to: owned(to), mode }).await?;
+        self.propose_once(FileOperation::Rename { from: owned(from), to: owned(to), mode }).await?;
         self.0.store.died.notify_one();
         Ok(())
     }

@@ -21,7 +21,15 @@ pub(super) struct Files(Mutex<HashMap<Ino, Entry>>);
 
 struct Entry {
     open_count: u64,
+    /// Whether the kernel may have it open since before this process: nobody counted that.
+    is_inherited: bool,
     file: Arc<File>,
+}
+
+impl Entry {
+    fn is_open(&self) -> bool {
+        self.open_count > 0 || self.is_inherited
+    }
 }
 
 /// A file that was written to, or is open.
@@ -73,7 +81,7 @@ impl Files {
     fn with<T>(&self, ino: Ino, change: impl FnOnce(&mut Entry) -> T) -> T {
         let file = || File { ino, state: RwLock::default(), shown: Mutex::default() };
         let mut files = lock(&self.0);
-        change(files.entry(ino).or_insert_with(|| Entry { open_count: 0, file: Arc::new(file()) }))
+        change(files.entry(ino).or_insert_with(|| Entry { open_count: 0, is_inherited: false, file: Arc::new(file()) }))
     }
 
     /// A file to be written.
@@ -88,7 +96,37 @@ impl Files {
 
     /// Whether somebody has it open.
     pub(super) fn is_open(&self, ino: Ino) -> bool {
-        lock(&self.0).get(&ino).is_some_and(|entry| entry.open_count > 0)
+        lock(&self.0).get(&ino).is_some_and(Entry::is_open)
+    }
+
+    /// A file that the process before this one had open, or had bytes of.
+    pub(super) fn inherit(&self, ino: Ino) -> Arc<File> {
+        self.with(ino, |entry| {
+            entry.is_inherited = true;
+            entry.file.clone()
+        })
+    }
+
+    pub(super) fn is_inherited(&self, ino: Ino) -> bool {
+        lock(&self.0).get(&ino).is_some_and(|entry| entry.is_inherited)
+    }
+
+    /// Those of them that are open still, as far as is known.
+    pub(super) fn inherited(&self) -> Vec<Ino> {
+        lock(&self.0).iter().filter(|(_, entry)| entry.is_inherited).map(|(ino, _)| *ino).collect()
+    }
+
+    /// The kernel has one of them no more; whether nobody has it open then.
+    pub(super) fn disinherit(&self, ino: Ino) -> bool {
+        let mut files = lock(&self.0);
+        let Some(entry) = files.get_mut(&ino) else { return false };
+        entry.is_inherited = false;
+        !entry.is_open()
+    }
+
+    /// All that are open, or were written.
+    pub(super) fn all(&self) -> Vec<Ino> {
+        lock(&self.0).keys().copied().collect()
     }
 
     /// Takes an open back; whether it was the last one.
@@ -96,13 +134,13 @@ impl Files {
         let mut files = lock(&self.0);
         let Some(entry) = files.get_mut(&ino) else { return false };
         entry.open_count = entry.open_count.saturating_sub(1);
-        entry.open_count == 0
+        !entry.is_open()
     }
 
     /// Forgets a file that is not open, and that nobody works with.
     pub(super) fn forget(&self, ino: Ino) {
         let mut files = lock(&self.0);
-        if files.get(&ino).is_some_and(|entry| entry.open_count == 0 && Arc::strong_count(&entry.file) == 1) {
+        if files.get(&ino).is_some_and(|entry| !entry.is_open() && Arc::strong_count(&entry.file) == 1) {
             files.remove(&ino);
         }
     }
@@ -136,7 +174,8 @@ impl Tree {
     /// As of [`Tree::flush`]: what was written and not flushed is committed now.
     pub async fn release(&self, ino: Ino) -> Result<(), Error> {
         if !self.0.files.close(ino) {
-            return Ok(());
+            // Of one that was open before this process nobody knows which close is the last.
+            return if self.0.files.is_inherited(ino) { self.flush(ino).await } else { Ok(()) };
         }
         let flushed = self.flush(ino).await;
         self.let_go(ino).await;

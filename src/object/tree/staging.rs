@@ -1,7 +1,7 @@
 //! Bytes that were written and are not committed yet: one file an inode, in a directory of this process.
 //!
 //! ```text
-//! DIR/<16 hex>    named by the inode
+//! DIR/<16 hex>    a number without meaning
 //!
 //! +0   8   magic "pdstage1"
 //! +8   8   inode (all integers little-endian)
@@ -23,7 +23,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
@@ -31,6 +32,7 @@ use crate::env::Timestamp;
 use crate::ids::Ino;
 
 use super::dirty::Dirty;
+use super::lock;
 
 const MAGIC: &[u8; 8] = b"pdstage1";
 const HEAD_BYTES: u64 = 16;
@@ -39,7 +41,14 @@ const RECORD_HEAD_BYTES: usize = 24;
 /// The directory.
 pub(super) struct Staging {
     dir: PathBuf,
+    /// Empty files of inodes that need them no more, for the next ones: making a file costs more than writing to it.
+    spare: Mutex<Vec<StagingFile>>,
+    /// Name of the next file.
+    next: AtomicU64,
 }
+
+/// Spare files at most.
+const SPARE_COUNT: usize = 64;
 
 /// The file of one inode. Its calls block.
 pub(super) struct StagingFile {
@@ -60,17 +69,43 @@ impl Staging {
     /// Opens or makes the directory.
     pub(super) fn open(dir: &Path) -> io::Result<Staging> {
         fs::create_dir_all(dir)?;
-        Ok(Staging { dir: dir.to_owned() })
+        Ok(Staging { dir: dir.to_owned(), spare: Mutex::default(), next: AtomicU64::new(1) })
     }
 
-    /// The file of an inode, empty.
+    /// Takes back a file; what is in it was committed. Removes it if there are enough.
+    pub(super) fn give_back(&self, mut file: StagingFile) -> io::Result<()> {
+        file.clear()?;
+        let mut spare = lock(&self.spare);
+        if spare.len() < SPARE_COUNT {
+            spare.push(file);
+            return Ok(());
+        }
+        drop(spare);
+        file.remove()
+    }
+
+    /// A file for an inode, empty.
     pub(super) fn create(&self, ino: Ino) -> io::Result<StagingFile> {
-        let path = self.dir.join(format!("{:016x}", ino.0));
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let spare = lock(&self.spare).pop();
+        if let Some(spare) = spare {
+            spare.file.write_all_at(&ino.0.to_le_bytes(), MAGIC.len() as u64)?;
+            return Ok(spare);
+        }
+        let (path, file) = self.make()?;
         let mut head = MAGIC.to_vec();
         head.extend_from_slice(&ino.0.to_le_bytes());
         file.write_all_at(&head, 0)?;
         Ok(StagingFile { path, file: Arc::new(file), end: HEAD_BYTES })
+    }
+
+    fn make(&self) -> io::Result<(PathBuf, File)> {
+        loop {
+            let path = self.dir.join(format!("{:016x}", self.next.fetch_add(1, Ordering::Relaxed)));
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return Ok((path, made?)),
+            }
+        }
     }
 
     /// What is there of an earlier process. Files that cannot be read are left where they are, and told.
@@ -119,6 +154,9 @@ impl StagingFile {
 
     /// Cuts off what was committed.
     pub(super) fn clear(&mut self) -> io::Result<()> {
+        if self.end == HEAD_BYTES {
+            return Ok(());
+        }
         self.file.set_len(HEAD_BYTES)?;
         self.end = HEAD_BYTES;
         Ok(())
@@ -209,7 +247,7 @@ mod tests {
     fn a_record_that_is_not_whole_was_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let staging = written(dir.path());
-        let path = dir.path().join(format!("{:016x}", 7));
+        let path = dir.path().join(format!("{:016x}", 1));
         let whole = fs::read(&path).unwrap();
         for len in 0..whole.len() {
             fs::write(&path, &whole[..len]).unwrap();
@@ -222,10 +260,26 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_given_back_is_the_next_inodes() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::open(dir.path()).unwrap();
+        for ino in 1..200 {
+            let mut file = staging.create(Ino(ino)).unwrap();
+            file.append(ino, &Bytes::from(vec![7; ino as usize]), Timestamp(5)).unwrap();
+            let left = Staging::open(dir.path()).unwrap().left().unwrap();
+            assert_eq!(left.iter().map(|left| (left.ino, left.dirty.end())).collect::<Vec<_>>(), [(Ino(ino), 2 * ino)]);
+            staging.give_back(file).unwrap();
+        }
+        let many: Vec<_> = (0..100).map(|ino| staging.create(Ino(ino)).unwrap()).collect();
+        many.into_iter().for_each(|file| staging.give_back(file).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), SPARE_COUNT);
+    }
+
+    #[test]
     fn the_format_is_what_it_was() {
         let dir = tempfile::tempdir().unwrap();
         written(dir.path());
-        let found = fs::read(dir.path().join(format!("{:016x}", 7))).unwrap();
+        let found = fs::read(dir.path().join(format!("{:016x}", 1))).unwrap();
         let hex: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("golden.txt").trim());
     }

@@ -4,6 +4,9 @@
 mod files;
 mod model;
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 
 use super::*;
@@ -17,7 +20,45 @@ async fn bed() -> Bed {
 }
 
 async fn tree_of(bed: &Bed, store: &Store, name: &str) -> Tree {
-    store.tree("b", b"", &bed.dir.path().join(name)).await.unwrap()
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 20);
+    let staging = bed.dir.path().join(name);
+    let mounting = Mounting { id: NEXT.fetch_add(1, Ordering::Relaxed), staging: &staging, kernel: None };
+    store.tree("b", b"", mounting).await.unwrap()
+}
+
+/// A kernel that knows these.
+#[derive(Default)]
+struct Kernel(Mutex<HashSet<Ino>>);
+
+impl Knows for Kernel {
+    fn knows(&self, ino: Ino) -> bool {
+        lock(&self.0).contains(&ino)
+    }
+}
+
+impl Kernel {
+    fn knowing(inos: &[Ino]) -> Arc<Kernel> {
+        Arc::new(Kernel(Mutex::new(inos.iter().copied().collect())))
+    }
+
+    fn forget(&self, ino: Ino) {
+        lock(&self.0).remove(&ino);
+    }
+}
+
+/// The tree of mount 77, of its first process or a later one.
+async fn outliving_tree(bed: &Bed, store: &Store, kernel: Option<Arc<Kernel>>) -> Tree {
+    let staging = bed.dir.path().join("staging");
+    let kernel = kernel.map(|kernel| kernel as Arc<dyn Knows>);
+    store.tree("b", b"", Mounting { id: 77, staging: &staging, kernel }).await.unwrap()
+}
+
+/// Leaves a tree as a process does that is killed.
+fn kill(tree: Tree) {
+    if let Some(keeper) = lock(&tree.0.keeper).take() {
+        keeper.abort();
+    }
+    std::mem::forget(tree);
 }
 
 fn file() -> NewNode {

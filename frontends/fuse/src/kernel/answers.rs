@@ -1,7 +1,10 @@
 //! Answers: what came of a request, put into fuser's replies.
 
 use std::ffi::OsStr;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Instant;
 
 use fuser::{
     Errno, FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -14,6 +17,7 @@ use predastore::object::tree::TreeSpace;
 
 use crate::attributes::{bare_directory, file_attr, file_type};
 use crate::directory::Entry;
+use crate::invalidate::Event;
 use crate::namespace::Namespace;
 use crate::nodes::{Known, NodeIds};
 use crate::requests::{Opened, Requests};
@@ -30,6 +34,21 @@ pub(crate) struct Shared<T> {
     pub(crate) requests: Requests<T>,
     pub(crate) known: Known,
     pub(crate) ids: NodeIds,
+}
+
+/// One request's answer on its way.
+pub(super) struct Answering<T> {
+    pub(super) shared: Arc<Shared<T>>,
+    /// When the request was taken.
+    pub(super) begun: Instant,
+}
+
+impl<T> Deref for Answering<T> {
+    type Target = Shared<T>;
+
+    fn deref(&self) -> &Shared<T> {
+        &self.shared
+    }
 }
 
 /// Answers that may be a failure.
@@ -52,16 +71,24 @@ refuse! {
     ReplyStatfs ReplyWrite ReplyXattr
 }
 
-impl<T: Namespace> Shared<T> {
+impl<T: Namespace> Answering<T> {
     pub(super) fn entry(&self, reply: ReplyEntry, stat: Stat) {
         let options = self.requests.options();
         self.known.told(stat.ino);
         let attr = file_attr(self.ids, &stat);
         reply.entry_with_ttls(&options.attr_ttl, &options.entry_ttl, &attr, GENERATION);
+        self.told(Event::Inode(stat.ino));
+    }
+
+    /// What a look-up found.
+    pub(super) fn found(&self, reply: ReplyEntry, stat: Stat, parent: Ino, name: Vec<u8>) {
+        self.entry(reply, stat);
+        self.told(Event::Entry { parent, name });
     }
 
     pub(super) fn attr(&self, reply: ReplyAttr, stat: Stat) {
         reply.attr(&self.requests.options().attr_ttl, &file_attr(self.ids, &stat));
+        self.told(Event::Inode(stat.ino));
     }
 
     pub(super) fn opened(&self, reply: ReplyOpen, opened: Opened) {
@@ -92,6 +119,10 @@ impl<T: Namespace> Shared<T> {
         let fitted = entries.iter().take_while(|entry| self.add_plus(&mut reply, entry)).count();
         self.requests.fitted(directory, fitted, entries.len());
         reply.ok();
+        for entry in entries.iter().take(fitted) {
+            self.told(Event::Inode(entry.ino));
+            self.told(Event::Entry { parent: directory, name: entry.name.clone() });
+        }
     }
 
     /// Whether there was room for it. The kernel counts each entry as a look-up, but not the dots.
@@ -112,6 +143,13 @@ impl<T: Namespace> Shared<T> {
         !is_full
     }
 
+    /// The kernel was told of it.
+    fn told(&self, what: Event) {
+        self.requests.told(what, self.begun);
+    }
+}
+
+impl<T: Namespace> Shared<T> {
     pub(super) fn forget(&self, ino: Ino, count: u64) {
         if self.known.forget(ino, count) {
             self.requests.forgotten(ino);

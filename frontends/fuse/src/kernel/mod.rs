@@ -3,7 +3,8 @@
 //! `answers` has the putting together.
 //!
 //! Invariants
-//! - The thread that takes requests from the device waits for nothing: each request is answered by a task of its own.
+//! - The thread that takes requests from the device begins with each of them, and blocks for a query or a write to the page
+//!   cache; what has to wait for more is a task of its own.
 //! - A request is answered by its deadline. What it asked of the tree is not stopped then, for it may be half done.
 //! - An inode is counted as known before the answer that tells of it is sent.
 
@@ -15,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
@@ -26,7 +27,8 @@ use fuser::{
 };
 use nix::errno::Errno as Failure;
 use predastore::ids::Ino;
-use predastore::object::tree::SetStat;
+use predastore::object::tree::{SetStat, for_request};
+use predastore::patient;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
@@ -37,7 +39,7 @@ use crate::options::MAX_WRITE_BYTES;
 use crate::patience::Deadline;
 use crate::requests::{Call, Replacing, Written};
 
-use answers::{Refuse, done, space, value};
+use answers::{Answering, Refuse, done, space, value};
 
 pub(crate) use answers::Shared;
 
@@ -48,6 +50,9 @@ const BACKGROUND_REQUESTS: u16 = 64;
 const SMALLEST_WRITE_BYTES: u32 = 4096;
 
 const NO_HANDLE: FileHandle = FileHandle(0);
+
+/// The kernel's mark, in its number, of a request that it has sent to another process before.
+const RESENT: u64 = 1 << 63;
 
 /// One mount, as fuser sees it.
 pub(crate) struct Kernel<T> {
@@ -90,7 +95,7 @@ impl<T: Namespace> Kernel<T> {
         (request, operation, size): (&Request, &'static str, Size),
         reply: R,
         work: impl FnOnce(Arc<Shared<T>>, Call) -> W,
-        answer: impl FnOnce(&Shared<T>, R, O) + Send + 'static,
+        answer: impl FnOnce(&Answering<T>, R, O) + Send + 'static,
     ) where
         R: Refuse,
         O: Send + 'static,
@@ -98,11 +103,12 @@ impl<T: Namespace> Kernel<T> {
     {
         let call = self.call(request, operation, size);
         let shared = self.shared.clone();
-        let work = work(shared.clone(), call);
-        self.runtime.spawn(async move {
+        let (request, begun) = (request.unique().0 & !RESENT, Instant::now());
+        let work = for_request(request, work(shared.clone(), call));
+        let whole = async move {
             let mut work = pin!(work);
             match call.deadline.wait(&mut work).await {
-                Some(Ok(outcome)) => answer(&shared, reply, outcome),
+                Some(Ok(outcome)) => answer(&Answering { shared: shared.clone(), begun }, reply, outcome),
                 Some(Err(failure)) => {
                     debug!(operation, uid = call.uid, %failure, "answered");
                     reply.refuse(failure);
@@ -114,7 +120,13 @@ impl<T: Namespace> Kernel<T> {
                     warn!(operation, late, "a file operation ended after its deadline");
                 }
             }
-        });
+            shared.requests.answered(request);
+        };
+        // Most of what is asked needs to wait for nothing.
+        let _runtime = self.runtime.enter();
+        if let Err(rest) = patient::begin(Box::pin(whole)) {
+            self.runtime.spawn(rest);
+        }
     }
 
     fn call(&self, request: &Request, operation: &'static str, size: Size) -> Call {
@@ -145,8 +157,10 @@ impl<T: Namespace> Filesystem for Kernel<T> {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name.as_bytes().to_vec());
-        let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.lookup(&call, parent, &name).await };
-        self.run((request, "lookup", Size::One), reply, work, Shared::entry);
+        let wanted = name.clone();
+        let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.lookup(&call, parent, &wanted).await };
+        let answer = move |shared: &Answering<T>, reply, stat| shared.found(reply, stat, parent, name);
+        self.run((request, "lookup", Size::One), reply, work, answer);
     }
 
     fn forget(&self, _: &Request, node: INodeNo, count: u64) {
@@ -156,7 +170,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
     fn getattr(&self, request: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let ino = self.ino(node);
         let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.stat(&call, ino).await };
-        self.run((request, "getattr", Size::One), reply, work, Shared::attr);
+        self.run((request, "getattr", Size::One), reply, work, Answering::attr);
     }
 
     fn setattr(
@@ -191,7 +205,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         };
         let size = if size_bytes.is_some() { Size::Bulk } else { Size::One };
         let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.set_stat(&call, ino, set).await };
-        self.run((request, "setattr", size), reply, work, Shared::attr);
+        self.run((request, "setattr", size), reply, work, Answering::attr);
     }
 
     fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
@@ -214,7 +228,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         let work = move |shared: Arc<Shared<T>>, call| async move {
             shared.requests.make_node(&call, parent, &name, mode, rdev).await
         };
-        self.run((request, "mknod", Size::One), reply, work, Shared::entry);
+        self.run((request, "mknod", Size::One), reply, work, Answering::entry);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
@@ -222,7 +236,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         let work = move |shared: Arc<Shared<T>>, call| async move {
             shared.requests.make_directory(&call, parent, &name, mode).await
         };
-        self.run((request, "mkdir", Size::One), reply, work, Shared::entry);
+        self.run((request, "mkdir", Size::One), reply, work, Answering::entry);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -244,7 +258,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         let work = |shared: Arc<Shared<T>>, call| async move {
             shared.requests.make_symlink(&call, parent, &name, target).await
         };
-        self.run((request, "symlink", Size::One), reply, work, Shared::entry);
+        self.run((request, "symlink", Size::One), reply, work, Answering::entry);
     }
 
     fn rename(
@@ -269,7 +283,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         let (ino, parent, name) = (self.ino(node), self.ino(parent), name.as_bytes().to_vec());
         let work =
             move |shared: Arc<Shared<T>>, call| async move { shared.requests.link(&call, ino, parent, &name).await };
-        self.run((request, "link", Size::One), reply, work, Shared::entry);
+        self.run((request, "link", Size::One), reply, work, Answering::entry);
     }
 
     fn create(
@@ -286,13 +300,13 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         let work = move |shared: Arc<Shared<T>>, call| async move {
             shared.requests.create(&call, parent, &name, mode, flags).await
         };
-        self.run((request, "create", Size::One), reply, work, Shared::created);
+        self.run((request, "create", Size::One), reply, work, Answering::created);
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let ino = self.ino(node);
         let work = move |shared: Arc<Shared<T>>, call| async move { shared.requests.open(&call, ino, flags.0).await };
-        self.run((request, "open", Size::One), reply, work, Shared::opened);
+        self.run((request, "open", Size::One), reply, work, Answering::opened);
     }
 
     fn read(
@@ -364,7 +378,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
     fn opendir(&self, request: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let ino = self.ino(node);
         let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.open_directory(&call, ino).await };
-        let answer = |_: &Shared<T>, reply: ReplyOpen, ()| reply.opened(NO_HANDLE, FopenFlags::empty());
+        let answer = |_: &Answering<T>, reply: ReplyOpen, ()| reply.opened(NO_HANDLE, FopenFlags::empty());
         self.run((request, "opendir", Size::One), reply, work, answer);
     }
 
@@ -372,7 +386,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         let directory = self.ino(node);
         let work =
             move |shared: Arc<Shared<T>>, call| async move { shared.requests.list(&call, directory, cookie).await };
-        let answer = move |shared: &Shared<T>, reply, entries: Vec<Entry>| shared.listed(reply, directory, &entries);
+        let answer = move |shared: &Answering<T>, reply, entries: Vec<Entry>| shared.listed(reply, directory, &entries);
         self.run((request, "readdir", Size::One), reply, work, answer);
     }
 
@@ -381,7 +395,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         let work =
             move |shared: Arc<Shared<T>>, call| async move { shared.requests.list(&call, directory, cookie).await };
         let answer =
-            move |shared: &Shared<T>, reply, entries: Vec<Entry>| shared.listed_plus(reply, directory, &entries);
+            move |shared: &Answering<T>, reply, entries: Vec<Entry>| shared.listed_plus(reply, directory, &entries);
         self.run((request, "readdirplus", Size::One), reply, work, answer);
     }
 
@@ -422,14 +436,14 @@ impl<T: Namespace> Filesystem for Kernel<T> {
     fn getxattr(&self, request: &Request, node: INodeNo, name: &OsStr, room_bytes: u32, reply: ReplyXattr) {
         let (ino, name) = (self.ino(node), name.as_bytes().to_vec());
         let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.xattr(&call, ino, &name).await };
-        let answer = move |_: &Shared<T>, reply, found: Vec<u8>| value(reply, &found, room_bytes);
+        let answer = move |_: &Answering<T>, reply, found: Vec<u8>| value(reply, &found, room_bytes);
         self.run((request, "getxattr", Size::One), reply, work, answer);
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, room_bytes: u32, reply: ReplyXattr) {
         let ino = self.ino(node);
         let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.xattr_names(&call, ino).await };
-        let answer = move |_: &Shared<T>, reply, names: Vec<u8>| value(reply, &names, room_bytes);
+        let answer = move |_: &Answering<T>, reply, names: Vec<u8>| value(reply, &names, room_bytes);
         self.run((request, "listxattr", Size::One), reply, work, answer);
     }
 

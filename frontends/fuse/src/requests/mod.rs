@@ -25,8 +25,9 @@ use crate::caches::{Pages, Recent};
 use crate::cookies::Cookies;
 use crate::errors;
 use crate::invalidate::{Event, Invalidations};
+use crate::lately::Lately;
 use crate::namespace::Namespace;
-use crate::options::MountOptions;
+use crate::options::{Defaults, MountOptions};
 use crate::patience::{Deadline, Repeat};
 
 pub(crate) use files::{Opened, Written};
@@ -49,9 +50,10 @@ pub(crate) struct Requests<T> {
     pages: Pages,
     /// Directories that something was made in: for sgid.
     parents: Recent<Stat>,
-    /// Files that have no capabilities: the kernel asks before each write.
+    /// Files without any extended attribute: the kernel asks for one before each write.
     plain_files: Recent<()>,
     invalidations: Arc<Invalidations>,
+    lately: Lately,
 }
 
 impl<T: Namespace> Requests<T> {
@@ -63,6 +65,7 @@ impl<T: Namespace> Requests<T> {
             parents: Recent::new(options.attr_ttl),
             plain_files: Recent::new(options.attr_ttl),
             invalidations,
+            lately: Lately::default(),
             options,
         }
     }
@@ -79,14 +82,34 @@ impl<T: Namespace> Requests<T> {
     /// Sets attributes, the length among them.
     pub(crate) async fn set_stat(&self, call: &Call, ino: Ino, set: SetStat) -> Result<Stat, Errno> {
         self.may_change()?;
+        self.adopt(call, ino).await?;
         let stat = self.ask(call, ino, Repeat::Safe, || self.tree.set_stat(ino, set.clone())).await;
         self.parents.remove(ino);
         stat.map(|stat| self.shown(stat))
     }
 
+    /// What is shown of an inode without attributes of its own becomes its own, before it gets any.
+    async fn adopt(&self, call: &Call, ino: Ino) -> Result<(), Errno> {
+        if self.options.defaults == Defaults::default() {
+            return Ok(());
+        }
+        let stat = self.ask(call, ino, Repeat::Safe, || self.tree.stat(ino)).await?;
+        if stat.has_attributes {
+            return Ok(());
+        }
+        let Stat { mode, uid, gid, .. } = self.shown(stat);
+        let shown = SetStat { mode: Some(mode), uid: Some(uid), gid: Some(gid), ..SetStat::default() };
+        self.ask(call, ino, Repeat::Safe, || self.tree.set_stat(ino, shown.clone())).await.map(drop)
+    }
+
     /// Room, for `statfs(2)`.
     pub(crate) async fn space(&self, call: &Call) -> Result<TreeSpace, Errno> {
         self.ask(call, self.tree.root(), Repeat::Safe, || self.tree.space()).await
+    }
+
+    /// The kernel has been given an answer.
+    pub(crate) fn answered(&self, request: u64) {
+        self.tree.answered(request);
     }
 
     /// The kernel has forgotten the inode.
@@ -108,7 +131,16 @@ impl<T: Namespace> Requests<T> {
                 self.pages.clear();
             }
         }
+        self.lately.note(&event);
         self.invalidations.push(event);
+    }
+
+    /// The kernel was told of an inode, or of a name, by the answer to a request that began at `since`: if that changed
+    /// meanwhile, it is told so once more.
+    pub(crate) fn told(&self, what: Event, since: Instant) {
+        if self.lately.has(&what, since) {
+            self.invalidations.push(what);
+        }
     }
 
     async fn ask<R, F>(&self, call: &Call, ino: Ino, repeat: Repeat, ask: impl Fn() -> F) -> Result<R, Errno>
@@ -122,9 +154,9 @@ impl<T: Namespace> Requests<T> {
         if self.options.read_only || self.tree.read_only() { Err(Errno::EROFS) } else { Ok(()) }
     }
 
-    /// `stat` as this mount shows it. The core does not tell yet whether somebody gave the inode its attributes.
+    /// `stat` as this mount shows it.
     fn shown(&self, stat: Stat) -> Stat {
-        self.options.defaults.shown(stat, true)
+        self.options.defaults.shown(stat, stat.has_attributes)
     }
 
     /// The directory that something is about to be made in.

@@ -1,4 +1,5 @@
-//! Extended attributes. `user.`, `trusted.` and `security.` are kept; `system.`, which means ACLs, is not there.
+//! Extended attributes. `user.`, `trusted.` and `security.` are kept, but for labels of SELinux; `system.`, which means ACLs,
+//! is not there.
 //!
 //! The kernel has checked who may touch which; all that is left to us is that only root is shown names of `trusted.`.
 
@@ -19,6 +20,9 @@ const TRUSTED: &[u8] = b"trusted.";
 /// The kernel asks for it before each write, to know whether it must go.
 const CAPABILITY: &[u8] = b"security.capability";
 
+/// `ls -l` asks for it of each file, unless it hears that there are none here.
+const LABEL: &[u8] = b"security.selinux";
+
 /// `flags` of `setxattr(2)`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Replacing(pub(crate) i32);
@@ -27,15 +31,18 @@ impl<T: Namespace> Requests<T> {
     /// An attribute's value.
     pub(crate) async fn xattr(&self, call: &Call, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Errno> {
         kept(name)?;
-        let is_capability = name == CAPABILITY;
-        if is_capability && self.plain_files.get(ino).is_some() {
+        if self.plain_files.get(ino).is_some() {
             return Err(Errno::ENODATA);
         }
-        let asked = Instant::now();
-        let value = self.ask(call, ino, Repeat::Safe, || self.tree.xattr(ino, name)).await?;
-        if is_capability && value.is_none() {
-            self.plain_files.put(ino, (), asked);
+        if name == CAPABILITY {
+            let asked = Instant::now();
+            let names = self.ask(call, ino, Repeat::Safe, || self.tree.xattrs(ino)).await?;
+            if names.is_empty() {
+                self.plain_files.put(ino, (), asked);
+                return Err(Errno::ENODATA);
+            }
         }
+        let value = self.ask(call, ino, Repeat::Safe, || self.tree.xattr(ino, name)).await?;
         value.ok_or(Errno::ENODATA)
     }
 
@@ -57,6 +64,7 @@ impl<T: Namespace> Requests<T> {
     ) -> Result<(), Errno> {
         kept(name)?;
         self.may_change()?;
+        self.adopt(call, ino).await?;
         let mode = match replacing.0 {
             0 => XattrMode::Any,
             libc::XATTR_CREATE => XattrMode::Create,
@@ -78,5 +86,6 @@ impl<T: Namespace> Requests<T> {
 }
 
 fn kept(name: &[u8]) -> Result<(), Errno> {
-    if KEPT.iter().any(|prefix| name.starts_with(prefix)) { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+    let is_kept = KEPT.iter().any(|prefix| name.starts_with(prefix)) && name != LABEL;
+    if is_kept { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }

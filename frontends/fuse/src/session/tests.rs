@@ -21,6 +21,10 @@ struct Fixture {
     model: Model,
     mounted: Mounted,
     runtime: Runtime,
+    /// As a holder keeps it.
+    device: Option<OwnedFd>,
+    handshake: Handshake,
+    options: MountOptions,
 }
 
 const PRIVATE: MsFlags = MsFlags::MS_REC.union(MsFlags::MS_PRIVATE);
@@ -38,8 +42,11 @@ fn fixture(options: MountOptions) -> Option<Fixture> {
     mount(Some("model"), directory.path(), Some("fuse"), MsFlags::empty(), Some(data.as_str())).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let model = Model::new();
-    let mounted = serve_over(device.into(), model.clone(), options, runtime.handle().clone()).unwrap();
-    Some(Fixture { directory, model, mounted, runtime })
+    let device = OwnedFd::from(device);
+    let second = device.try_clone().unwrap();
+    let served = serve_over(device, model.clone(), options.clone(), runtime.handle().clone(), None);
+    let (mounted, handshake) = served.unwrap();
+    Some(Fixture { directory, model, mounted, runtime, device: Some(second), handshake, options })
 }
 
 impl Fixture {
@@ -241,7 +248,8 @@ fn a_slow_request_blocks_nobody_and_ends_by_its_deadline() {
 #[test]
 fn a_session_ends_though_the_file_system_is_mounted() {
     for threads in [1, 3] {
-        let Some(fixture) = fixture(MountOptions { threads, ..MountOptions::default() }) else { return };
+        let Some(mut fixture) = fixture(MountOptions { threads, ..MountOptions::default() }) else { return };
+        fixture.device = None;
         fs::write(fixture.path().join("file"), "x").unwrap();
         let end = async { tokio::time::timeout(Duration::from_secs(20), fixture.mounted.end()).await };
         fixture.runtime.block_on(end).unwrap().unwrap();
@@ -265,4 +273,51 @@ fn a_file_that_is_unlinked_while_open_is_read_on() {
     assert_eq!(file.metadata().unwrap().nlink(), 0);
     drop(file);
     fixture.unmount();
+}
+
+/// What the next process does, without the process.
+#[test]
+fn a_mount_goes_on_with_another_session() {
+    let Some(mut fixture) = fixture(MountOptions::default()) else { return };
+    assert!(fixture.handshake.can_go_on(), "these tests want Linux 6.9 or newer");
+    let path = fixture.path().to_owned();
+    fs::write(path.join("file"), "before").unwrap();
+    let open = File::options().read(true).write(true).open(path.join("file")).unwrap();
+    for round in 0..5 {
+        fixture.runtime.block_on(fixture.mounted.end()).unwrap();
+        let waiting = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                fs::write(path.join(format!("new-{round}")), "made while nobody served").unwrap();
+                open.write_all_at(b"BE", 0).unwrap();
+                fs::read_to_string(path.join("file")).unwrap()
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            let device = fixture.device.as_ref().unwrap().try_clone().unwrap();
+            let (model, options) = (fixture.model.clone(), fixture.options.clone());
+            let former = Some(fixture.handshake.clone());
+            let (mounted, handshake) =
+                serve_over(device, model, options, fixture.runtime.handle().clone(), former).unwrap();
+            assert_eq!(handshake, fixture.handshake);
+            fixture.mounted = mounted;
+            asked.join().unwrap()
+        });
+        assert_eq!(waiting, "BEfore");
+    }
+    let probe = Probe::new(fixture.device.as_ref().unwrap()).unwrap();
+    assert!(probe.knows(Ino(open.metadata().unwrap().ino())));
+    assert!(!probe.knows(Ino(1 << 40)));
+    drop(open);
+    fixture.unmount();
+}
+
+#[test]
+fn a_mount_is_not_gone_on_with_by_who_would_serve_it_otherwise() {
+    let Some(fixture) = fixture(MountOptions::default()) else { return };
+    fixture.runtime.block_on(fixture.mounted.end()).unwrap();
+    let device = fixture.device.as_ref().unwrap().try_clone().unwrap();
+    let options = MountOptions { max_write_bytes: 65_536, ..fixture.options.clone() };
+    let former = Some(fixture.handshake.clone());
+    let refused = serve_over(device, fixture.model.clone(), options, fixture.runtime.handle().clone(), former);
+    assert!(matches!(refused, Err(Error::Handshake(_))));
+    umount2(fixture.path(), MntFlags::MNT_DETACH).unwrap();
 }

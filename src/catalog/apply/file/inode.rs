@@ -98,7 +98,8 @@ impl Step<'_> {
         found.map(|bytes| bytes.map_or(Ok(InodeAttrs::default()), |bytes| InodeAttrs::decode(&bytes))).transpose()
     }
 
-    pub(super) fn set_directory_attrs(&self, ino: Ino, own: &InodeAttrs) -> Result<(), Error> {
+    pub(super) fn set_directory_attrs(&mut self, ino: Ino, own: &InodeAttrs) -> Result<(), Error> {
+        self.tell_inode(ino);
         self.run("UPDATE dir SET attrs=?2 WHERE ino=?1", params![sql(ino.0), own.encode()])?;
         Ok(())
     }

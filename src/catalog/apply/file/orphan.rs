@@ -27,10 +27,43 @@ impl Step<'_> {
         Ok(())
     }
 
-    pub(super) fn unmount(&mut self, bucket: &Bucket) -> Decision<()> {
+    pub(super) fn unmount(&mut self, bucket: &Bucket, mount: u64, is_last: bool) -> Decision<()> {
+        self.run("DELETE FROM answered WHERE mount=?", [sql(mount)])?;
+        if !is_last {
+            return Ok(());
+        }
+        self.close_all(bucket)?;
         self.run("DELETE FROM mounted WHERE bucket=? AND session=?", [sql(bucket.id.0), sql(self.session.0)])?;
         self.cache.mounted = None;
         Ok(())
+    }
+
+    /// Lets go what the session has open of a bucket.
+    fn close_all(&mut self, bucket: &Bucket) -> Result<(), Error> {
+        let query =
+            "SELECT p.ino, p.parent, o.bucket FROM opened p LEFT JOIN orphan o ON o.ino=p.ino WHERE p.session=?";
+        let opened = self.all(query, [sql(self.session.0)], |row| {
+            Ok((Ino(unsql(row.get(0)?)), Ino(unsql(row.get(1)?)), row.get::<_, Option<i64>>(2)?))
+        })?;
+        for (ino, parent, orphan_of) in opened {
+            let root = match orphan_of {
+                Some(root) => Ino(unsql(root)),
+                None => self.root_above(parent)?,
+            };
+            if root == bucket.id.root() {
+                self.run("DELETE FROM opened WHERE ino=? AND session=?", [sql(ino.0), sql(self.session.0)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The root that a directory lies below.
+    fn root_above(&self, mut ino: Ino) -> Result<Ino, Error> {
+        let query = "SELECT parent FROM dir WHERE ino=?";
+        while let Some(parent) = self.find(query, [sql(ino.0)], |row| Ok(unsql(row.get(0)?)))?.filter(|up| *up != 0) {
+            ino = Ino(parent);
+        }
+        Ok(ino)
     }
 
     /// Whether some session may have files of the bucket open.
@@ -107,6 +140,7 @@ impl Step<'_> {
 
     /// Takes a name from an inode of several. False: it is the last one.
     pub(in crate::catalog::apply) fn lower_links(&mut self, ino: Ino) -> Result<bool, Error> {
+        self.tell_inode(ino);
         Ok(self.run("UPDATE node SET nlink=nlink-1 WHERE id=? AND nlink>1", [sql(ino.0)])? > 0)
     }
 }

@@ -231,14 +231,137 @@ async fn a_bucket_that_is_mounted_no_more_keeps_nothing_for_anybody() {
 }
 
 #[tokio::test]
-async fn a_hidden_file_is_seen_once_its_session_is_gone() {
+async fn a_hidden_file_is_seen_once_its_mount_is_gone() {
     let bed = bed().await;
     let tree = tree_of(&bed, &bed.store, "staging").await;
     tree.make_open(tree.root(), b"empty", file()).await.unwrap();
     assert_eq!(keys(&bed).await, Vec::<String>::new());
     drop(tree);
-    let _store = bed.restarted(crate::object::Config::default()).await;
+    while keys(&bed).await != ["empty"] {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_had_open_is_let_go_if_its_mount_does_not_come_back() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    tree.make_open(tree.root(), b"empty", file()).await.unwrap();
+    let ino = tree.save(tree.root(), "lost", &pattern(50_000, 1)).await.unwrap().ino;
+    tree.open(ino, false).await.unwrap();
+    tree.unlink(tree.root(), b"lost").await.unwrap();
+    kill(tree);
+    let store = bed.restarted(crate::object::Config::default()).await;
+    assert_eq!(keys(&bed).await, Vec::<String>::new());
+    assert!(!store.snapshot(|view| Ok(view.has_reapable()?)).await.unwrap());
+    settle_inheritance(store.clone(), Duration::ZERO).await;
     assert_eq!(keys(&bed).await, ["empty"]);
+    assert!(store.snapshot(|view| Ok(view.has_reapable()?)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_mount_goes_on_with_the_next_process() {
+    let bed = bed().await;
+    let tree = outliving_tree(&bed, &bed.store, None).await;
+    let bytes = pattern(50_000, 1);
+    let lost = tree.save(tree.root(), "lost", &bytes).await.unwrap().ino;
+    tree.open(lost, false).await.unwrap();
+    tree.unlink(tree.root(), b"lost").await.unwrap();
+    let new = tree.make_open(tree.root(), b"new", file()).await.unwrap().ino;
+    tree.write(new, 0, bytes[..30_000].to_vec().into()).await.unwrap();
+    let closed = tree.make_open(tree.root(), b"closed", file()).await.unwrap().ino;
+    tree.write(closed, 0, Bytes::from_static(b"closed")).await.unwrap();
+    kill(tree);
+
+    let store = bed.restarted(crate::object::Config::default()).await;
+    let kernel = Kernel::knowing(&[lost, new]);
+    let tree = outliving_tree(&bed, &store, Some(kernel.clone())).await;
+    // Of the one that the kernel does not know nobody will close anything any more.
+    tree.settle_inherited().await;
+    assert_eq!(keys(&bed).await, ["closed"]);
+    assert_eq!(tree.bytes(lost).await.unwrap(), bytes);
+    assert_eq!(tree.bytes(new).await.unwrap(), bytes[..30_000]);
+    tree.write(new, 30_000, bytes[30_000..].to_vec().into()).await.unwrap();
+    tree.flush(new).await.unwrap();
+    tree.release(new).await.unwrap();
+    assert_eq!(keys(&bed).await, ["closed", "new"]);
+    assert_eq!(bed.get("new", 0..50_000).await.unwrap(), bytes);
+    // Two may have had it open: the first close lets nothing go.
+    tree.release(lost).await.unwrap();
+    tree.settle_inherited().await;
+    assert!(!store.snapshot(|view| Ok(view.has_reapable()?)).await.unwrap());
+    assert_eq!(tree.bytes(lost).await.unwrap(), bytes);
+    kernel.forget(lost);
+    kernel.forget(new);
+    tree.settle_inherited().await;
+    assert!(tree.0.files.all().is_empty());
+    let seen = store.snapshot(|view| view.applied_index().map_err(Error::from)).await.unwrap();
+    tree.propose(FileOperation::Hold { seen: seen.0, inos: Vec::new() }).await.unwrap();
+    assert!(store.snapshot(|view| Ok(view.has_reapable()?)).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_was_done_for_a_request_is_not_done_again_by_the_next_process() {
+    let bed = bed().await;
+    let tree = outliving_tree(&bed, &bed.store, None).await;
+    let root = tree.root();
+    let made = for_request(2, tree.make(root, b"made", file())).await.unwrap();
+    for_request(4, tree.make(root, b"gone", file())).await.unwrap();
+    for_request(6, tree.unlink(root, b"gone")).await.unwrap();
+    for_request(8, tree.make(root, b"a", directory())).await.unwrap();
+    for_request(10, tree.rename((root, b"a"), (root, b"b"), RenameMode::NoReplace)).await.unwrap();
+    for_request(12, tree.set_xattr(made.ino, b"user.x", b"1", XattrMode::Create)).await.unwrap();
+    for_request(14, tree.link(made.ino, root, b"second")).await.unwrap();
+    assert!(matches!(for_request(16, tree.unlink(root, b"none")).await, Err(Error::Refused(Refusal::NoEntry))));
+    tree.answered(4);
+    kill(tree);
+
+    let store = bed.restarted(crate::object::Config::default()).await;
+    let tree = outliving_tree(&bed, &store, Some(Kernel::knowing(&[]))).await;
+    assert_eq!(for_request(2, tree.make(root, b"made", file())).await.unwrap().ino, made.ino);
+    for_request(6, tree.unlink(root, b"gone")).await.unwrap();
+    for_request(10, tree.rename((root, b"a"), (root, b"b"), RenameMode::NoReplace)).await.unwrap();
+    for_request(12, tree.set_xattr(made.ino, b"user.x", b"1", XattrMode::Create)).await.unwrap();
+    assert_eq!(for_request(14, tree.link(made.ino, root, b"second")).await.unwrap().nlink, 2);
+    // Neither of another mount, nor of another request, nor of one that was refused.
+    assert!(matches!(for_request(18, tree.unlink(root, b"gone")).await, Err(Error::Refused(Refusal::NoEntry))));
+    let other = tree_of(&bed, &store, "other").await;
+    assert!(matches!(for_request(6, other.unlink(root, b"gone")).await, Err(Error::Refused(Refusal::NoEntry))));
+    for_request(20, tree.make(root, b"none", file())).await.unwrap();
+    for_request(16, tree.unlink(root, b"none")).await.unwrap();
+    // What was answered is forgotten, and what is left goes with the mount.
+    for request in [2, 6, 10, 12, 14, 16, 20] {
+        tree.answered(request);
+    }
+    for_request(22, tree.make(root, b"last", file())).await.unwrap();
+    let answered_count = || store.snapshot(|view| Ok(view.answered_count()?));
+    // The last, one that the first process was not told, and one that it may have passed on with what its keeper said.
+    assert!((2..=3).contains(&answered_count().await.unwrap()));
+    drop(tree);
+    while answered_count().await.unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_mount_hears_what_others_change_and_not_its_own() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let other = tree_of(&bed, &bed.store, "other").await;
+    let mut watch = tree.watch();
+    let own = tree.save(tree.root(), "own", b"own").await.unwrap();
+    bed.put("put", b"bytes").await;
+    let heard = |changed: Option<Changed>| changed.unwrap();
+    assert_eq!(heard(watch.next().await), Changed::Name { parent: tree.root(), name: b"put".to_vec() });
+    other.save(tree.root(), "own", b"other bytes").await.unwrap();
+    assert_eq!(heard(watch.next().await), Changed::Inode(own.ino));
+    other.make(tree.root(), b"dir", directory()).await.unwrap();
+    loop {
+        match heard(watch.next().await) {
+            Changed::Inode(_) => {}
+            changed => break assert_eq!(changed, Changed::Name { parent: tree.root(), name: b"dir".to_vec() }),
+        }
+    }
 }
 
 #[tokio::test]
@@ -285,4 +408,21 @@ async fn two_trees_of_two_gateways_are_one() {
     tokio::time::sleep(std::time::Duration::from_millis(1300)).await;
     bed.store.drain().await.unwrap();
     assert_eq!(two.bytes(ino).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn what_only_reads_is_answered_by_the_thread_that_asks_if_it_may_block() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let ino = tree.make_open(tree.root(), b"f", file()).await.unwrap().ino;
+    let asked = tree.clone();
+    let work = async move {
+        asked.stat(ino).await.unwrap();
+        asked.lookup(asked.root(), b"f").await.unwrap();
+        asked.list(asked.root(), None, 10).await.unwrap();
+        asked.write(ino, 0, Bytes::from_static(b"bytes")).await.unwrap();
+        asked.read(ino, 0, 10).await.unwrap()
+    };
+    let Ok(read) = crate::patient::begin(Box::pin(work)) else { panic!("it waited for another thread") };
+    assert_eq!(&read[..], b"bytes");
 }

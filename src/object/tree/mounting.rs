@@ -1,0 +1,299 @@
+//! The mount that a tree serves: who it is to the catalog, what of its kernel's requests was done, and what the process
+//! before this one left open. And what it is told of changes that others make.
+//!
+//! A mount may outlive the process that serves it. The next one is sent the requests again that were not answered, knows
+//! of no open file, and finds what was written and not committed in the staging directory.
+//!
+//! Invariants
+//! - The catalog counts what the former process had open as open, until somebody who knows better says otherwise: the kernel
+//!   of a mount that goes on, or nobody, for a while after the start.
+//! - A bucket is not mounted any more with its last tree in this process: else what loses its name there would be kept for
+//!   nobody until the session ends.
+
+use std::collections::{HashSet, VecDeque};
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::catalog::{Changed, Command, FileOperation, Heard, Origin, Outcome};
+use crate::ids::{BucketId, Ino};
+use crate::object::bucket::unexpected;
+use crate::object::{Error, Store};
+
+use super::open::State;
+use super::{Tree, lock};
+
+/// How long mounts may take to come back after the start.
+pub(in crate::object) const RETURN_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Inodes that one command names.
+const RELEASE_COUNT: usize = 4096;
+/// Answered requests that one command names.
+const ANSWERED_COUNT: usize = 256;
+
+tokio::task_local! {
+    /// The request of the kernel's that is being answered.
+    static REQUEST: u64;
+}
+
+/// Does `work` for a request of the kernel's, which may be sent to the next process once more if this one ends before it was
+/// answered. `request`: not 0, less than 2^63.
+pub async fn for_request<F: Future>(request: u64, work: F) -> F::Output {
+    REQUEST.scope(request, work).await
+}
+
+/// What a kernel can be asked.
+pub trait Knows: Send + Sync + 'static {
+    /// Whether it has an inode in use or in its cache. Does not wait.
+    fn knows(&self, ino: Ino) -> bool;
+}
+
+/// Which mount a tree is for.
+#[derive(Clone)]
+pub struct Mounting<'a> {
+    /// Its number, which no other mount has or had: not 0, less than 2^63.
+    pub id: u64,
+    /// A directory of its own, for bytes that are not committed yet.
+    pub staging: &'a Path,
+    /// Its kernel, if it was served by another process before.
+    pub kernel: Option<Arc<dyn Knows>>,
+}
+
+/// The mount's side of it.
+pub(super) struct Mount {
+    id: u64,
+    pub(super) kernel: Option<Arc<dyn Knows>>,
+    requests: Mutex<Requests>,
+}
+
+/// Requests for which something was done that must not be done twice.
+#[derive(Default)]
+struct Requests {
+    under_way: HashSet<u64>,
+    answered: Vec<u64>,
+}
+
+impl Mount {
+    pub(super) fn new(mounting: &Mounting<'_>) -> Mount {
+        Mount { id: mounting.id, kernel: mounting.kernel.clone(), requests: Mutex::default() }
+    }
+
+    /// Whether the kernel of a mount that was served by another process has an inode, and may have it open.
+    pub(super) fn may_have_open(&self, ino: Ino) -> bool {
+        self.kernel.as_ref().is_some_and(|kernel| kernel.knows(ino))
+    }
+}
+
+/// What the catalog knows of a tree.
+pub(super) struct Mounted {
+    store: Store,
+    bucket: BucketId,
+    id: u64,
+}
+
+impl Mounted {
+    pub(super) async fn new(store: &Store, bucket: BucketId, id: u64) -> Result<Mounted, Error> {
+        // One at a time: of two commands that cross the wrong one could be the last.
+        let mut trees = store.trees.lock().await;
+        propose(store, bucket, of_mount(id), FileOperation::Mount).await?;
+        *trees.entry(bucket).or_default() += 1;
+        Ok(Mounted { store: store.clone(), bucket, id })
+    }
+
+    async fn end(store: Store, bucket: BucketId, id: u64) {
+        let mut trees = store.trees.lock().await;
+        let count = trees.entry(bucket).or_default();
+        *count = count.saturating_sub(1);
+        let is_last = *count == 0;
+        if is_last {
+            trees.remove(&bucket);
+        }
+        lock(&store.live_trees).retain(|tree| tree.strong_count() > 0);
+        if let Err(error) = propose(&store, bucket, of_mount(id), FileOperation::Unmount { is_last }).await {
+            tracing::warn!(%bucket, %error, "a bucket counts as mounted until the session ends");
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Without a runtime the process ends, and the session with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(Mounted::end(self.store.clone(), self.bucket, self.id));
+        }
+    }
+}
+
+fn of_mount(mount: u64) -> Origin {
+    Origin { mount, ..Origin::default() }
+}
+
+/// Has the catalog do what names no new id. A refusal is an error.
+pub(super) async fn propose(
+    store: &Store,
+    bucket: BucketId,
+    origin: Origin,
+    operation: FileOperation,
+) -> Result<(), Error> {
+    match store.session.propose(Command::File { bucket, origin, operation }).await? {
+        Outcome::Done => Ok(()),
+        Outcome::Refused(refusal) => Err(refusal.into()),
+        outcome => Err(unexpected(&outcome)),
+    }
+}
+
+impl Tree {
+    /// On whose behalf a command is. `once`: it must not be done again for the same request.
+    pub(super) fn origin(&self, once: bool) -> Origin {
+        let request = if once { REQUEST.try_with(|request| *request).unwrap_or(0) } else { 0 };
+        let mut requests = lock(&self.0.mount.requests);
+        if request != 0 {
+            requests.under_way.insert(request);
+        }
+        let kept = requests.answered.len().saturating_sub(ANSWERED_COUNT);
+        Origin { mount: self.0.mount.id, request, answered: requests.answered.split_off(kept) }
+    }
+
+    /// The kernel has been given the answer to a request: it will not ask again.
+    pub fn answered(&self, request: u64) {
+        let mut requests = lock(&self.0.mount.requests);
+        if requests.under_way.remove(&request) {
+            requests.answered.push(request);
+        }
+    }
+
+    /// What others change of what a file system shows, from now on.
+    pub fn watch(&self) -> Watch {
+        let heard = self.0.store.ledger.readers().changes().listen();
+        Watch { heard, mount: self.0.mount.id, next: VecDeque::new() }
+    }
+
+    /// Commits what was written to all files, and not committed. For a mount that ends.
+    ///
+    /// # Errors
+    /// That of the last file that could not be committed; the bytes stay staged.
+    pub async fn flush_all(&self) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for ino in self.0.files.all() {
+            match self.flush(ino).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::error!(%ino, %error, "what was written is not committed; the next mount at the same place does it");
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Takes up what the process before this one left: bytes that were written, and what the kernel has open.
+    pub(super) async fn resume(&self) -> Result<(), Error> {
+        let session = self.0.store.session.id();
+        let opened = self.0.store.snapshot(move |view| Ok(view.opened_by(session)?)).await?;
+        let left = self.0.staging.left()?;
+        for (ino, is_hidden) in opened {
+            // The session has other mounts too; of what it made for this one and wrote bytes to, the kernel may know no more.
+            if self.0.mount.may_have_open(ino) || left.iter().any(|left| left.ino == ino) {
+                self.0.files.inherit(ino).state.write().await.is_hidden = is_hidden;
+                lock(&self.0.held).insert(ino);
+            }
+        }
+        for left in left {
+            let file = self.0.files.inherit(left.ino);
+            let mut state = file.state.write().await;
+            let is_hidden = state.is_hidden;
+            *state = State {
+                dirty: left.dirty,
+                staged: Some(left.file),
+                modified: Some(left.modified),
+                is_hidden,
+                ..State::default()
+            };
+            file.show(&state);
+        }
+        Ok(())
+    }
+
+    /// Lets go what the process before had open, and the kernel does not have any more.
+    pub(super) async fn settle_inherited(&self) {
+        for ino in self.0.files.inherited() {
+            if self.0.mount.may_have_open(ino) {
+                continue;
+            }
+            match self.flush(ino).await {
+                Ok(()) | Err(Error::Refused(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%ino, %error, "what was written before a restart is not committed yet");
+                    continue;
+                }
+            }
+            if self.0.files.disinherit(ino) {
+                self.let_go(ino).await;
+                self.0.files.forget(ino);
+            }
+        }
+    }
+}
+
+/// What others change.
+pub struct Watch {
+    heard: Heard,
+    mount: u64,
+    next: VecDeque<Changed>,
+}
+
+impl Watch {
+    /// The next change that another mount made, or S3. None: there will be no more.
+    pub async fn next(&mut self) -> Option<Changed> {
+        loop {
+            if let Some(change) = self.next.pop_front() {
+                return Some(change);
+            }
+            let notices = self.heard.next().await?;
+            let others = notices.iter().filter(|notice| notice.mount != self.mount);
+            self.next.extend(others.map(|notice| notice.what.clone()));
+        }
+    }
+}
+
+/// After `patience`, lets go what the process before had open of mounts that did not come back.
+pub(in crate::object) async fn settle_inheritance(store: Store, patience: Duration) {
+    let session = store.session.id();
+    let inherited = loop {
+        let query = move |view: &crate::catalog::View<'_>| Ok((view.mounted_by(session)?, view.opened_by(session)?));
+        match store.snapshot(query).await {
+            Ok(inherited) => break inherited,
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    };
+    let (buckets, opened) = inherited;
+    if buckets.is_empty() && opened.is_empty() {
+        return;
+    }
+    tokio::time::sleep(patience).await;
+    for bucket in buckets {
+        while let Err(error) = settle(&store, bucket, &opened).await {
+            if matches!(error, Error::Refused(_)) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    store.died.notify_one();
+}
+
+async fn settle(store: &Store, bucket: BucketId, opened: &[(Ino, bool)]) -> Result<(), Error> {
+    let trees = store.trees.lock().await;
+    if !trees.contains_key(&bucket) {
+        return propose(store, bucket, Origin::default(), FileOperation::Unmount { is_last: true }).await;
+    }
+    let live: Vec<_> = lock(&store.live_trees).iter().filter_map(std::sync::Weak::upgrade).collect();
+    let is_open = |ino: Ino| live.iter().any(|tree| tree.files.is_open(ino));
+    let closed: Vec<Ino> = opened.iter().map(|(ino, _)| *ino).filter(|ino| !is_open(*ino)).collect();
+    for inos in closed.chunks(RELEASE_COUNT) {
+        propose(store, bucket, Origin::default(), FileOperation::Release { inos: inos.to_vec() }).await?;
+    }
+    Ok(())
+}

@@ -140,15 +140,17 @@ impl Tree {
             self.propose(FileOperation::Write(write)).await?;
             return Ok(None);
         }
+        let front = Front::of(state.front.as_ref(), &base);
         if let [(start, end)] = joined(&stored)[..]
             && start == base.size_bytes
             && change.size_bytes.is_none()
+            // Else somebody has changed what the stream goes on from.
+            && front.is_some()
             && let Some(received) = state.streaming.finish(start, end).await
         {
             return self.name_stored(received, &[(start, end)], &base, write, true).await;
         }
         let staged = state.staged.as_ref().map(|staged| staged.reader());
-        let front = Front::of(state.front.as_ref(), &base);
         self.commit_stored(staged, base, front, stored, change.size_bytes, write).await
     }
 

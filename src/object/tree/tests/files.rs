@@ -77,7 +77,8 @@ async fn an_md5_is_not_claimed_of_what_another_changed() {
     let bytes = pattern(3_000_000, 4);
     tree.write(ino, 0, bytes[..1_200_000].to_vec().into()).await.unwrap();
     tree.flush(ino).await.unwrap();
-    tree.write(ino, 1_200_000, bytes[1_200_000..2_500_000].to_vec().into()).await.unwrap();
+    tree.write(ino, 1_200_000, bytes[1_200_000..1_300_000].to_vec().into()).await.unwrap();
+    tree.write(ino, 1_300_000, bytes[1_300_000..2_500_000].to_vec().into()).await.unwrap();
     other.write(ino, 5, Bytes::from_static(b"other")).await.unwrap();
     other.flush(ino).await.unwrap();
     tree.write(ino, 2_500_000, bytes[2_500_000..].to_vec().into()).await.unwrap();

@@ -98,6 +98,7 @@ soak: export PREDASTORE_TEST_SQLITE_TRANSACTIONS ?= 5000
 soak: export PREDASTORE_TEST_MODEL_STEPS ?= 20000
 soak: export PREDASTORE_TEST_RENAME_KEYS ?= 1000000
 soak: export PREDASTORE_TEST_MOUNT_KILLS ?= 1000
+soak: export PREDASTORE_TEST_MOUNT_SHUTDOWNS ?= 100
 soak: export PREDASTORE_TEST_MOUNT_MINUTES ?= 600
 soak: test-deps build
 	S3D_BIN=$(abspath bin/s3d) $(CARGO) test -p predastore-tests --no-fail-fast -- --nocapture

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use predastore_tests::disk::{FileSystem, LoopMount};
 use predastore_tests::file_writer::FileWriter;
-use predastore_tests::knobs::{flag, number, say};
-use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, mountpoint};
+use predastore_tests::knobs::{Need, flag, number, say};
+use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, config, enter_private_namespace, mountpoint};
 use predastore_tests::random::Rng;
-use predastore_tests::s3d::PATIENCE;
+use predastore_tests::s3d::{Config, PATIENCE, S3d};
 
 const WRITERS: u64 = 4;
 
@@ -163,4 +164,68 @@ fn sigkill_of_a_box_under_writers() -> Result<()> {
 #[test]
 fn sigkill_of_a_gateway_under_writers() -> Result<()> {
     kills("sigkill_of_a_gateway_under_writers", Server::cluster)
+}
+
+/// The power goes under writers: the daemon, its disk and the programs end at once. What close or fsync acknowledged is there
+/// after the next boot, and what was not synced is lost or there, never mixed.
+fn power_cuts(test: &str, kind: FileSystem) -> Result<()> {
+    let mut rng = Rng::for_test(test);
+    enter_private_namespace()?;
+    let disk = LoopMount::new(kind, 2048)?;
+    let data_dir = Some(disk.path().join("data"));
+    let mut server = Server::Box(Box::new(S3d::start(Config { data_dir, ..config() })?));
+    server.gateways()[0].s3()?.create_bucket(BUCKET)?;
+    let dir = mountpoint()?;
+    let mut mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+    let writer = |index, rng: &mut Rng| FileWriter::new(dir.path().join(format!("w{index}")), Rng::new(rng.next_u64()));
+    let mut writers = (0..WRITERS).map(|index| writer(index, &mut rng)).collect::<Result<Vec<_>>>()?;
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let rounds = number("PREDASTORE_TEST_MOUNT_SHUTDOWNS", 4).div_ceil(2);
+    for round in 0..rounds {
+        let enough = count.load(Ordering::Relaxed) + 1 + rng.below(60);
+        let (stopped, counted) = (&stop, &count);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                writers.iter_mut().map(|writer| scope.spawn(move || writer.run(stopped, counted))).collect();
+            let deadline = Instant::now() + PATIENCE;
+            while count.load(Ordering::Relaxed) < enough && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            let cut = disk.shutdown();
+            server.first().kill();
+            // The programs end with the machine.
+            mount.abort()?;
+            for thread in threads {
+                let _ = thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?;
+            }
+            cut
+        })?;
+        mount.unmount_by_force()?;
+        disk.remount()?;
+        server.first().restart()?;
+        mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+        // Files that were made and not closed are let go, and seen by S3, when their mount does not come back.
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = verify(&server, &mut writers) {
+            if Instant::now() >= deadline {
+                return Err(error.context(format!("round {round}\n{}", server.log_tails())));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    say(&format!("{test}: {rounds} cuts, {} changes acknowledged", count.load(Ordering::Relaxed)));
+    mount.unmount()?;
+    server.finish()
+}
+
+#[test]
+fn power_cuts_on_xfs() -> Result<()> {
+    let needs = [Need::LoopMount, Need::Program("xfs_io"), Need::Program("mkfs.xfs")];
+    if can_mount("power_cuts_on_xfs", &needs) { power_cuts("power_cuts_on_xfs", FileSystem::Xfs) } else { Ok(()) }
+}
+
+#[test]
+fn power_cuts_on_ext4() -> Result<()> {
+    let needs = [Need::LoopMount, Need::Program("xfs_io"), Need::Program("mkfs.ext4")];
+    if can_mount("power_cuts_on_ext4", &needs) { power_cuts("power_cuts_on_ext4", FileSystem::Ext4) } else { Ok(()) }
 }

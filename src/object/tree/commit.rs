@@ -31,6 +31,7 @@ use crate::units::GIB;
 use super::Tree;
 use super::dirty::Written;
 use super::open::{File, State};
+use super::staging::Left;
 use super::stream::{Front, Streaming};
 
 /// What one command commits at most.
@@ -301,6 +302,11 @@ impl Tree {
     /// Commits what a killed process left.
     pub(super) async fn recover(&self) -> Result<(), Error> {
         for left in self.0.staging.left()? {
+            if !left.is_of_this_boot && self.is_outdated(&left).await? {
+                tracing::warn!(ino = %left.ino, "bytes that were not synced before a reboot were written over something older");
+                left.file.remove()?;
+                continue;
+            }
             let file = self.0.files.get_or_make(left.ino);
             let mut state = file.state.write().await;
             let len_bytes = left.dirty.len_bytes();
@@ -323,6 +329,17 @@ impl Tree {
             self.0.files.forget(left.ino);
         }
         Ok(())
+    }
+}
+
+impl Tree {
+    /// Whether something was committed to a file since bytes were staged: maybe these.
+    async fn is_outdated(&self, left: &Left) -> Result<bool, Error> {
+        match self.committed(left.ino).await {
+            Ok(stat) => Ok(stat.revision != left.revision),
+            Err(Error::Refused(Refusal::Stale)) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use super::open::State;
 use super::{Tree, lock};
 
 /// How long mounts may take to come back after the start.
-pub(in crate::object) const RETURN_PATIENCE: Duration = Duration::from_secs(30);
+pub(in crate::object) const RETURN_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Inodes that one command names.

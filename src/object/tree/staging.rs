@@ -5,8 +5,10 @@
 //!
 //! +0   8   magic "pdstage1"
 //! +8   8   inode (all integers little-endian)
+//! +16  8   revision of the content that the bytes were written over
+//! +24  16  id of the system's boot
 //! then records, one behind the other:
-//! +0   4   CRC32C of the 20 bytes that follow
+//! +0   4   CRC32C of all that follows
 //! +4   8   offset in the file
 //! +12  8   when it was written, nanoseconds since 1970
 //! +20  4   length in bytes
@@ -16,7 +18,10 @@
 //! Invariants
 //! - A write returns once its record is in the system's page cache: it survives the end of the process, not that of the
 //!   machine. What must survive that is committed.
-//! - A record that is not whole is the last one, and its write never returned.
+//! - A record that is not whole is the last one, and its write never returned; or the machine has lost it, and what follows
+//!   counts as lost too.
+//! - After a reboot a file may be what it was long ago: it counts only if nothing was committed since to what it was written
+//!   over.
 //! - What was committed is cut off. A process killed in between commits it once more at its next start.
 
 use std::fs::{self, File, OpenOptions};
@@ -35,12 +40,14 @@ use super::dirty::Dirty;
 use super::lock;
 
 const MAGIC: &[u8; 8] = b"pdstage1";
-const HEAD_BYTES: u64 = 16;
+const HEAD_BYTES: u64 = 40;
+const BOOT_BYTES: usize = 16;
 const RECORD_HEAD_BYTES: usize = 24;
 
 /// The directory.
 pub(super) struct Staging {
     dir: PathBuf,
+    boot: [u8; BOOT_BYTES],
     /// Empty files of inodes that need them no more, for the next ones: making a file costs more than writing to it.
     spare: Mutex<Vec<StagingFile>>,
     /// Name of the next file.
@@ -60,6 +67,10 @@ pub(super) struct StagingFile {
 /// What a killed process left of an inode.
 pub(super) struct Left {
     pub(super) ino: Ino,
+    /// Of the content that it was written over.
+    pub(super) revision: u64,
+    /// Whether the system was not booted since.
+    pub(super) is_of_this_boot: bool,
     pub(super) file: StagingFile,
     pub(super) dirty: Dirty,
     pub(super) modified: Timestamp,
@@ -68,8 +79,12 @@ pub(super) struct Left {
 impl Staging {
     /// Opens or makes the directory.
     pub(super) fn open(dir: &Path) -> io::Result<Staging> {
+        Self::open_in_boot(dir, boot_id()?)
+    }
+
+    fn open_in_boot(dir: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Staging> {
         fs::create_dir_all(dir)?;
-        Ok(Staging { dir: dir.to_owned(), spare: Mutex::default(), next: AtomicU64::new(1) })
+        Ok(Staging { dir: dir.to_owned(), boot, spare: Mutex::default(), next: AtomicU64::new(1) })
     }
 
     /// Takes back a file; what is in it was committed. Removes it if there are enough.
@@ -84,26 +99,27 @@ impl Staging {
         file.remove()
     }
 
-    /// A file for an inode, empty.
-    pub(super) fn create(&self, ino: Ino) -> io::Result<StagingFile> {
+    /// A file for an inode, empty. `revision`: of the content that will be written over.
+    pub(super) fn create(&self, ino: Ino, revision: u64) -> io::Result<StagingFile> {
         let spare = lock(&self.spare).pop();
-        if let Some(spare) = spare {
-            spare.file.write_all_at(&ino.0.to_le_bytes(), MAGIC.len() as u64)?;
-            return Ok(spare);
-        }
-        let (path, file) = self.make()?;
+        let (path, file) = match spare {
+            Some(StagingFile { path, file, .. }) => (path, file),
+            None => self.make()?,
+        };
         let mut head = MAGIC.to_vec();
         head.extend_from_slice(&ino.0.to_le_bytes());
+        head.extend_from_slice(&revision.to_le_bytes());
+        head.extend_from_slice(&self.boot);
         file.write_all_at(&head, 0)?;
-        Ok(StagingFile { path, file: Arc::new(file), end: HEAD_BYTES })
+        Ok(StagingFile { path, file, end: HEAD_BYTES })
     }
 
-    fn make(&self) -> io::Result<(PathBuf, File)> {
+    fn make(&self) -> io::Result<(PathBuf, Arc<File>)> {
         loop {
             let path = self.dir.join(format!("{:016x}", self.next.fetch_add(1, Ordering::Relaxed)));
             match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => return Ok((path, made?)),
+                made => return Ok((path, Arc::new(made?))),
             }
         }
     }
@@ -113,7 +129,7 @@ impl Staging {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            match read(&path) {
+            match read(&path, self.boot) {
                 Ok(Some(left)) => found.push(left),
                 Ok(None) => fs::remove_file(&path)?,
                 Err(error) => tracing::error!(path = %path.display(), %error, "a staging file cannot be read"),
@@ -132,7 +148,7 @@ impl StagingFile {
         record.extend_from_slice(&offset.to_le_bytes());
         record.extend_from_slice(&now.0.to_le_bytes());
         record.extend_from_slice(&len.to_le_bytes());
-        let sum = checksum(&record[4..]);
+        let sum = checksum(&record[4..], bytes);
         record[..4].copy_from_slice(&sum.to_le_bytes());
         let staged = self.end + RECORD_HEAD_BYTES as u64;
         // The head last: a record is whole only with it.
@@ -168,12 +184,23 @@ impl StagingFile {
     }
 }
 
-fn checksum(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+/// Another one after each boot of the system.
+fn boot_id() -> io::Result<[u8; BOOT_BYTES]> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let id = u128::from_str_radix(&digits, 16).map_err(io::Error::other)?;
+    Ok(id.to_be_bytes())
+}
+
+fn checksum(head: &[u8], bytes: &[u8]) -> u32 {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    digest.update(head);
+    digest.update(bytes);
+    digest.finalize() as u32
 }
 
 /// None: nothing was written.
-fn read(path: &Path) -> io::Result<Option<Left>> {
+fn read(path: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Option<Left>> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let file_len = file.metadata()?.len();
     let mut head = [0; HEAD_BYTES as usize];
@@ -181,18 +208,26 @@ fn read(path: &Path) -> io::Result<Option<Left>> {
         return Ok(None);
     }
     file.read_exact(&mut head)?;
-    let (magic, ino) = head.split_at(8);
+    let (magic, rest) = head.split_at(8);
     if magic != MAGIC {
         return Err(io::Error::other("it is no staging file"));
     }
-    let ino = Ino(u64::from_le_bytes(ino.try_into().map_err(io::Error::other)?));
+    let (ino, rest) = rest.split_at(8);
+    let (revision, written_in) = rest.split_at(8);
+    let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).map_err(io::Error::other);
+    let (ino, revision) = (Ino(number(ino)?), number(revision)?);
     let (mut dirty, mut modified, mut end) = (Dirty::default(), Timestamp(0), HEAD_BYTES);
     let mut record = [0; RECORD_HEAD_BYTES];
     while end + RECORD_HEAD_BYTES as u64 <= file_len {
         file.read_exact_at(&mut record, end)?;
-        let Some((offset, at, len)) = parse(&record) else { break };
+        let (sum, offset, at, len) = parse(&record);
         let staged = end + RECORD_HEAD_BYTES as u64;
         if staged + len > file_len {
+            break;
+        }
+        let mut bytes = vec![0; len as usize];
+        file.read_exact_at(&mut bytes, staged)?;
+        if sum != checksum(&record[4..], &bytes) {
             break;
         }
         dirty.insert(offset..offset.saturating_add(len), staged);
@@ -202,19 +237,17 @@ fn read(path: &Path) -> io::Result<Option<Left>> {
         return Ok(None);
     }
     let file = StagingFile { path: path.to_owned(), file: Arc::new(file), end };
-    Ok(Some(Left { ino, file, dirty, modified }))
+    Ok(Some(Left { ino, revision, is_of_this_boot: written_in == boot, file, dirty, modified }))
 }
 
-/// Offset, time and length of a record; none: it is not whole.
-fn parse(record: &[u8; RECORD_HEAD_BYTES]) -> Option<(u64, Timestamp, u64)> {
-    let (sum, rest) = record.split_first_chunk::<4>()?;
-    if u32::from_le_bytes(*sum) != checksum(rest) {
-        return None;
-    }
-    let (offset, rest) = rest.split_first_chunk::<8>()?;
-    let (at, rest) = rest.split_first_chunk::<8>()?;
-    let (len, _) = rest.split_first_chunk::<4>()?;
-    Some((u64::from_le_bytes(*offset), Timestamp(i64::from_le_bytes(*at)), u32::from_le_bytes(*len).into()))
+/// Checksum, offset, time and length of a record, as it says.
+fn parse(record: &[u8; RECORD_HEAD_BYTES]) -> (u32, u64, Timestamp, u64) {
+    let [s0, s1, s2, s3, o @ .., l0, l1, l2, l3] = *record;
+    let [o0, o1, o2, o3, o4, o5, o6, o7, a @ ..] = o;
+    let sum = u32::from_le_bytes([s0, s1, s2, s3]);
+    let offset = u64::from_le_bytes([o0, o1, o2, o3, o4, o5, o6, o7]);
+    let len = u32::from_le_bytes([l0, l1, l2, l3]);
+    (sum, offset, Timestamp(i64::from_le_bytes(a)), len.into())
 }
 
 #[cfg(test)]
@@ -223,8 +256,8 @@ mod tests {
     use super::*;
 
     fn written(dir: &Path) -> Staging {
-        let staging = Staging::open(dir).unwrap();
-        let mut file = staging.create(Ino(7)).unwrap();
+        let staging = Staging::open_in_boot(dir, [9; BOOT_BYTES]).unwrap();
+        let mut file = staging.create(Ino(7), 300).unwrap();
         file.append(10, &Bytes::from_static(b"hello"), Timestamp(1)).unwrap();
         file.append(12, &Bytes::from_static(b"LL"), Timestamp(2)).unwrap();
         staging
@@ -234,7 +267,9 @@ mod tests {
     fn what_was_written_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let left = written(dir.path()).left().unwrap().remove(0);
-        assert_eq!((left.ino, left.modified, left.dirty.end()), (Ino(7), Timestamp(2), 15));
+        assert_eq!((left.ino, left.revision, left.modified, left.dirty.end()), (Ino(7), 300, Timestamp(2), 15));
+        assert!(left.is_of_this_boot);
+        assert!(!Staging::open(dir.path()).unwrap().left().unwrap()[0].is_of_this_boot);
         let mut bytes = vec![0; 5];
         for run in left.dirty.all() {
             let at = (run.start - 10) as usize;
@@ -252,11 +287,20 @@ mod tests {
         for len in 0..whole.len() {
             fs::write(&path, &whole[..len]).unwrap();
             let runs = staging.left().unwrap().first().map_or(Vec::new(), |left| left.dirty.all());
-            let expected = if len < 16 + 24 + 5 { 0 } else { 1 };
+            let expected = if len < HEAD_BYTES as usize + 24 + 5 { 0 } else { 1 };
             assert_eq!(runs.len(), expected, "{len}");
         }
         fs::write(&path, &whole).unwrap();
         assert_eq!(staging.left().unwrap()[0].dirty.all().len(), 3);
+        // As after a power cut, which keeps some blocks and not others.
+        for at in HEAD_BYTES as usize..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            fs::write(&path, &damaged).unwrap();
+            let runs = staging.left().unwrap().first().map_or(Vec::new(), |left| left.dirty.all());
+            assert_eq!(runs.len(), if at < HEAD_BYTES as usize + 24 + 5 { 0 } else { 1 }, "{at}");
+            fs::write(&path, &whole).unwrap();
+        }
     }
 
     #[test]
@@ -264,13 +308,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let staging = Staging::open(dir.path()).unwrap();
         for ino in 1..200 {
-            let mut file = staging.create(Ino(ino)).unwrap();
+            let mut file = staging.create(Ino(ino), 1).unwrap();
             file.append(ino, &Bytes::from(vec![7; ino as usize]), Timestamp(5)).unwrap();
             let left = Staging::open(dir.path()).unwrap().left().unwrap();
             assert_eq!(left.iter().map(|left| (left.ino, left.dirty.end())).collect::<Vec<_>>(), [(Ino(ino), 2 * ino)]);
             staging.give_back(file).unwrap();
         }
-        let many: Vec<_> = (0..100).map(|ino| staging.create(Ino(ino)).unwrap()).collect();
+        let many: Vec<_> = (0..100).map(|ino| staging.create(Ino(ino), 1).unwrap()).collect();
         many.into_iter().for_each(|file| staging.give_back(file).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), SPARE_COUNT);
     }

@@ -51,7 +51,10 @@ impl Tree {
         self.0.store.room.admit(len)?;
         let staged = match state.staged.take() {
             Some(staged) => staged,
-            None => self.0.staging.create(file.ino).map_err(crate::file::Error::from)?,
+            None => {
+                let revision = self.committed(file.ino).await?.revision;
+                self.0.staging.create(file.ino, revision).map_err(crate::file::Error::from)?
+            }
         };
         let now = self.0.store.now();
         let bytes = data.clone();

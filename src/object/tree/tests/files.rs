@@ -177,6 +177,37 @@ async fn what_was_written_survives_the_process() {
     assert_eq!(version.etag.md5, md5_of(&bytes));
 }
 
+/// A power cut may bring back staging files as they were long before.
+#[tokio::test]
+async fn after_a_reboot_staged_bytes_count_only_over_what_they_were_written_over() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let [new, old] = [b"new", b"old"].map(|name| (name, pattern(30_000, name[0].into())));
+    let mut inos = Vec::new();
+    for (name, bytes) in [&new, &old] {
+        let ino = tree.save(tree.root(), std::str::from_utf8(*name).unwrap(), bytes).await.unwrap().ino;
+        tree.write(ino, 10, Bytes::from_static(b"staged")).await.unwrap();
+        inos.push(ino);
+    }
+    kill(tree);
+    let staging = bed.dir.path().join("staging");
+    for entry in std::fs::read_dir(&staging).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[24..40].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let store = bed.restarted(crate::object::Config::default()).await;
+    let other = tree_of(&bed, &store, "other").await;
+    other.write(inos[1], 12, Bytes::from_static(b"later")).await.unwrap();
+    other.flush(inos[1]).await.unwrap();
+    let tree = tree_of(&bed, &store, "staging").await;
+    assert_eq!(&tree.bytes(inos[0]).await.unwrap()[10..16], b"staged");
+    let found = tree.bytes(inos[1]).await.unwrap();
+    assert_eq!((&found[10..12], &found[12..17]), (&old.1[10..12], &b"later"[..]));
+    assert!(tree.0.staging.left().unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn setting_the_time_of_what_is_being_written_changes_no_tag() {
     let bed = bed().await;

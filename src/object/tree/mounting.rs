@@ -44,6 +44,11 @@ pub async fn for_request<F: Future>(request: u64, work: F) -> F::Output {
     REQUEST.scope(request, work).await
 }
 
+/// The request that is being answered; 0: none.
+pub(super) fn request() -> u64 {
+    REQUEST.try_with(|request| *request).unwrap_or(0)
+}
+
 /// What a kernel can be asked.
 pub trait Knows: Send + Sync + 'static {
     /// Whether it has an inode in use or in its cache. Does not wait.
@@ -147,7 +152,7 @@ pub(super) async fn propose(
 impl Tree {
     /// On whose behalf a command is. `once`: it must not be done again for the same request.
     pub(super) fn origin(&self, once: bool) -> Origin {
-        let request = if once { REQUEST.try_with(|request| *request).unwrap_or(0) } else { 0 };
+        let request = if once { request() } else { 0 };
         let mut requests = lock(&self.0.mount.requests);
         if request != 0 {
             requests.under_way.insert(request);
@@ -208,6 +213,7 @@ impl Tree {
                 dirty: left.dirty,
                 staged: Some(left.file),
                 modified: Some(left.modified),
+                appended: left.appended,
                 is_hidden,
                 ..State::default()
             };

@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) front: Option<Front>,
     /// When it was written last.
     pub(super) modified: Option<Timestamp>,
+    /// Requests that appended for the process before this one, and where: they may come again.
+    pub(super) appended: HashMap<u64, u64>,
     /// Whether S3 does not see the file yet.
     pub(super) is_hidden: bool,
 }

@@ -11,8 +11,9 @@
 //! +0   4   CRC32C of all that follows
 //! +4   8   offset in the file
 //! +12  8   when it was written, nanoseconds since 1970
-//! +20  4   length in bytes
-//! +24  n   the bytes
+//! +20  8   the kernel's request, if doing it twice would not be doing it once: an append; else 0
+//! +28  4   length in bytes
+//! +32  n   the bytes
 //! ```
 //!
 //! Invariants
@@ -24,14 +25,13 @@
 //!   over.
 //! - What was committed is cut off. A process killed in between commits it once more at its next start.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-
-use bytes::Bytes;
 
 use crate::env::Timestamp;
 use crate::ids::Ino;
@@ -42,7 +42,7 @@ use super::lock;
 const MAGIC: &[u8; 8] = b"pdstage1";
 const HEAD_BYTES: u64 = 40;
 const BOOT_BYTES: usize = 16;
-const RECORD_HEAD_BYTES: usize = 24;
+const RECORD_HEAD_BYTES: usize = 32;
 
 /// The directory.
 pub(super) struct Staging {
@@ -74,6 +74,21 @@ pub(super) struct Left {
     pub(super) file: StagingFile,
     pub(super) dirty: Dirty,
     pub(super) modified: Timestamp,
+    /// Requests that appended, and where.
+    pub(super) appended: HashMap<u64, u64>,
+}
+
+/// A write as it is staged.
+#[derive(Clone, Copy)]
+pub(super) struct Record<'a> {
+    /// Where in the file.
+    pub(super) offset: u64,
+    /// What.
+    pub(super) bytes: &'a [u8],
+    /// When.
+    pub(super) now: Timestamp,
+    /// The kernel's request, of an append; else 0.
+    pub(super) request: u64,
 }
 
 impl Staging {
@@ -141,12 +156,14 @@ impl Staging {
 
 impl StagingFile {
     /// Appends a record. Returns where its bytes are.
-    pub(super) fn append(&mut self, offset: u64, bytes: &Bytes, now: Timestamp) -> io::Result<u64> {
+    pub(super) fn append(&mut self, write: Record<'_>) -> io::Result<u64> {
+        let Record { offset, bytes, now, request } = write;
         let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        let mut record = Vec::with_capacity(RECORD_HEAD_BYTES + bytes.len().min(4096));
+        let mut record = Vec::with_capacity(RECORD_HEAD_BYTES);
         record.extend_from_slice(&[0; 4]);
         record.extend_from_slice(&offset.to_le_bytes());
         record.extend_from_slice(&now.0.to_le_bytes());
+        record.extend_from_slice(&request.to_le_bytes());
         record.extend_from_slice(&len.to_le_bytes());
         let sum = checksum(&record[4..], bytes);
         record[..4].copy_from_slice(&sum.to_le_bytes());
@@ -217,10 +234,10 @@ fn read(path: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Option<Left>> {
     let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).map_err(io::Error::other);
     let (ino, revision) = (Ino(number(ino)?), number(revision)?);
     let (mut dirty, mut modified, mut end) = (Dirty::default(), Timestamp(0), HEAD_BYTES);
-    let mut record = [0; RECORD_HEAD_BYTES];
+    let (mut record, mut appended) = ([0; RECORD_HEAD_BYTES], HashMap::new());
     while end + RECORD_HEAD_BYTES as u64 <= file_len {
         file.read_exact_at(&mut record, end)?;
-        let (sum, offset, at, len) = parse(&record);
+        let (sum, offset, at, request, len) = parse(&record);
         let staged = end + RECORD_HEAD_BYTES as u64;
         if staged + len > file_len {
             break;
@@ -231,23 +248,23 @@ fn read(path: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Option<Left>> {
             break;
         }
         dirty.insert(offset..offset.saturating_add(len), staged);
+        if request != 0 {
+            appended.insert(request, offset);
+        }
         (modified, end) = (at, staged + len);
     }
     if dirty.is_empty() {
         return Ok(None);
     }
     let file = StagingFile { path: path.to_owned(), file: Arc::new(file), end };
-    Ok(Some(Left { ino, revision, is_of_this_boot: written_in == boot, file, dirty, modified }))
+    Ok(Some(Left { ino, revision, is_of_this_boot: written_in == boot, file, dirty, modified, appended }))
 }
 
-/// Checksum, offset, time and length of a record, as it says.
-fn parse(record: &[u8; RECORD_HEAD_BYTES]) -> (u32, u64, Timestamp, u64) {
-    let [s0, s1, s2, s3, o @ .., l0, l1, l2, l3] = *record;
-    let [o0, o1, o2, o3, o4, o5, o6, o7, a @ ..] = o;
-    let sum = u32::from_le_bytes([s0, s1, s2, s3]);
-    let offset = u64::from_le_bytes([o0, o1, o2, o3, o4, o5, o6, o7]);
-    let len = u32::from_le_bytes([l0, l1, l2, l3]);
-    (sum, offset, Timestamp(i64::from_le_bytes(a)), len.into())
+/// Checksum, offset, time, request and length of a record, as it says.
+fn parse(record: &[u8; RECORD_HEAD_BYTES]) -> (u32, u64, Timestamp, u64, u64) {
+    let four = |at: usize| u32::from_le_bytes(std::array::from_fn(|index| record[at + index]));
+    let eight = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| record[at + index]));
+    (four(0), eight(4), Timestamp(eight(12) as i64), eight(20), four(28).into())
 }
 
 #[cfg(test)]
@@ -258,8 +275,8 @@ mod tests {
     fn written(dir: &Path) -> Staging {
         let staging = Staging::open_in_boot(dir, [9; BOOT_BYTES]).unwrap();
         let mut file = staging.create(Ino(7), 300).unwrap();
-        file.append(10, &Bytes::from_static(b"hello"), Timestamp(1)).unwrap();
-        file.append(12, &Bytes::from_static(b"LL"), Timestamp(2)).unwrap();
+        file.append(Record { offset: 10, bytes: b"hello", now: Timestamp(1), request: 0 }).unwrap();
+        file.append(Record { offset: 12, bytes: b"LL", now: Timestamp(2), request: 500 }).unwrap();
         staging
     }
 
@@ -269,6 +286,7 @@ mod tests {
         let left = written(dir.path()).left().unwrap().remove(0);
         assert_eq!((left.ino, left.revision, left.modified, left.dirty.end()), (Ino(7), 300, Timestamp(2), 15));
         assert!(left.is_of_this_boot);
+        assert_eq!(left.appended, [(500, 12)].into());
         assert!(!Staging::open(dir.path()).unwrap().left().unwrap()[0].is_of_this_boot);
         let mut bytes = vec![0; 5];
         for run in left.dirty.all() {
@@ -287,7 +305,7 @@ mod tests {
         for len in 0..whole.len() {
             fs::write(&path, &whole[..len]).unwrap();
             let runs = staging.left().unwrap().first().map_or(Vec::new(), |left| left.dirty.all());
-            let expected = if len < HEAD_BYTES as usize + 24 + 5 { 0 } else { 1 };
+            let expected = if len < HEAD_BYTES as usize + RECORD_HEAD_BYTES + 5 { 0 } else { 1 };
             assert_eq!(runs.len(), expected, "{len}");
         }
         fs::write(&path, &whole).unwrap();
@@ -298,7 +316,7 @@ mod tests {
             damaged[at] ^= 1;
             fs::write(&path, &damaged).unwrap();
             let runs = staging.left().unwrap().first().map_or(Vec::new(), |left| left.dirty.all());
-            assert_eq!(runs.len(), if at < HEAD_BYTES as usize + 24 + 5 { 0 } else { 1 }, "{at}");
+            assert_eq!(runs.len(), if at < HEAD_BYTES as usize + RECORD_HEAD_BYTES + 5 { 0 } else { 1 }, "{at}");
             fs::write(&path, &whole).unwrap();
         }
     }
@@ -309,7 +327,8 @@ mod tests {
         let staging = Staging::open(dir.path()).unwrap();
         for ino in 1..200 {
             let mut file = staging.create(Ino(ino), 1).unwrap();
-            file.append(ino, &Bytes::from(vec![7; ino as usize]), Timestamp(5)).unwrap();
+            let bytes = vec![7; ino as usize];
+            file.append(Record { offset: ino, bytes: &bytes, now: Timestamp(5), request: 0 }).unwrap();
             let left = Staging::open(dir.path()).unwrap().left().unwrap();
             assert_eq!(left.iter().map(|left| (left.ino, left.dirty.end())).collect::<Vec<_>>(), [(Ino(ino), 2 * ino)]);
             staging.give_back(file).unwrap();

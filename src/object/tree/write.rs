@@ -11,7 +11,8 @@ use crate::units::FILE_MAX_BYTES;
 
 use super::commit::Change;
 use super::open::{File, State};
-use super::{Allocate, FileKind, Seek, Tree};
+use super::staging::Record;
+use super::{Allocate, FileKind, Seek, Tree, mounting};
 
 /// What one file may have staged; then it is committed, before it is flushed.
 const STAGED_MAX_BYTES: u64 = 256 << 20;
@@ -27,7 +28,7 @@ impl Tree {
     pub async fn write(&self, ino: Ino, offset: u64, data: Bytes) -> Result<(), Error> {
         let file = self.0.files.get_or_make(ino);
         let mut state = file.state.write().await;
-        self.stage(&file, &mut state, offset, data).await
+        self.stage(&file, &mut state, offset, data, 0).await
     }
 
     /// Writes bytes at the end of the file. Returns where that was.
@@ -37,12 +38,17 @@ impl Tree {
     pub async fn append(&self, ino: Ino, data: Bytes) -> Result<u64, Error> {
         let file = self.0.files.get_or_make(ino);
         let mut state = file.state.write().await;
+        let request = mounting::request();
+        if let Some(offset) = state.appended.remove(&request) {
+            return Ok(offset);
+        }
         let offset = self.committed(ino).await?.size_bytes.max(state.dirty.end());
-        self.stage(&file, &mut state, offset, data).await?;
+        self.stage(&file, &mut state, offset, data, request).await?;
         Ok(offset)
     }
 
-    async fn stage(&self, file: &File, state: &mut State, offset: u64, data: Bytes) -> Result<(), Error> {
+    /// `request`: of an append; else 0.
+    async fn stage(&self, file: &File, state: &mut State, offset: u64, data: Bytes, request: u64) -> Result<(), Error> {
         let len = data.len() as u64;
         let end = offset.checked_add(len).filter(|end| *end <= FILE_MAX_BYTES).ok_or(Refusal::FileTooLarge)?;
         if self.read_only() {
@@ -60,7 +66,7 @@ impl Tree {
         let bytes = data.clone();
         let (staged, at) = blocking(move || {
             let mut staged = staged;
-            let at = staged.append(offset, &bytes, now);
+            let at = staged.append(Record { offset, bytes: &bytes, now, request });
             (staged, at)
         })
         .await?;

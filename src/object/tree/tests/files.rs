@@ -345,6 +345,7 @@ async fn what_was_done_for_a_request_is_not_done_again_by_the_next_process() {
     for_request(12, tree.set_xattr(made.ino, b"user.x", b"1", XattrMode::Create)).await.unwrap();
     for_request(14, tree.link(made.ino, root, b"second")).await.unwrap();
     assert!(matches!(for_request(16, tree.unlink(root, b"none")).await, Err(Error::Refused(Refusal::NoEntry))));
+    assert_eq!(for_request(24, tree.append(made.ino, Bytes::from_static(b"once"))).await.unwrap(), 0);
     tree.answered(4);
     kill(tree);
 
@@ -355,6 +356,9 @@ async fn what_was_done_for_a_request_is_not_done_again_by_the_next_process() {
     for_request(10, tree.rename((root, b"a"), (root, b"b"), RenameMode::NoReplace)).await.unwrap();
     for_request(12, tree.set_xattr(made.ino, b"user.x", b"1", XattrMode::Create)).await.unwrap();
     assert_eq!(for_request(14, tree.link(made.ino, root, b"second")).await.unwrap().nlink, 2);
+    assert_eq!(for_request(24, tree.append(made.ino, Bytes::from_static(b"once"))).await.unwrap(), 0);
+    assert_eq!(for_request(26, tree.append(made.ino, Bytes::from_static(b", twice"))).await.unwrap(), 4);
+    assert_eq!(tree.bytes(made.ino).await.unwrap(), b"once, twice");
     // Neither of another mount, nor of another request, nor of one that was refused.
     assert!(matches!(for_request(18, tree.unlink(root, b"gone")).await, Err(Error::Refused(Refusal::NoEntry))));
     let other = tree_of(&bed, &store, "other").await;

@@ -137,8 +137,11 @@ async fn attend(mut stream: UnixStream, is_welcome: bool, mounts: &Mounts, permi
             Ok((Request::Watch { connection }, _)) => {
                 // There are no more of these than mounts.
                 drop(permit);
-                mounts.watched(connection, closed(&stream)).await;
-                Reply::Done {}
+                match mounts.watched(connection, closed(&stream)).await {
+                    true => Reply::Done {},
+                    // A holder that took this process for the one before hands the mount over then.
+                    false => Reply::Refused("this daemon does not serve that mount".to_owned()),
+                }
             }
             Ok((request, descriptor)) => answer(request, descriptor, mounts).await,
             Err(Error::Silent) => return,

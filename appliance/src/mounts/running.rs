@@ -176,11 +176,12 @@ impl Mounts {
         Ok(Handshake { request: handshake.request, reply: handshake.reply })
     }
 
-    /// Waits for the end of a mount, or until `gone`: whoever waits would keep it if this process ended.
-    pub(crate) async fn watched(&self, connection: u32, gone: impl Future<Output = ()>) {
+    /// Waits for the end of a mount, or until `gone`: whoever waits would keep it if this process ended. False: this process
+    /// does not serve it.
+    pub(crate) async fn watched(&self, connection: u32, gone: impl Future<Output = ()>) -> bool {
         let (ended, holders) = {
             let state = self.state();
-            let Some(running) = state.running.get(&connection) else { return };
+            let Some(running) = state.running.get(&connection) else { return false };
             (running.ended.clone(), running.holders.clone())
         };
         let _holder = holders;
@@ -188,6 +189,7 @@ impl Mounts {
             () = ended.cancelled() => {}
             () = gone => {}
         }
+        true
     }
 
     fn take_place(&self, mount: &Mount) -> Result<(Place, PathBuf, CancellationToken), Error> {

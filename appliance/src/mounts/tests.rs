@@ -124,6 +124,14 @@ fn a_mount_that_nobody_knows_has_ended() {
     });
 }
 
+/// Its holder is not to take that for the mount's end: it may have come to the next daemon.
+#[test]
+fn a_mount_that_is_not_served_here_is_not_watched() {
+    with_daemon(|path| {
+        assert!(matches!(ask(path, &Request::Watch { connection: 57 }, None), Reply::Refused(_)));
+    });
+}
+
 #[tokio::test]
 async fn a_socket_file_that_was_left_is_replaced_and_a_living_process_keeps_it() {
     let dir = tempfile::tempdir().unwrap();

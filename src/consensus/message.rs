@@ -62,12 +62,14 @@ pub(super) enum Method {
     RemoveDb = 25,
     /// Nothing -> [`WireLevels`]. Of db nodes only.
     Levels = 26,
+    /// [`Addressed`] nodes, `Vec<u64>` -> those of them that answer the one that was asked, the same. Of db nodes only.
+    Reach = 27,
 }
 
 impl Method {
-    const ALL: [Method; 12] = {
+    const ALL: [Method; 13] = {
         use Method::*;
-        [Append, Vote, PreVote, Snapshot, Transfer, Status, Learn, Propose, ReadIndex, AddDb, RemoveDb, Levels]
+        [Append, Vote, PreVote, Snapshot, Transfer, Status, Learn, Propose, ReadIndex, AddDb, RemoveDb, Levels, Reach]
     };
 
     /// As a call names it.
@@ -433,6 +435,8 @@ mod tests {
         assert_eq!(hex(&encode(&77_u64)), "014d");
         let levels: WireLevels = (300, 1);
         assert_eq!(hex(&encode(&levels)), "01ac0201");
+        let nodes = Addressed { from: 1, to: 2, to_replica: 300, message: vec![1_u64, 2] };
+        assert_eq!(hex(&encode(&nodes)), "010102ac02020102");
         let status = PeerStatus { node: 1, replica: 2, founders: vec![1, 2], leader: Some(2), ..PeerStatus::default() };
         assert_eq!(hex(&encode(&status)), "010102000201020001020000 0000".replace(' ', ""));
     }
@@ -440,7 +444,10 @@ mod tests {
     #[test]
     fn methods_keep_their_numbers() {
         let numbers: Vec<u16> = Method::ALL.iter().map(|method| method.number()).collect();
-        assert_eq!(numbers, [0x101, 0x102, 0x103, 0x104, 0x105, 0x112, 0x115, 0x116, 0x117, 0x118, 0x119, 0x11a]);
+        assert_eq!(
+            numbers,
+            [0x101, 0x102, 0x103, 0x104, 0x105, 0x112, 0x115, 0x116, 0x117, 0x118, 0x119, 0x11a, 0x11b]
+        );
         assert!(Method::ALL.iter().all(|method| Method::of_number(method.number()) == Some(*method)));
         for unused in [0x106, 0x110, 0x111, 0x113, 0x114] {
             assert_eq!(Method::of_number(unused), None);

@@ -6,7 +6,8 @@
 //! - `network` and `transfer`: how peers are reached; `service`: what they are answered; `message`: the bytes of both.
 //! - `core`: what a member has of Raft; `propose` and `read`: proposals and read indexes, wherever the leader is;
 //!   `barrier`: reads in rounds; `found` and `members`: how a cluster begins, grows and shrinks; `learn`: nodes that follow
-//!   without a vote; `level`: raises the catalog's feature level once all members know a higher one.
+//!   without a vote; `level`: raises the catalog's feature level once all members know a higher one; `reach`: sees that the
+//!   node leads that hears most of the others.
 //! - `trim`: keeps the log short; `hold`: what it is kept for; `admission`: how much is queued at most.
 //!
 //! One box is a cluster of one voter: it elects itself at once, and does nothing while it is idle.
@@ -39,6 +40,7 @@ mod network;
 mod open;
 mod propose;
 mod raft;
+mod reach;
 mod read;
 mod service;
 mod state_machine;

@@ -27,7 +27,7 @@ use super::read::Unconfirmed;
 use super::service::Desk;
 use super::state_machine::StateMachine;
 use super::types::{Command, Member, Membership};
-use super::{encoding, learn, level, trim};
+use super::{encoding, learn, level, reach, trim};
 use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
 use crate::ids::{LogIndex, NodeId};
 use crate::log::{self, Log};
@@ -332,6 +332,7 @@ async fn start(
     tokio::spawn(core.clone().tick());
     tokio::spawn(core.clone().tell_members());
     tokio::spawn(level::keep_raising(core.clone()));
+    tokio::spawn(reach::keep_looking(core.clone()));
     tokio::spawn(trim::run(core.clone(), inner.log.clone(), options.limits()));
     watch(&core, options.fatal.clone());
     if let Founding::Learn(told) = &options.founding {

@@ -170,6 +170,7 @@ async fn for_db_nodes(active: &Active, method: Method, from: &[Peer], header: &[
             let NewMember { node, address } = heard(core, from, header)?;
             members(core, core.add_db_here(node, &address).await)
         }
+        Method::Reach => Ok(encode(&core.reach(heard(core, from, header)?).await)),
         Method::RemoveDb => members(core, core.remove_db_here(heard(core, from, header)?).await),
         Method::Learn => {
             let (node, Learner { address, replica }) = heard_from(core, from, header)?;

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
@@ -23,6 +23,9 @@ pub const BUCKET: &str = "mounted";
 
 /// What a mount needs.
 const NEEDS: [Need; 2] = [Need::Root, Need::Fuse];
+
+/// Longer than a child takes from its fork to its exec, with a flush of each file that its parent has open.
+const BUSY_PATIENCE: Duration = Duration::from_secs(15);
 
 /// As the suites mount.
 pub const OPTIONS: &str = "allow_other";
@@ -91,12 +94,17 @@ impl Mount {
         Ok(())
     }
 
-    /// Unmounts as a user does who has closed everything.
+    /// Unmounts as a user does who has closed everything. What another thread of this process has forked may have yet to close
+    /// what was open here: that is waited for.
     ///
     /// # Errors
-    /// When it is busy, or not gone afterwards.
+    /// When it stays busy, or is not gone afterwards.
     pub fn unmount(self) -> Result<()> {
-        s3d::unmount(&self.dir, false)?;
+        let deadline = Instant::now() + BUSY_PATIENCE;
+        while let Err(error) = s3d::unmount(&self.dir, false) {
+            ensure!(error.to_string().contains("target is busy") && Instant::now() < deadline, error);
+            std::thread::sleep(Duration::from_millis(100));
+        }
         ensure!(!self.is_mounted()?, "s3d umount succeeds, and {} is still mounted", self.dir.display());
         Ok(())
     }

@@ -51,7 +51,8 @@ fn three() -> Shape {
 
 #[test]
 fn a_leader_is_cut_off() -> Result<()> {
-    let faults = [Fault::Isolate, Fault::Mute, Fault::Deafen, Fault::Unplug].map(|fault| (fault, Victim::Leader));
+    let faults = [Fault::Isolate, Fault::Mute, Fault::Deafen, Fault::Sever, Fault::Unplug];
+    let faults = faults.map(|fault| (fault, Victim::Leader));
     on_a_network("a_leader_is_cut_off", &three(), &faults)
 }
 

@@ -152,6 +152,40 @@ async fn a_node_that_was_cut_off_does_not_depose_the_leader() {
     assert!(cluster.raft(leader).status().term <= term + 1);
 }
 
+/// A third node hears both: it leads soon, and so the one that was cut off writes and reads; and it goes on leading.
+#[tokio::test]
+async fn a_node_that_only_the_leader_does_not_hear_is_served() {
+    let cluster = Cluster::started(3).await;
+    let mut gateway = gateway(&cluster, 100).await;
+    let old = cluster.leader().await;
+    let [cut_off, third] = cluster.others(old)[..] else { panic!("three nodes") };
+    let rafts = [cluster.raft(cut_off)];
+    cluster.net.isolate(old, [cut_off]);
+    for key in keys("during", 10) {
+        assert!(matches!(insist(&rafts, &gateway.put(&key)).await, Outcome::Written(_)));
+    }
+    assert_eq!(cluster.leader().await, third);
+    assert_there(&rafts[0], gateway.bucket, &keys("during", 10)).await;
+    let term = cluster.raft(third).status().term;
+    tokio::time::sleep(ELECTION * 8).await;
+    until(|| (cluster.raft(cut_off).status().leader.map(|leader| leader.0) == Some(third)).then_some(())).await;
+    // A machine that stalls may cause an election of its own; a lead that went to and fro would have gone four times.
+    let later = cluster.raft(third).status().term;
+    assert!(later <= term + 2, "the lead goes to and fro: term {later} after {term}");
+}
+
+/// Nobody else hears it either.
+#[tokio::test]
+async fn a_node_that_nobody_hears_costs_the_leader_nothing() {
+    let mut cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let term = cluster.raft(leader).status().term;
+    cluster.kill(cluster.others(leader)[0]);
+    tokio::time::sleep(ELECTION * 8).await;
+    let later = cluster.raft(cluster.leader().await).status().term;
+    assert!(later <= term + 1, "term {later} after {term}");
+}
+
 /// Whether `key` is seen, if the read is served at all.
 async fn try_read(raft: &Raft, bucket: BucketId, key: &str) -> Option<bool> {
     tokio::time::timeout(ELECTION / 4, raft.barrier()).await.ok()?.ok()?;

@@ -101,7 +101,7 @@ struct CredentialsForm {
 
 #[derive(Args)]
 struct MountForm {
-    /// As in mount(8), with commas between: ro, rw, allow_other, uid=, gid=, umask=, hard, suid, dev, noexec, noatime, ...
+    /// As in mount(8), with commas between: ro, rw, allow_other, uid=, gid=, umask=, hard, local_lock=, suid, dev, noexec, noatime, ...
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
 }

@@ -26,6 +26,8 @@ use crate::config::cluster;
 use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Tls};
 use crate::db_status::{DbStatus, RaftState, StatusSource};
 
+/// At least so often a session is renewed while it may stand still.
+const RENEWALS: u32 = 4;
 /// Between two tries to make a configured bucket.
 const SEED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -249,6 +251,8 @@ fn node_config(config: &Config) -> node::Config {
     node.store.low_water_bytes = storage.low_water_bytes;
     node.store.sweep_grace = storage.sweep_grace;
     node.store.repair_grace = storage.repair_grace;
+    node.store.session_expiry = storage.session_expiry;
+    node.store.renew_interval = node.store.renew_interval.min(storage.session_expiry / RENEWALS);
     node.store.sweep_interval = storage.sweep_interval;
     node.store.scrub_interval = storage.scrub_interval;
     node.clean_interval = storage.clean_interval;

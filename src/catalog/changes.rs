@@ -3,6 +3,7 @@
 //! Invariant: a change is told after it can be read, in the order of the log; who falls behind is told so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::broadcast;
 
@@ -32,46 +33,70 @@ pub enum Changed {
         /// The name in it.
         name: Vec<u8>,
     },
+    /// What was locked of an inode may be free.
+    Unlocked(Ino),
     /// Anything.
     All,
 }
 
 /// Changes as they are applied. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Changes(broadcast::Sender<Arc<[Notice]>>);
+pub struct Changes {
+    batches: broadcast::Sender<Batch>,
+    told: Arc<AtomicU64>,
+}
+
+/// What one transaction changed.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Its place among all that were told, from 1.
+    pub number: u64,
+    /// At least one.
+    pub notices: Arc<[Notice]>,
+}
 
 impl Changes {
     pub(super) fn new() -> Changes {
-        Changes(broadcast::Sender::new(BACKLOG_COUNT))
+        Changes { batches: broadcast::Sender::new(BACKLOG_COUNT), told: Arc::default() }
     }
 
     /// Whether somebody listens.
     pub(super) fn are_heard(&self) -> bool {
-        self.0.receiver_count() > 0
+        self.batches.receiver_count() > 0
     }
 
+    /// Of the one writer.
     pub(super) fn tell(&self, changes: Vec<Notice>) {
         if !changes.is_empty() {
+            let number = self.told.load(Ordering::Relaxed) + 1;
             // Whoever listened may have gone.
-            let _ = self.0.send(changes.into());
+            let _ = self.batches.send(Batch { number, notices: changes.into() });
+            self.told.store(number, Ordering::Release);
         }
+    }
+
+    /// The number of the last batch; 0: there was none.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
     }
 
     /// Listens from now on.
     pub fn listen(&self) -> Heard {
-        Heard(self.0.subscribe())
+        Heard(self.batches.subscribe())
     }
 }
 
 /// A listener's end.
-pub struct Heard(broadcast::Receiver<Arc<[Notice]>>);
+pub struct Heard(broadcast::Receiver<Batch>);
 
 impl Heard {
-    /// The changes of the next batch. None: there will be no more.
-    pub async fn next(&mut self) -> Option<Arc<[Notice]>> {
+    /// The next batch; or that some were missed, as one of number 0 in which all has changed. None: there will be no more.
+    pub async fn next(&mut self) -> Option<Batch> {
         match self.0.recv().await {
-            Ok(changes) => Some(changes),
-            Err(broadcast::error::RecvError::Lagged(_)) => Some([Notice { mount: 0, what: Changed::All }].into()),
+            Ok(batch) => Some(batch),
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                Some(Batch { number: 0, notices: [Notice { mount: 0, what: Changed::All }].into() })
+            }
             Err(broadcast::error::RecvError::Closed) => None,
         }
     }

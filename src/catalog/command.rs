@@ -13,7 +13,7 @@ use crate::ids::{BucketId, Ino, SessionId, VersionId};
 
 mod file;
 
-pub use file::{Content, FileOperation, Hint, NewInode, Origin, Piece, SetAttrs, Source, Write};
+pub use file::{Content, FileOperation, Hint, LOCK_END, Lock, NewInode, Origin, Piece, SetAttrs, Source, Write};
 
 use super::Error;
 use super::types;
@@ -570,6 +570,12 @@ pub enum Refusal {
     /// The content is another one by now.
     #[error("the content of inode {0} has changed")]
     RevisionChanged(Ino),
+    /// Somebody else has locked some of the bytes.
+    #[error("somebody else has locked it")]
+    LockHeld,
+    /// One owner has as many locks on an inode as it may have.
+    #[error("too many locks")]
+    TooManyLocks,
 }
 
 impl Envelope {

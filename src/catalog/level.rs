@@ -20,10 +20,13 @@ use super::Error;
 /// - changes the tables where `apply` raises the level, not when a catalog is opened.
 ///
 /// A release knows all levels before its own.
-pub const FEATURE_LEVEL: u32 = 2;
+pub const FEATURE_LEVEL: u32 = 3;
 
-/// The level from which a file system may be mounted: [`super::Command::File`], its tables, and its rows.
+/// The level from which there are files: [`super::Command::File`], its tables, and its rows.
 pub(super) const FILES_LEVEL: u32 = 2;
+
+/// The level from which files may be locked, and so a file system be mounted: the table `lock` as it is now.
+pub(super) const LOCKS_LEVEL: u32 = 3;
 
 /// The level of a catalog that was made just now, whoever made it: members that start with different programs make the
 /// same one. It never changes. (Catalogs of earlier development builds have 0.)

@@ -30,14 +30,14 @@ pub use apply::Catalog;
 pub use changes::{Changed, Changes, Heard, Notice};
 pub use check::{ChunkRow, VersionRow};
 pub use command::{
-    Body, Change, Command, CompletePart, Content, DeleteKey, Deleted, Due, Envelope, FileOperation, Hint,
-    NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Origin, Outcome, PartBody, Piece, Precondition, Refusal, SetAttrs, Source,
-    Write, Written,
+    Body, Change, Command, CompletePart, Content, DeleteKey, Deleted, Due, Envelope, FileOperation, Hint, LOCK_END,
+    Lock, NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Origin, Outcome, PartBody, Piece, Precondition, Refusal, SetAttrs,
+    Source, Write, Written,
 };
 pub use inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, RenameMode, Stat, TreeEntry};
 pub use level::{FEATURE_LEVEL, Levels};
 pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};
-pub use query::{Lookup, Reclaimable, SessionState, Usage, View};
+pub use query::{HeldLock, Lookup, Reclaimable, SessionState, Usage, View};
 pub use store::{Options, Prepared, Readers, verify_snapshot};
 pub use types::{
     Attrs, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Encryption, Extent, Header, Layout, Linked,

@@ -12,6 +12,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use rusqlite::{Connection, Params, params};
 
+pub use files::HeldLock;
+
 use super::types::InodeAttrs;
 use super::*;
 use crate::env::Timestamp;

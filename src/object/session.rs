@@ -130,6 +130,18 @@ impl Session {
         }
     }
 
+    /// Proposes a command that names no leased id, under this session or not at all: `Refused(NoSession)`.
+    pub(super) async fn propose_as(&self, session: SessionId, command: Command) -> Result<Outcome, Lost> {
+        let live = self.live();
+        if live.id != session {
+            return Ok(Outcome::Refused(Refusal::NoSession));
+        }
+        match self.propose_under(&live, command).await {
+            Err(Lost::Never(_)) if !Arc::ptr_eq(&live, &self.live()) => Ok(Outcome::Refused(Refusal::NoSession)),
+            answer => answer,
+        }
+    }
+
     /// Proposes a command that may be applied twice without harm, and whose outcome nobody asks for again.
     pub(super) async fn propose_repeatable(&self, command: Command) -> Result<Outcome, Lost> {
         let live = self.live();
@@ -408,6 +420,11 @@ pub(super) struct FreshId {
 impl FreshId {
     pub(super) fn ino(&self) -> Ino {
         self.ino
+    }
+
+    /// The session that leased it.
+    pub(super) fn session(&self) -> SessionId {
+        self.live.id
     }
 
     /// Leaves the id leased: a command that names it may yet be applied.

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::catalog::{Body, Checksum, Layout, NewChunk, PartBody, Place};
 use crate::file::{Files, Writer};
-use crate::ids::{Ino, NodeId, ShardId};
+use crate::ids::{Ino, NodeId, SessionId, ShardId};
 use crate::units::CHUNK_BYTES;
 
 use super::budget::Permit;
@@ -68,6 +68,11 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
+    /// The session that leased its ids.
+    pub(super) fn session(&self) -> SessionId {
+        self.id.session()
+    }
+
     /// An id without bytes of its own. `memory`: of a body that goes with the command.
     pub(super) fn bare(id: FreshId, memory: Option<Permit>) -> Fresh {
         Fresh { stored: None, id, more: Vec::new(), _memory: memory }

@@ -38,6 +38,8 @@ pub mod setting {
     pub const CLEAN_INTERVAL: &str = "PREDASTORE_STORAGE_CLEAN_INTERVAL";
     /// How long a shard node may be away before its shards are made anew: `1s`.
     pub const REPAIR_GRACE: &str = "PREDASTORE_STORAGE_REPAIR_GRACE";
+    /// How long a gateway that is not heard of keeps its locks: `8s`.
+    pub const SESSION_EXPIRY: &str = "PREDASTORE_STORAGE_SESSION_EXPIRY";
     /// Time between sweeps: `1s`.
     pub const SWEEP_INTERVAL: &str = "PREDASTORE_STORAGE_SWEEP_INTERVAL";
     /// Time for a request's head: `2s`.

@@ -87,6 +87,8 @@ pub(crate) struct Storage {
     pub(crate) scrub_interval: Span,
     #[serde(deserialize_with = "scalar")]
     pub(crate) clean_interval: Span,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) session_expiry: Span,
     #[serde(default, deserialize_with = "optional")]
     pub(crate) low_water: Option<Size>,
 }

@@ -142,6 +142,8 @@ pub(crate) struct Storage {
     pub(crate) inline_max_bytes: u64,
     pub(crate) sweep_grace: Duration,
     pub(crate) repair_grace: Duration,
+    /// How long a gateway's session may stand still.
+    pub(crate) session_expiry: Duration,
     pub(crate) sweep_interval: Duration,
     pub(crate) scrub_interval: Duration,
     pub(crate) clean_interval: Duration,
@@ -178,6 +180,9 @@ pub(crate) struct Log {
 pub(crate) const ROOT_ACCOUNT_ID: &str = "000000000000";
 
 const MEMORY_BUDGET_MIN_BYTES: u64 = 16 * MIB;
+
+/// A gateway renews its session several times a lifetime, at least once a second.
+const SESSION_EXPIRY_MIN: Duration = Duration::from_secs(4);
 
 impl Config {
     /// Reads and judges the configuration that flags, environment and the file they name make together.
@@ -351,6 +356,9 @@ fn storage(storage: document::Storage) -> Result<Storage, Error> {
     if storage.inline_size.0 > BLOCK_BYTES {
         return conflict(format!("`storage.inline_size` is above {}", Size(BLOCK_BYTES)));
     }
+    if storage.session_expiry.0 < SESSION_EXPIRY_MIN {
+        return conflict(format!("`storage.session_expiry` is below {} s", SESSION_EXPIRY_MIN.as_secs()));
+    }
     Ok(Storage {
         data_dir: storage.data_dir,
         memory_budget_bytes: storage.memory_budget.0,
@@ -362,6 +370,7 @@ fn storage(storage: document::Storage) -> Result<Storage, Error> {
         sweep_interval: positive("storage.sweep_interval", storage.sweep_interval.0)?,
         scrub_interval: positive("storage.scrub_interval", storage.scrub_interval.0)?,
         clean_interval: positive("storage.clean_interval", storage.clean_interval.0)?,
+        session_expiry: storage.session_expiry.0,
         low_water_bytes: storage.low_water.map(|size| size.0),
     })
 }

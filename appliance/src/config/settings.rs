@@ -107,6 +107,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Distributed: how long a little that is dead on a shard node may wait until its space is given back",
     ),
     Setting::new(
+        "storage.session_expiry",
+        "60s",
+        "Distributed: how long a gateway that is not heard of keeps its locks and what it has open; 4s at least",
+    ),
+    Setting::new(
         "storage.low_water",
         "",
         "With less free disk than this, new bytes are refused (507); unset: 64MiB, or 1% of the disk if that is more",

@@ -81,6 +81,26 @@ pub(crate) struct Served {
     pub(crate) umask: Option<u32>,
     /// Requests wait for a store that is away, as long as that takes.
     pub(crate) hard: bool,
+    /// Locks by `flock(2)` are this mount's alone.
+    #[serde(default)]
+    pub(crate) local_flock: bool,
+    /// Locks by `fcntl(2)` are this mount's alone.
+    #[serde(default)]
+    pub(crate) local_posix: bool,
+}
+
+impl Served {
+    /// Which locks are this mount's alone, in NFS's words.
+    fn keep_locks(&mut self, which: &str) -> Option<()> {
+        (self.local_flock, self.local_posix) = match which {
+            "none" => (false, false),
+            "flock" => (true, false),
+            "posix" => (false, true),
+            "all" => (true, true),
+            _ => return None,
+        };
+        Some(())
+    }
 }
 
 /// Which daemon is meant, as the words `config=`, `data-dir=` and `control=` say.
@@ -179,6 +199,7 @@ impl Options {
             ("config", Some(value)) => self.daemon.config = Some(value.to_owned()),
             ("data-dir" | "data_dir", Some(value)) => self.daemon.data_dir = Some(value.to_owned()),
             ("control", Some(value)) => self.daemon.control = Some(value.to_owned()),
+            ("local_lock", Some(value)) => self.served.keep_locks(value).ok_or_else(|| no_locks(word))?,
             ("comment", Some(_)) => {}
             ("soft", None) => self.served.hard = false,
             ("remount", _) => return Err(Error::Value { word: word.to_owned(), what: "unmount it and mount it anew" }),
@@ -231,6 +252,10 @@ fn no_user(word: &str) -> Error {
 
 fn no_group(word: &str) -> Error {
     Error::Value { word: word.to_owned(), what: "no such group" }
+}
+
+fn no_locks(word: &str) -> Error {
+    Error::Value { word: word.to_owned(), what: "none, flock, posix or all" }
 }
 
 fn no_mask(word: &str) -> Error {
@@ -294,8 +319,24 @@ mod tests {
     fn values_are_read_and_judged() {
         let served = parsed("uid=0,gid=root,umask=027,allow_other").served;
         assert_eq!((served.uid, served.gid, served.umask), (Some(0), Some(0), Some(0o27)));
-        for wrong in ["uid=", "uid=4294967295", "uid=-1", "uid=no such", "umask=8", "umask=1000", "umask=", "umask=+7"]
-        {
+        let local = |words| (parsed(words).served.local_flock, parsed(words).served.local_posix);
+        assert_eq!(
+            ["local_lock=flock", "local_lock=posix", "local_lock=all"].map(local),
+            [(true, false), (false, true), (true, true)]
+        );
+        assert_eq!(["", "local_lock=all,local_lock=none"].map(local), [(false, false); 2]);
+        for wrong in [
+            "local_lock=",
+            "local_lock=no",
+            "uid=",
+            "uid=4294967295",
+            "uid=-1",
+            "uid=no such",
+            "umask=8",
+            "umask=1000",
+            "umask=",
+            "umask=+7",
+        ] {
             assert!(matches!(Options::parse([wrong], false), Err(Error::Value { .. })), "{wrong}");
         }
         for unknown in ["uid", "allow_others", "ro=1", "hard=yes", "config", "bind"] {

@@ -20,7 +20,7 @@ use predastore::object::{
     self,
     tree::{Changed, Knows, Mounting, Tree},
 };
-use predastore_fuse::options::Defaults;
+use predastore_fuse::options::{Defaults, LocalLocks};
 use predastore_fuse::{Event, MountOptions, Mounted, Probe};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -327,6 +327,8 @@ fn event(change: Changed) -> Event {
     match change {
         Changed::Inode(ino) => Event::Inode(ino),
         Changed::Name { parent, name } => Event::Entry { parent, name },
+        // A tree keeps these to itself.
+        Changed::Unlocked(ino) => Event::Inode(ino),
         Changed::All => Event::Everything,
     }
 }
@@ -376,6 +378,7 @@ fn mount_options(source: &str, served: Served) -> MountOptions {
         read_only: served.read_only,
         defaults: Defaults { uid: served.uid, gid: served.gid, umask: served.umask },
         hard: served.hard,
+        local_locks: LocalLocks { flock: served.local_flock, posix: served.local_posix },
         ..MountOptions::default()
     }
 }

@@ -40,6 +40,8 @@ fn of_refusal(refusal: &Refusal) -> Errno {
         Refusal::NoXattr => Errno::ENODATA,
         Refusal::XattrTooLarge => Errno::ENOSPC,
         Refusal::NoSuchOffset => Errno::ENXIO,
+        Refusal::LockHeld => Errno::EAGAIN,
+        Refusal::TooManyLocks => Errno::ENOLCK,
         Refusal::ReadOnly | Refusal::InvalidBucketState => Errno::EROFS,
         // What the core keeps to itself: tried again there, or a fault of ours.
         Refusal::NoSession
@@ -93,6 +95,8 @@ mod tests {
             (Refusal::XattrTooLarge, Errno::ENOSPC),
             (Refusal::NoSuchOffset, Errno::ENXIO),
             (Refusal::ReadOnly, Errno::EROFS),
+            (Refusal::LockHeld, Errno::EAGAIN),
+            (Refusal::TooManyLocks, Errno::ENOLCK),
             (Refusal::NoSession, Errno::EIO),
         ];
         for (refusal, errno) in expected {

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use predastore::ids::Ino;
+use tokio::sync::oneshot;
 
 /// Events that wait at most.
 const QUEUE_MAX: usize = 1 << 16;
@@ -47,7 +48,13 @@ pub(crate) struct Invalidations {
 
 #[derive(Default, Debug)]
 struct Queue {
-    events: VecDeque<Event>,
+    /// With their numbers, from 1.
+    events: VecDeque<(u64, Event)>,
+    last: u64,
+    /// All up to this one are told.
+    told: u64,
+    /// Who waits until one of this number is told.
+    waiting: Vec<(u64, oneshot::Sender<()>)>,
     closed: bool,
 }
 
@@ -55,16 +62,39 @@ impl Invalidations {
     /// Returns at once.
     pub(crate) fn push(&self, event: Event) {
         let mut queue = self.lock();
-        if queue.closed || queue.events.back() == Some(&event) {
+        if queue.closed || queue.events.back().is_some_and(|(_, last)| *last == event) {
             return;
         }
+        queue.last += 1;
+        let number = queue.last;
         if queue.events.len() >= QUEUE_MAX || event == Event::Everything {
             queue.events.clear();
-            queue.events.push_back(Event::Everything);
+            queue.events.push_back((number, Event::Everything));
         } else {
-            queue.events.push_back(event);
+            queue.events.push_back((number, event));
         }
         self.changed.notify_one();
+    }
+
+    /// Waits until the kernel was told of all that was pushed before, or never will be.
+    pub(crate) async fn told(&self) {
+        let told = {
+            let mut queue = self.lock();
+            if queue.closed || queue.told == queue.last {
+                return;
+            }
+            let (teller, told) = oneshot::channel();
+            let last = queue.last;
+            queue.waiting.push((last, teller));
+            told
+        };
+        // It is dropped where the thread ends.
+        let _ = told.await;
+    }
+
+    /// Whether no event is taken any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// The thread ends, and no event is taken any more.
@@ -72,6 +102,7 @@ impl Invalidations {
         let mut queue = self.lock();
         queue.closed = true;
         queue.events.clear();
+        queue.waiting.clear();
         self.changed.notify_one();
     }
 
@@ -82,7 +113,7 @@ impl Invalidations {
 
     /// Sends what comes until closed. `known`: the inodes that the kernel knows.
     pub(crate) fn run(&self, notify: &impl Notify, known: impl Fn() -> Vec<Ino>) {
-        while let Some(event) = self.next() {
+        while let Some((number, event)) = self.next() {
             match event {
                 Event::Inode(ino) => notify.inode(ino),
                 Event::Entry { parent, name } => notify.entry(parent, &name),
@@ -91,10 +122,20 @@ impl Invalidations {
                     known().into_iter().for_each(|ino| notify.inode(ino));
                 }
             }
+            self.has_told(number);
         }
     }
 
-    fn next(&self) -> Option<Event> {
+    fn has_told(&self, number: u64) {
+        let mut queue = self.lock();
+        queue.told = number;
+        for (_, waiter) in queue.waiting.extract_if(.., |(until, _)| *until <= number) {
+            // Who does not wait any more has dropped the other end.
+            let _ = waiter.send(());
+        }
+    }
+
+    fn next(&self) -> Option<(u64, Event)> {
         let mut queue = self.lock();
         loop {
             if queue.closed {
@@ -155,13 +196,50 @@ mod tests {
         assert!(told.recv().is_err());
     }
 
+    /// A kernel that takes its time.
+    struct Slow(Arc<std::sync::atomic::AtomicU64>);
+
+    impl Notify for Slow {
+        fn inode(&self, _: Ino) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+
+        fn entry(&self, _: Ino, _: &[u8]) {}
+
+        fn entries(&self) {}
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_when_all_before_was_told() {
+        let (invalidations, count) = (Arc::new(Invalidations::default()), Arc::default());
+        invalidations.told().await;
+        for ino in 1..=5 {
+            invalidations.push(Event::Inode(Ino(ino)));
+        }
+        let thread = std::thread::spawn({
+            let (invalidations, slow) = (invalidations.clone(), Slow(Arc::clone(&count)));
+            move || invalidations.run(&slow, || vec![Ino(8), Ino(9)])
+        });
+        invalidations.told().await;
+        assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 5);
+        invalidations.push(Event::Inode(Ino(6)));
+        invalidations.push(Event::Everything);
+        invalidations.told().await;
+        assert!(count.load(std::sync::atomic::Ordering::SeqCst) >= 7);
+        invalidations.push(Event::Inode(Ino(7)));
+        invalidations.close();
+        invalidations.told().await;
+        thread.join().unwrap();
+    }
+
     #[test]
     fn too_many_events_become_one() {
         let invalidations = Invalidations::default();
         for ino in 0..=QUEUE_MAX as u64 {
             invalidations.push(Event::Inode(Ino(ino)));
         }
-        assert_eq!(invalidations.lock().events, [Event::Everything]);
+        assert_eq!(invalidations.lock().events, [(QUEUE_MAX as u64 + 1, Event::Everything)]);
         invalidations.push(Event::Everything);
         assert_eq!(invalidations.lock().events.len(), 1);
     }

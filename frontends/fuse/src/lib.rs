@@ -14,7 +14,7 @@
 //! * `caches` what the kernel may keep of a file's pages, and what this process remembers for a moment
 //! * `nodes` inode numbers as node ids, and which of them the kernel knows
 //! * `attributes` attributes as the kernel wants them; `ownership` group and sgid of what is new
-//! * `errors` the core's errors as errno, in one table; `patience` deadlines and trying again
+//! * `errors` the core's errors as errno, in one table; `patience` deadlines and trying again; `signals` to who waits
 //! * [`invalidate`] tells the kernel what changed behind its back; `lately` what did so while it was being answered
 //! * [`options`] how a mount behaves
 //!
@@ -42,9 +42,10 @@ mod ownership;
 mod patience;
 mod requests;
 pub mod session;
+mod signals;
 
 pub use errors::errno;
 pub use handshake::Handshake;
 pub use invalidate::Event;
-pub use options::{Defaults, MountOptions};
+pub use options::{Defaults, LocalLocks, MountOptions};
 pub use session::{Error, Mounted, Probe, serve};

@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use predastore::catalog::{ETag, FileKind, Refusal, RenameMode, Stat, TreeEntry};
 use predastore::env::Timestamp;
 use predastore::ids::Ino;
 use predastore::object::Error;
-use predastore::object::tree::{Allocate, NewKind, NewNode, Seek, SetStat, SetTime, TreeSpace, XattrMode};
+use predastore::object::tree::{Allocate, Lock, NewKind, NewNode, Seek, SetStat, SetTime, TreeSpace, XattrMode};
 
 use crate::namespace::Namespace;
 
@@ -31,6 +31,7 @@ struct State {
     /// Calls as they came.
     calls: Vec<&'static str>,
     read_only: bool,
+    locks: Vec<(Ino, Lock)>,
 }
 
 struct Node {
@@ -50,6 +51,7 @@ impl Model {
             slow: HashMap::new(),
             calls: Vec::new(),
             read_only: false,
+            locks: Vec::new(),
         };
         let root = Node::new(ROOT, ROOT, NewNode { mode: 0o755, uid: 0, gid: 0, kind: NewKind::Directory });
         state.nodes.insert(ROOT, root);
@@ -214,6 +216,18 @@ impl State {
         node.stat.revision += 1;
         node.stat.mtime = now();
         Ok(())
+    }
+
+    fn lock(&mut self, ino: Ino, wanted: Lock) -> bool {
+        let is_free = self.in_the_way(ino, wanted).is_none();
+        self.locks.extend(is_free.then_some((ino, wanted)));
+        is_free
+    }
+
+    fn in_the_way(&self, ino: Ino, wanted: Lock) -> Option<Lock> {
+        let of_others = self.locks.iter().filter(|(of, lock)| *of == ino && lock.owner != wanted.owner);
+        let overlaps = |lock: &Lock| lock.start_bytes < wanted.end_bytes && wanted.start_bytes < lock.end_bytes;
+        of_others.map(|(_, lock)| *lock).find(|lock| overlaps(lock) && (lock.is_exclusive || wanted.is_exclusive))
     }
 
     fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8]) -> Outcome<()> {
@@ -423,6 +437,35 @@ impl Namespace for Model {
     async fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Outcome<()> {
         let removed = self.called("remove_xattr").await.node(ino)?.xattrs.remove(name);
         removed.map(drop).ok_or(Error::Refused(Refusal::NoXattr))
+    }
+
+    async fn lock(&self, ino: Ino, wanted: Lock, patience: Duration) -> Outcome<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if self.called("lock").await.lock(ino, wanted) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return refused(Refusal::LockHeld);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn unlock(&self, ino: Ino, owner: u64, range: Range<u64>) -> Outcome<()> {
+        let is_gone = |(of, lock): &(Ino, Lock)| {
+            *of == ino && lock.owner == owner && range.start <= lock.start_bytes && lock.end_bytes <= range.end
+        };
+        self.called("unlock").await.locks.retain(|lock| !is_gone(lock));
+        Ok(())
+    }
+
+    async fn lock_in_the_way(&self, ino: Ino, wanted: Lock) -> Outcome<Option<Lock>> {
+        Ok(self.called("lock_in_the_way").await.in_the_way(ino, wanted))
+    }
+
+    async fn caught_up(&self) -> Outcome<()> {
+        Ok(())
     }
 
     async fn space(&self) -> Outcome<TreeSpace> {

@@ -4,12 +4,13 @@
 
 use std::future::Future;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use predastore::catalog::{RenameMode, Stat, TreeEntry};
 use predastore::ids::Ino;
 use predastore::object::Error;
-use predastore::object::tree::{Allocate, NewNode, Seek, SetStat, Tree, TreeSpace, XattrMode};
+use predastore::object::tree::{Allocate, Lock, NewNode, Seek, SetStat, Tree, TreeSpace, XattrMode};
 
 macro_rules! namespace {
     ($(fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
@@ -69,4 +70,8 @@ namespace! {
     fn set_xattr(ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> ();
     fn remove_xattr(ino: Ino, name: &[u8]) -> ();
     fn space() -> TreeSpace;
+    fn lock(ino: Ino, wanted: Lock, patience: Duration) -> ();
+    fn unlock(ino: Ino, owner: u64, range: Range<u64>) -> ();
+    fn lock_in_the_way(ino: Ino, wanted: Lock) -> Option<Lock>;
+    fn caught_up() -> ();
 }

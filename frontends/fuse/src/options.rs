@@ -29,6 +29,8 @@ pub struct MountOptions {
     pub bulk_factor: u32,
     /// Whether requests wait for the store however long it takes.
     pub hard: bool,
+    /// Which locks this mount's kernel keeps to itself.
+    pub local_locks: LocalLocks,
     /// Bytes of the longest WRITE; at most [`MAX_WRITE_BYTES`].
     pub max_write_bytes: u32,
     /// Bytes that the kernel may read ahead; it takes less if its own bound is lower.
@@ -48,11 +50,21 @@ impl Default for MountOptions {
             deadline: Duration::from_secs(60),
             bulk_factor: 10,
             hard: false,
+            local_locks: LocalLocks::default(),
             max_write_bytes: MAX_WRITE_BYTES,
             max_readahead_bytes: MAX_WRITE_BYTES,
             threads: 2,
         }
     }
+}
+
+/// `local_lock=`: locks that other mounts do not see, which cost nothing and outlive no reboot.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LocalLocks {
+    /// Those by `flock(2)`.
+    pub flock: bool,
+    /// Those by `fcntl(2)`.
+    pub posix: bool,
 }
 
 /// `uid=`, `gid=`, `umask=`: what an object that nobody gave POSIX attributes shows instead of root's 0644 and 0755.

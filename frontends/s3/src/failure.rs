@@ -63,7 +63,9 @@ pub fn of_refusal(refusal: Refusal) -> S3Error {
         | Refusal::NoSuchOffset
         | Refusal::ReadOnly
         | Refusal::TooManyRows
-        | Refusal::RevisionChanged(_) => {
+        | Refusal::RevisionChanged(_)
+        | Refusal::LockHeld
+        | Refusal::TooManyLocks => {
             ErrorCode::ServiceUnavailable.into()
         }
         Refusal::NoSuchBucket => ErrorCode::NoSuchBucket.into(),

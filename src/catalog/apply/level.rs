@@ -1,19 +1,22 @@
 //! The feature level: see [`crate::catalog::level`].
 
-use crate::catalog::level::FILES_LEVEL;
-use crate::catalog::{Levels, Outcome};
+use crate::catalog::level::{FILES_LEVEL, LOCKS_LEVEL};
+use crate::catalog::{Error, Levels, Outcome};
 
 use super::{Decision, Step, bound};
 
-/// What the level of files adds to the tables.
-const FILES_SCHEMA: &str = include_str!("../schema_files.sql");
+/// What levels add to the tables.
+const SCHEMAS: [(u32, &str); 2] =
+    [(FILES_LEVEL, include_str!("../schema_files.sql")), (LOCKS_LEVEL, include_str!("../schema_locks.sql"))];
 
 impl Step<'_> {
     pub(super) fn raise_level(&mut self, to: u32) -> Decision<Outcome> {
         bound(to > 0, "feature levels begin at 1")?;
         Levels { known: self.known_level, reached: to }.check()?;
-        if self.state.level < FILES_LEVEL && to >= FILES_LEVEL {
-            self.transaction.execute_batch(FILES_SCHEMA).map_err(crate::catalog::Error::from)?;
+        for (level, schema) in SCHEMAS {
+            if self.state.level < level && to >= level {
+                self.transaction.execute_batch(schema).map_err(Error::from)?;
+            }
         }
         self.state.level = self.state.level.max(to);
         Ok(Outcome::Done)

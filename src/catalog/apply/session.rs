@@ -8,7 +8,7 @@
 
 use rusqlite::params;
 
-use crate::catalog::level::FILES_LEVEL;
+use crate::catalog::level::{FILES_LEVEL, LOCKS_LEVEL};
 use crate::catalog::{Command, Envelope, Error, Outcome, Refusal};
 use crate::env::Timestamp;
 use crate::ids::{Ino, SEQS_PER_COMMAND, SessionId};
@@ -126,7 +126,9 @@ impl Step<'_> {
     /// any more.
     fn inherit_open(&mut self, former: SessionId, heir: SessionId) -> Result<(), Error> {
         if self.state.level >= FILES_LEVEL {
-            for table in ["opened", "mounted"] {
+            let tables = ["opened", "mounted", "lock"];
+            let count = if self.state.level >= LOCKS_LEVEL { 3 } else { 2 };
+            for table in &tables[..count] {
                 let update = format!("UPDATE OR REPLACE {table} SET session=?2 WHERE session=?1");
                 self.run(&update, [sql(former.0), sql(heir.0)])?;
             }
@@ -135,7 +137,8 @@ impl Step<'_> {
     }
 
     fn end_session(&mut self, session: SessionId) -> Result<(), Error> {
-        for table in ["lease", "outcome", "lock", "opened", "hold"] {
+        self.drop_locks_of_session(session)?;
+        for table in ["lease", "outcome", "opened", "hold"] {
             self.run(&format!("DELETE FROM {table} WHERE session=?"), [sql(session.0)])?;
         }
         if self.state.level >= FILES_LEVEL {

@@ -115,6 +115,24 @@ pub struct Write {
     pub publishes: bool,
 }
 
+/// What the end of a lock is that reaches to the end of the file, wherever that comes to be.
+pub const LOCK_END: u64 = i64::MAX as u64;
+
+/// A lock on bytes of a file, whether or not they are there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lock {
+    /// Who, among those of one mount: locks of one owner do not exclude one another.
+    pub owner: u64,
+    /// The first byte.
+    pub start_bytes: u64,
+    /// After the last one; at most [`LOCK_END`].
+    pub end_bytes: u64,
+    /// Whether it excludes all others, or only those that exclude it.
+    pub is_exclusive: bool,
+    /// The process that asked for it; for who asks about it.
+    pub pid: u32,
+}
+
 /// What a file system asks. Names are of POSIX: a directory's has no `/`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum FileOperation {
@@ -204,5 +222,23 @@ pub enum FileOperation {
     Release {
         /// At most 4,096.
         inos: Vec<Ino>,
+    },
+    /// Locks bytes of an inode, in place of what the owner had locked of them. `LockHeld`: somebody else has some of them.
+    Lock {
+        /// Which.
+        ino: Ino,
+        /// How.
+        lock: Lock,
+    },
+    /// Lets bytes of an inode go that the mount has locked; what it has not does not matter.
+    Unlock {
+        /// Which.
+        ino: Ino,
+        /// Whose; none: those of all owners.
+        owner: Option<u64>,
+        /// The first byte.
+        start_bytes: u64,
+        /// After the last one; at most [`LOCK_END`].
+        end_bytes: u64,
     },
 }

@@ -232,6 +232,7 @@ fn files() -> Vec<(&'static str, Command)> {
     let origin = Origin { mount: 300, request: 8, answered: vec![2, 1 << 40] };
     let file = |operation| Command::File { bucket: BucketId(9), origin: origin.clone(), operation };
     let (held, released) = (vec![ino], vec![Ino(1), Ino(2)]);
+    let lock = Lock { owner: 1 << 63, start_bytes: 3, end_bytes: 300, is_exclusive: true, pid: 300 };
     vec![
         ("File-Make", file(FileOperation::Make { parent, name: name.clone(), new })),
         ("File-Link", file(FileOperation::Link { ino, hint: hint.clone(), parent, name: name.clone() })),
@@ -250,6 +251,11 @@ fn files() -> Vec<(&'static str, Command)> {
         ("File-Unmount", file(FileOperation::Unmount { is_last: true })),
         ("File-Hold", file(FileOperation::Hold { seen: 300, inos: held })),
         ("File-Release", file(FileOperation::Release { inos: released })),
+        ("File-Lock", file(FileOperation::Lock { ino, lock })),
+        (
+            "File-Unlock",
+            file(FileOperation::Unlock { ino, owner: Some(u64::MAX), start_bytes: 0, end_bytes: LOCK_END }),
+        ),
     ]
 }
 
@@ -294,6 +300,8 @@ fn refusals() -> Vec<Refusal> {
         Refusal::ReadOnly,
         Refusal::TooManyRows,
         Refusal::RevisionChanged(Ino(300)),
+        Refusal::LockHeld,
+        Refusal::TooManyLocks,
     ]
 }
 

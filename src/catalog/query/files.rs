@@ -8,14 +8,23 @@ use rusqlite::params;
 
 use super::{ENTRY_COLUMNS, Entry, Error, View, form, kind, signed, unsigned};
 use crate::catalog::inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, posix_of};
-use crate::catalog::level::FILES_LEVEL;
+use crate::catalog::level::{FILES_LEVEL, LOCKS_LEVEL};
 use crate::catalog::types::{InodeAttrs, Linked, Posix};
-use crate::catalog::{Bucket, ETag, Stat, TreeEntry};
+use crate::catalog::{Bucket, ETag, Lock, Stat, TreeEntry};
 use crate::ids::{BucketId, Ino, LogIndex, SessionId};
 
 /// A directory of more entries than this does not count those that are directories: it shows one link, as file systems
 /// do that do not count them.
 const COUNTED_ENTRIES_MAX: u64 = 256;
+
+/// A lock that somebody has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldLock {
+    /// Whose gateway.
+    pub session: SessionId,
+    /// What.
+    pub lock: Lock,
+}
 
 /// Names and values.
 pub(in crate::catalog) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -38,9 +47,14 @@ fn is_posix(name: &[u8]) -> bool {
 }
 
 impl View<'_> {
-    /// Whether a file system may be mounted yet.
+    /// Whether there may be what file systems need of the catalog.
     pub fn has_files(&self) -> Result<bool, Error> {
         Ok(self.feature_level()? >= FILES_LEVEL)
+    }
+
+    /// Whether a file system may be mounted yet: its files can be locked.
+    pub fn has_locks(&self) -> Result<bool, Error> {
+        Ok(self.feature_level()? >= LOCKS_LEVEL)
     }
 
     /// An inode. `hint`: where it was seen, for one that no file system has changed yet. None: it is no more.
@@ -171,6 +185,46 @@ impl View<'_> {
         self.all("SELECT bucket FROM mounted WHERE session=?1", [signed(session.0)], |row| {
             Ok(BucketId(unsigned(row, 0)?))
         })
+    }
+
+    /// What keeps an owner of a mount from a lock: the first of those in its way.
+    pub fn lock_in_the_way(&self, ino: Ino, mount: u64, wanted: &Lock) -> Result<Option<HeldLock>, Error> {
+        let sql = "SELECT session,start,end,exclusive,pid,owner FROM lock
+            WHERE ino=?1 AND NOT (mount=?2 AND owner=?3) AND start<?5 AND end>?4 AND (exclusive OR ?6)
+            ORDER BY start,mount,owner LIMIT 1";
+        let asked = params![
+            signed(ino.0),
+            signed(mount),
+            wanted.owner as i64,
+            signed(wanted.start_bytes),
+            signed(wanted.end_bytes),
+            wanted.is_exclusive
+        ];
+        self.one(sql, asked, |row| {
+            let lock = Lock {
+                owner: row.get::<_, i64>(5)? as u64,
+                start_bytes: unsigned(row, 1)?,
+                end_bytes: unsigned(row, 2)?,
+                is_exclusive: row.get(3)?,
+                pid: row.get(4)?,
+            };
+            Ok(HeldLock { session: SessionId(unsigned(row, 0)?), lock })
+        })
+    }
+
+    /// Who has locked something of which inode, of a mount.
+    pub fn locked_by(&self, mount: u64) -> Result<Vec<(Ino, u64)>, Error> {
+        let sql = "SELECT DISTINCT ino,owner FROM lock WHERE mount=?1";
+        self.all(sql, [signed(mount)], |row| Ok((Ino(unsigned(row, 0)?), row.get::<_, i64>(1)? as u64)))
+    }
+
+    /// The mounts by which a session has locked something, each with its bucket.
+    pub fn locking_mounts(&self, session: SessionId) -> Result<Vec<(u64, BucketId)>, Error> {
+        if !self.has_locks()? {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT DISTINCT mount,bucket FROM lock WHERE session=?1 ORDER BY mount";
+        self.all(sql, [signed(session.0)], |row| Ok((unsigned(row, 0)?, BucketId(unsigned(row, 1)?))))
     }
 
     /// Whether an inode without a name may go.

@@ -86,6 +86,7 @@ impl Tree {
         if nothing && !(change.publishes && state.is_hidden) {
             return Ok(());
         }
+        self.check_locks(file.ino)?;
         if let Some(size_bytes) = change.size_bytes {
             state.dirty.remove(size_bytes..u64::MAX);
         }
@@ -100,6 +101,19 @@ impl Tree {
             }
         }
         Err(Error::Unavailable(format!("inode {} changes all the time", file.ino)))
+    }
+
+    /// Forgets what was written to a file and not committed.
+    pub(super) async fn drop_written(&self, ino: Ino) {
+        let Some(file) = self.0.files.get(ino) else { return };
+        let mut state = file.state.write().await;
+        let len_bytes = state.dirty.len_bytes();
+        if len_bytes > 0 {
+            tracing::error!(%ino, len_bytes, "bytes that were written under a lock are dropped: the lock was lost");
+        }
+        if let Err(error) = self.forget_staged(&file, &mut state, false) {
+            tracing::warn!(%ino, %error, "a staging file was not given back");
+        }
     }
 
     fn forget_staged(&self, file: &File, state: &mut State, is_published: bool) -> Result<(), Error> {
@@ -124,7 +138,7 @@ impl Tree {
         write.kills_privileges = change.kills_privileges;
         write.publishes = change.publishes;
         if state.dirty.is_empty() && change.size_bytes.is_none() && change.zeroed.is_none() {
-            self.propose(FileOperation::Write(write)).await?;
+            self.propose_locked(file.ino, FileOperation::Write(write)).await?;
             return Ok(state.front.take());
         }
         if size_bytes <= inline_bytes {
@@ -138,7 +152,7 @@ impl Tree {
             if size_bytes < base.size_bytes || change.zeroed.is_some() {
                 write.content = Content::Pieces(change.zeroed.iter().map(hole).collect());
             }
-            self.propose(FileOperation::Write(write)).await?;
+            self.propose_locked(file.ino, FileOperation::Write(write)).await?;
             return Ok(None);
         }
         let front = Front::of(state.front.as_ref(), &base);
@@ -188,7 +202,7 @@ impl Tree {
         };
         write.etag = ETag { md5: md5::Md5::digest(&bytes).into(), part_count: 0 };
         write.content = Content::Inline(bytes);
-        self.propose(FileOperation::Write(write)).await
+        self.propose_locked(base.ino, FileOperation::Write(write)).await
     }
 
     /// What is to be stored of a file that will not be inline: what is staged, and what may be inline by now.
@@ -290,6 +304,9 @@ impl Tree {
         let end = ranges.last().map_or(0, |(_, end)| *end);
         let etag = write.etag;
         let front = digested.state.filter(|_| is_front).map(|md5| Front { md5, end, etag });
+        if !self.may_commit_under(base.ino, fresh.session()) {
+            return Err(Refusal::NoSession.into());
+        }
         let origin = self.origin(false);
         let operation = FileOperation::Write(write);
         let make = move |bucket| Command::File { bucket, origin: origin.clone(), operation: operation.clone() };

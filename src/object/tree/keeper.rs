@@ -1,4 +1,4 @@
-//! What must be said to the catalog while a tree is mounted: which inodes without a name are held.
+//! What must be said to the catalog while a tree is mounted: which inodes without a name are held, and which locks are not.
 //!
 //! Every second this looks which inodes of the bucket lost their last name since it looked before, holds those that are
 //! open here, and says how far it looked: what nobody holds may go.
@@ -32,6 +32,7 @@ impl Tree {
 
     /// After the last close of an inode: if it was held, it is not any more.
     pub(super) async fn let_go(&self, ino: Ino) {
+        self.unlock_all(ino).await;
         if !lock(&self.0.held).remove(&ino) || self.is_open_anywhere(ino) {
             return;
         }
@@ -98,6 +99,7 @@ async fn keep(tree: Weak<Inner>) {
         tokio::time::sleep(INTERVAL).await;
         let Some(tree) = tree.upgrade().map(Tree) else { return };
         tree.settle_inherited().await;
+        tree.settle_locks().await;
         if let Err(error) = tree.look(&mut seen).await {
             tracing::warn!(%error, "what is open was not told; it is tried again");
         }

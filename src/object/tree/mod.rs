@@ -3,6 +3,7 @@
 //! - `names`: entries of directories. `attributes`: of inodes. `open`: who has what open. `read`, `write`: bytes.
 //! - `dirty`: which bytes of a file are not committed yet, and where they are: pure. `staging`: where they are kept.
 //! - `stream`: what is written front to back is digested and stored as it comes.
+//! - `locks`: who may use which bytes of a file, among all mounts.
 //! - `mounting`: the mount that a tree serves, to the catalog and to its kernel, from one process to the next.
 //! - `commit`: bytes that were written become the file's. `keeper`: what must be said to the catalog now and then.
 //!
@@ -17,6 +18,7 @@ mod attributes;
 mod commit;
 mod dirty;
 mod keeper;
+mod locks;
 mod mounting;
 mod names;
 mod open;
@@ -38,11 +40,13 @@ use crate::env::Timestamp;
 use crate::ids::Ino;
 
 use super::{Error, Store};
+use locks::Locks;
 use mounting::{Mount, Mounted};
 use open::Files;
 use staging::Staging;
 
-pub use crate::catalog::{Changed, FileKind, RenameMode, Stat, TreeEntry};
+pub use crate::catalog::{Changed, FileKind, LOCK_END, Lock, RenameMode, Stat, TreeEntry};
+pub use locks::WHOLE;
 pub use mounting::{Knows, Mounting, Watch, for_request};
 pub(super) use mounting::{RETURN_PATIENCE, settle_inheritance};
 
@@ -67,6 +71,7 @@ pub(super) struct Inner {
     /// What the catalog was told to hold for this tree.
     held: Mutex<HashSet<Ino>>,
     mount: Mount,
+    locks: Locks,
     /// None until the catalog knows of the tree.
     mounted: Option<Mounted>,
 }
@@ -211,6 +216,7 @@ impl Store {
             keeper: Mutex::default(),
             held: Mutex::default(),
             mount: Mount::new(&mounting),
+            locks: Locks::default(),
             mounted: None,
         };
         inner.root = inner.descend(prefix).await?;
@@ -230,7 +236,7 @@ impl Store {
     /// A cluster that was made or replaced just now is about to raise its feature level.
     async fn wait_for_files(&self) -> Result<(), Error> {
         let deadline = self.env.clock.monotonic() + self.config.propose_patience;
-        while !self.snapshot(|view| Ok(view.has_files()?)).await? {
+        while !self.snapshot(|view| Ok(view.has_locks()?)).await? {
             if self.env.clock.monotonic() >= deadline {
                 return Err(Error::Unavailable("some process of the cluster knows no file systems yet".into()));
             }

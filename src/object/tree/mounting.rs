@@ -13,16 +13,18 @@
 use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use crate::catalog::{Changed, Command, FileOperation, Heard, Origin, Outcome};
+use tokio::sync::watch;
+
+use crate::catalog::{Changed, Command, FileOperation, Heard, Notice, Origin, Outcome};
 use crate::ids::{BucketId, Ino};
 use crate::object::bucket::unexpected;
 use crate::object::{Error, Store};
 
 use super::open::State;
-use super::{Tree, lock};
+use super::{Inner, Tree, lock};
 
 /// How long mounts may take to come back after the start.
 pub(in crate::object) const RETURN_PATIENCE: Duration = Duration::from_secs(10);
@@ -71,6 +73,8 @@ pub(super) struct Mount {
     id: u64,
     pub(super) kernel: Option<Arc<dyn Knows>>,
     requests: Mutex<Requests>,
+    /// The last batch of changes that was passed on; none: nobody watches.
+    heard: watch::Sender<Option<u64>>,
 }
 
 /// Requests for which something was done that must not be done twice.
@@ -82,7 +86,16 @@ struct Requests {
 
 impl Mount {
     pub(super) fn new(mounting: &Mounting<'_>) -> Mount {
-        Mount { id: mounting.id, kernel: mounting.kernel.clone(), requests: Mutex::default() }
+        Mount {
+            id: mounting.id,
+            kernel: mounting.kernel.clone(),
+            requests: Mutex::default(),
+            heard: watch::Sender::new(None),
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether the kernel of a mount that was served by another process has an inode, and may have it open.
@@ -142,7 +155,12 @@ pub(super) async fn propose(
     origin: Origin,
     operation: FileOperation,
 ) -> Result<(), Error> {
-    match store.session.propose(Command::File { bucket, origin, operation }).await? {
+    done(store.session.propose(Command::File { bucket, origin, operation }).await?)
+}
+
+/// What came of it. A refusal is an error.
+pub(super) fn done(outcome: Outcome) -> Result<(), Error> {
+    match outcome {
         Outcome::Done => Ok(()),
         Outcome::Refused(refusal) => Err(refusal.into()),
         outcome => Err(unexpected(&outcome)),
@@ -169,10 +187,25 @@ impl Tree {
         }
     }
 
-    /// What others change of what a file system shows, from now on.
+    /// What others change of what a file system shows, from now on. For one watcher.
     pub fn watch(&self) -> Watch {
-        let heard = self.0.store.ledger.readers().changes().listen();
-        Watch { heard, mount: self.0.mount.id, next: VecDeque::new() }
+        let readers = self.0.store.ledger.readers();
+        let heard = readers.changes().listen();
+        self.0.mount.heard.send_replace(Some(readers.changes().told()));
+        Watch { heard, tree: Arc::downgrade(&self.0), mount: self.0.mount.id, next: VecDeque::new(), last: 0 }
+    }
+
+    /// Waits until who watches was told of all that others had changed before this call.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn caught_up(&self) -> Result<(), Error> {
+        self.0.store.snapshot(|_| Ok(())).await?;
+        let told = self.0.store.ledger.readers().changes().told();
+        let mut heard = self.0.mount.heard.subscribe();
+        // The sender is as old as the tree.
+        let _ = heard.wait_for(|heard| heard.is_none_or(|heard| heard >= told)).await;
+        Ok(())
     }
 
     /// Commits what was written to all files, and not committed. For a mount that ends.
@@ -195,8 +228,15 @@ impl Tree {
 
     /// Takes up what the process before this one left: bytes that were written, and what the kernel has open.
     pub(super) async fn resume(&self) -> Result<(), Error> {
-        let session = self.0.store.session.id();
-        let opened = self.0.store.snapshot(move |view| Ok(view.opened_by(session)?)).await?;
+        let (session, mount) = (self.0.store.session.id(), self.0.mount.id);
+        let query = move |view: &crate::catalog::View<'_>| Ok((view.opened_by(session)?, view.locked_by(mount)?));
+        let (opened, locked) = self.0.store.snapshot(query).await?;
+        for (ino, owner) in locked {
+            self.0.locks.inherit(ino, owner, session);
+            if self.0.mount.may_have_open(ino) {
+                self.0.files.inherit(ino);
+            }
+        }
         let left = self.0.staging.left()?;
         for (ino, is_hidden) in opened {
             // The session has other mounts too; of what it made for this one and wrote bytes to, the kernel may know no more.
@@ -246,20 +286,57 @@ impl Tree {
 /// What others change.
 pub struct Watch {
     heard: Heard,
+    tree: Weak<Inner>,
     mount: u64,
     next: VecDeque<Changed>,
+    /// The batch that `next` is of.
+    last: u64,
 }
 
 impl Watch {
     /// The next change that another mount made, or S3. None: there will be no more.
+    ///
+    /// Who calls again has passed on what the call before returned: see [`Tree::caught_up`].
     pub async fn next(&mut self) -> Option<Changed> {
         loop {
             if let Some(change) = self.next.pop_front() {
                 return Some(change);
             }
-            let notices = self.heard.next().await?;
-            let others = notices.iter().filter(|notice| notice.mount != self.mount);
-            self.next.extend(others.map(|notice| notice.what.clone()));
+            if let Some(tree) = self.tree.upgrade().filter(|_| self.last > 0) {
+                tree.mount.heard.send_replace(Some(self.last));
+            }
+            let batch = self.heard.next().await?;
+            self.last = batch.number;
+            for notice in batch.notices.iter() {
+                self.take(notice);
+            }
+        }
+    }
+
+    fn take(&mut self, notice: &Notice) {
+        match &notice.what {
+            Changed::Unlocked(ino) => self.wake(Some(*ino)),
+            _ if notice.mount == self.mount => {}
+            what => {
+                if *what == Changed::All {
+                    self.wake(None);
+                }
+                self.next.push_back(what.clone());
+            }
+        }
+    }
+
+    fn wake(&self, ino: Option<Ino>) {
+        if let Some(tree) = self.tree.upgrade() {
+            tree.locks.wake(ino);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(tree) = self.tree.upgrade() {
+            tree.mount.heard.send_replace(None);
         }
     }
 }
@@ -268,17 +345,27 @@ impl Watch {
 pub(in crate::object) async fn settle_inheritance(store: Store, patience: Duration) {
     let session = store.session.id();
     let inherited = loop {
-        let query = move |view: &crate::catalog::View<'_>| Ok((view.mounted_by(session)?, view.opened_by(session)?));
+        let query = move |view: &crate::catalog::View<'_>| {
+            Ok((view.mounted_by(session)?, view.opened_by(session)?, view.locking_mounts(session)?))
+        };
         match store.snapshot(query).await {
             Ok(inherited) => break inherited,
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     };
-    let (buckets, opened) = inherited;
-    if buckets.is_empty() && opened.is_empty() {
+    let (buckets, opened, locking) = inherited;
+    if buckets.is_empty() && opened.is_empty() && locking.is_empty() {
         return;
     }
     tokio::time::sleep(patience).await;
+    for (mount, bucket) in locking {
+        while let Err(error) = end_unless_live(&store, mount, bucket).await {
+            if matches!(error, Error::Refused(_)) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
     for bucket in buckets {
         while let Err(error) = settle(&store, bucket, &opened).await {
             if matches!(error, Error::Refused(_)) {
@@ -290,12 +377,22 @@ pub(in crate::object) async fn settle_inheritance(store: Store, patience: Durati
     store.died.notify_one();
 }
 
+/// Lets go what a mount has locked that did not come back.
+async fn end_unless_live(store: &Store, mount: u64, bucket: BucketId) -> Result<(), Error> {
+    let _trees = store.trees.lock().await;
+    let is_live = lock(&store.live_trees).iter().filter_map(Weak::upgrade).any(|tree| tree.mount.id == mount);
+    match is_live {
+        true => Ok(()),
+        false => propose(store, bucket, of_mount(mount), FileOperation::Unmount { is_last: false }).await,
+    }
+}
+
 async fn settle(store: &Store, bucket: BucketId, opened: &[(Ino, bool)]) -> Result<(), Error> {
     let trees = store.trees.lock().await;
     if !trees.contains_key(&bucket) {
         return propose(store, bucket, Origin::default(), FileOperation::Unmount { is_last: true }).await;
     }
-    let live: Vec<_> = lock(&store.live_trees).iter().filter_map(std::sync::Weak::upgrade).collect();
+    let live: Vec<_> = lock(&store.live_trees).iter().filter_map(Weak::upgrade).collect();
     let is_open = |ino: Ino| live.iter().any(|tree| tree.files.is_open(ino));
     let closed: Vec<Ino> = opened.iter().map(|(ino, _)| *ino).filter(|ino| !is_open(*ino)).collect();
     for inos in closed.chunks(RELEASE_COUNT) {

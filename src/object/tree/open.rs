@@ -173,13 +173,17 @@ impl Tree {
     /// Takes an open back. After the last one an inode without a name may go.
     ///
     /// # Errors
-    /// As of [`Tree::flush`]: what was written and not flushed is committed now.
+    /// As of [`Tree::flush`]: what was written and not flushed is committed now. `Refused(NoSession)`: it is gone, for the
+    /// file was locked, and the lock is lost.
     pub async fn release(&self, ino: Ino) -> Result<(), Error> {
         if !self.0.files.close(ino) {
             // Of one that was open before this process nobody knows which close is the last.
             return if self.0.files.is_inherited(ino) { self.flush(ino).await } else { Ok(()) };
         }
         let flushed = self.flush(ino).await;
+        if self.check_locks(ino).is_err() {
+            self.drop_written(ino).await;
+        }
         self.let_go(ino).await;
         self.0.files.forget(ino);
         flushed

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod files;
+mod locks;
 mod model;
 
 use std::collections::HashSet;

@@ -54,6 +54,7 @@ impl Tree {
         if self.read_only() {
             return Err(Refusal::ReadOnly.into());
         }
+        self.check_locks(file.ino)?;
         self.0.store.room.admit(len)?;
         let staged = match state.staged.take() {
             Some(staged) => staged,
@@ -207,7 +208,7 @@ impl Tree {
         let manifest = self.manifest(from.0, from.1..from.1 + len).await?;
         let (pieces, len) = pieces_of(&manifest, from.1..from.1 + len, to.1);
         let write = self.new_write(to.0, &target, crate::catalog::Content::Pieces(pieces)).await?;
-        match self.propose(FileOperation::Write(write)).await {
+        match self.propose_locked(to.0, FileOperation::Write(write)).await {
             // What was seen of the source is gone by now, or lies in too many pieces.
             Err(Error::Refused(Refusal::SourceGone | Refusal::TooManyRows | Refusal::RevisionChanged(_))) => {
                 self.copy_bytes(from, to, len).await

@@ -22,10 +22,11 @@ use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
     IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use nix::errno::Errno as Failure;
+use nix::libc;
 use predastore::ids::Ino;
 use predastore::object::tree::{SetStat, for_request};
 use predastore::patient;
@@ -35,9 +36,10 @@ use tracing::{debug, warn};
 use crate::attributes::set_time;
 use crate::directory::Entry;
 use crate::namespace::Namespace;
-use crate::options::MAX_WRITE_BYTES;
+use crate::options::{LocalLocks, MAX_WRITE_BYTES};
 use crate::patience::Deadline;
-use crate::requests::{Call, Replacing, Written};
+use crate::requests::{Asked, Call, Replacing, Written};
+use crate::signals::Waiter;
 
 use answers::{Answering, Refuse, done, space, value};
 
@@ -67,16 +69,21 @@ enum Size {
     One,
     /// It moves as many bytes as a file may have.
     Bulk,
+    /// It waits for others, however long they take.
+    Wait,
 }
 
 /// What is asked of the kernel at INIT, where it has it. Not here, and why:
-/// - POSIX_LOCKS, FLOCK_LOCKS: until the tree has locks, the kernel keeps them for itself.
 /// - WRITEBACK_CACHE: size and mtime would be the kernel's.
 /// - ATOMIC_O_TRUNC: nobody would drop suid then; without it the kernel truncates by a SETATTR that does.
 /// - HANDLE_KILLPRIV, HANDLE_KILLPRIV_V2: fuser does not hand on what they tell.
 /// - POSIX_ACL: there are none. SETXATTR_EXT: fuser's thread panics.
-fn capabilities() -> InitFlags {
-    InitFlags::FUSE_PARALLEL_DIROPS
+fn capabilities(local_locks: LocalLocks) -> InitFlags {
+    let flock = if local_locks.flock { InitFlags::empty() } else { InitFlags::FUSE_FLOCK_LOCKS };
+    let posix = if local_locks.posix { InitFlags::empty() } else { InitFlags::FUSE_POSIX_LOCKS };
+    flock
+        | posix
+        | InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_READDIRPLUS_AUTO
         | InitFlags::FUSE_AUTO_INVAL_DATA
@@ -132,7 +139,8 @@ impl<T: Namespace> Kernel<T> {
     fn call(&self, request: &Request, operation: &'static str, size: Size) -> Call {
         let options = self.shared.requests.options();
         let factor = if size == Size::Bulk { options.bulk_factor } else { 1 };
-        let deadline = Deadline::after(options.deadline.saturating_mul(factor), options.hard);
+        let is_endless = options.hard || size == Size::Wait;
+        let deadline = Deadline::after(options.deadline.saturating_mul(factor), is_endless);
         Call { operation, uid: request.uid(), gid: request.gid(), deadline }
     }
 
@@ -144,7 +152,7 @@ impl<T: Namespace> Kernel<T> {
 impl<T: Namespace> Filesystem for Kernel<T> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let options = self.shared.requests.options();
-        let wanted = capabilities() & config.capabilities();
+        let wanted = capabilities(options.local_locks) & config.capabilities();
         // Each of these takes the nearest value that it can.
         let _ = config.add_capabilities(wanted);
         let _ = config.set_max_write(options.max_write_bytes.clamp(SMALLEST_WRITE_BYTES, MAX_WRITE_BYTES));
@@ -348,9 +356,11 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         self.run((request, "write", Size::One), reply, work, move |_, reply, ()| reply.written(len_bytes));
     }
 
-    fn flush(&self, request: &Request, node: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, request: &Request, node: INodeNo, handle: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
         let ino = self.ino(node);
-        let work = move |shared: Arc<Shared<T>>, call| async move { shared.requests.flush(&call, ino, handle.0).await };
+        let work = move |shared: Arc<Shared<T>>, call| async move {
+            shared.requests.close(&call, ino, handle.0, owner.0).await
+        };
         self.run((request, "flush", Size::Bulk), reply, work, done);
     }
 
@@ -360,12 +370,13 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         node: INodeNo,
         _: FileHandle,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
         let ino = self.ino(node);
-        let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.release(&call, ino).await };
+        let owner = owner.map(|owner| owner.0);
+        let work = move |shared: Arc<Shared<T>>, call| async move { shared.requests.release(&call, ino, owner).await };
         self.run((request, "release", Size::Bulk), reply, work, done);
     }
 
@@ -401,7 +412,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
 
     fn releasedir(&self, request: &Request, node: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         let ino = self.ino(node);
-        let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.release(&call, ino).await };
+        let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.release(&call, ino, None).await };
         self.run((request, "releasedir", Size::One), reply, work, done);
     }
 
@@ -500,6 +511,51 @@ impl<T: Namespace> Filesystem for Kernel<T> {
             shared.requests.copy_range(&call, from, to, len, flags.bits()).await
         };
         self.run((request, "copy_file_range", Size::Bulk), reply, work, |_, reply, copied| reply.written(copied));
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        owner: LockOwner,
+        first: u64,
+        last: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let ino = self.ino(node);
+        let asked = Asked { owner: owner.0, first, last, kind, pid };
+        let work =
+            move |shared: Arc<Shared<T>>, call| async move { shared.requests.lock_in_the_way(&call, ino, asked).await };
+        let answer = move |_: &Answering<T>, reply: ReplyLock, found: Option<Asked>| {
+            let Asked { first, last, kind, pid, .. } = found.unwrap_or(Asked { kind: libc::F_UNLCK, ..asked });
+            reply.locked(first, last, kind, pid);
+        };
+        self.run((request, "getlk", Size::One), reply, work, answer);
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        owner: LockOwner,
+        first: u64,
+        last: u64,
+        kind: i32,
+        pid: u32,
+        waits: bool,
+        reply: ReplyEmpty,
+    ) {
+        let ino = self.ino(node);
+        let asked = Asked { owner: owner.0, first, last, kind, pid };
+        let waiter = waits.then(|| Waiter::new(request.pid()));
+        let size = if waits { Size::Wait } else { Size::One };
+        let work =
+            move |shared: Arc<Shared<T>>, call| async move { shared.requests.lock(&call, ino, asked, waiter).await };
+        self.run((request, "setlk", size), reply, work, done);
     }
 
     fn ioctl(

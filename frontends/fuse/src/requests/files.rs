@@ -82,12 +82,16 @@ impl<T: Namespace> Requests<T> {
         if !call.deadline.has_passed() {
             return Ok(());
         }
-        self.release(call, ino).await?;
+        self.release(call, ino, None).await?;
         Err(Errno::EIO)
     }
 
-    /// The last use of one open file or directory has ended.
-    pub(crate) async fn release(&self, call: &Call, ino: Ino) -> Result<(), Errno> {
+    /// The last use of one open file or directory has ended. `owner`: of what was locked by it.
+    pub(crate) async fn release(&self, call: &Call, ino: Ino, owner: Option<u64>) -> Result<(), Errno> {
+        if let Some(owner) = owner {
+            // What it was to tell the last close told already.
+            let _ = self.unlock_all(call, ino, owner).await;
+        }
         self.ask(call, ino, Repeat::Once, || self.tree.release(ino)).await
     }
 
@@ -112,7 +116,14 @@ impl<T: Namespace> Requests<T> {
         Ok(())
     }
 
-    /// flush (a close) and fsync: what was written is durable, and seen by others.
+    /// A close: as [`Requests::flush`]; and what the process has locked is let go. `owner`: the process.
+    pub(crate) async fn close(&self, call: &Call, ino: Ino, handle: u64, owner: u64) -> Result<(), Errno> {
+        let flushed = self.flush(call, ino, handle).await;
+        self.unlock_all(call, ino, owner).await?;
+        flushed
+    }
+
+    /// fsync: what was written is durable, and seen by others.
     pub(crate) async fn flush(&self, call: &Call, ino: Ino, handle: u64) -> Result<(), Errno> {
         self.pages.used(ino, handle);
         self.ask(call, ino, Repeat::Safe, || self.tree.flush(ino)).await

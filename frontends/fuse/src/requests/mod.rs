@@ -1,11 +1,10 @@
 //! Which call of the tree answers which request. Knows neither fuser nor a kernel.
 //!
-//! - `names` directories and what is in them; `files` bytes; `xattrs` extended attributes; here: attributes and the rest.
-//!
-//! Locks (flock, POSIX) are not here yet: the kernel keeps them to itself as long as `kernel::capabilities` does not ask for
-//! them. When the tree has locks they become two requests more.
+//! - `names` directories and what is in them; `files` bytes; `locks` who may use them; `xattrs` extended attributes; here:
+//!   attributes and the rest.
 
 mod files;
+mod locks;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -31,6 +30,7 @@ use crate::options::{Defaults, MountOptions};
 use crate::patience::{Deadline, Repeat};
 
 pub(crate) use files::{Opened, Written};
+pub(crate) use locks::Asked;
 pub(crate) use xattrs::Replacing;
 
 /// Who asks for what, and until when.

@@ -1,7 +1,8 @@
 //! What a file system does to a bucket: names, attributes, contents.
 //!
 //! - `names`: entries of directories made, linked, moved and removed. `inode`: attributes by inode.
-//! - `content`: the bytes of a file changed in place. `orphan`: inodes without a name that may be open.
+//! - `content`: the bytes of a file changed in place. `orphan`: inodes without a name that may be open. `lock`: who excludes
+//!   whom.
 //!
 //! Invariants
 //! - A name of POSIX stands for the directory of that name where there is one, else for the object.
@@ -14,6 +15,7 @@
 
 mod content;
 mod inode;
+mod lock;
 mod names;
 mod orphan;
 
@@ -48,6 +50,10 @@ impl Step<'_> {
             FileOperation::Unmount { is_last } => self.unmount(bucket, origin.mount, *is_last),
             FileOperation::Hold { seen, inos } => self.hold(bucket, *seen, inos),
             FileOperation::Release { inos } => self.release(inos),
+            FileOperation::Lock { ino, lock } => self.lock(bucket, origin.mount, *ino, lock),
+            FileOperation::Unlock { ino, owner, start_bytes, end_bytes } => {
+                self.unlock(bucket, (origin.mount, *owner), *ino, &(*start_bytes..*end_bytes))
+            }
             _ if bucket.lock => Err(Refusal::ReadOnly.into()),
             FileOperation::Make { parent, name, new } => self.make(bucket, (*parent, name), new),
             FileOperation::Link { ino, hint, parent, name } => self.link(bucket, (*ino, hint), (*parent, name)),

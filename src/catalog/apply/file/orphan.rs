@@ -29,6 +29,7 @@ impl Step<'_> {
 
     pub(super) fn unmount(&mut self, bucket: &Bucket, mount: u64, is_last: bool) -> Decision<()> {
         self.run("DELETE FROM answered WHERE mount=?", [sql(mount)])?;
+        self.drop_locks_of_mount(mount)?;
         if !is_last {
             return Ok(());
         }

@@ -6,6 +6,7 @@ mod chunks;
 mod deletes;
 mod histories;
 mod levels;
+mod locks;
 mod maps;
 mod puts;
 mod races;

@@ -8,6 +8,7 @@ use predastore::catalog::FileKind;
 
 use super::*;
 use crate::model::Model;
+use crate::signals::Waiter;
 
 fn call_within(limit: Duration, uid: u32) -> Call {
     Call { operation: "test", uid, gid: 7, deadline: Deadline::after(limit, false) }
@@ -233,4 +234,63 @@ async fn fallocate_and_lseek_refuse_what_they_do_not_know() {
     assert_eq!(seek(10, libc::SEEK_DATA).await, Err(Errno::ENXIO));
     assert_eq!(seek(-1, libc::SEEK_DATA).await, Err(Errno::ENXIO));
     assert_eq!(seek(0, libc::SEEK_SET).await, Err(Errno::EINVAL));
+}
+
+fn asked(owner: u64, kind: i32, first: u64, last: u64) -> Asked {
+    Asked { owner, first, last, kind, pid: 1 }
+}
+
+#[tokio::test]
+async fn locks_are_half_open_behind_and_closed_before() {
+    let (_, requests) = requests();
+    let ino = file(&requests, "f").await.ino;
+    let end = i64::MAX as u64;
+    requests.lock(&call(), ino, asked(1, libc::F_WRLCK, 10, end), None).await.unwrap();
+    let refused = requests.lock(&call(), ino, asked(2, libc::F_RDLCK, 0, 10), None).await;
+    assert_eq!(refused, Err(Errno::EAGAIN));
+    requests.lock(&call(), ino, asked(2, libc::F_RDLCK, 0, 9), None).await.unwrap();
+    let way = requests.lock_in_the_way(&call(), ino, asked(3, libc::F_WRLCK, 5, end)).await.unwrap().unwrap();
+    assert!(way.first == 10 && way.last == end || way.first == 0 && way.last == 9, "{way:?}");
+    requests.lock(&call(), ino, asked(1, libc::F_UNLCK, 0, end), None).await.unwrap();
+    requests.close(&call(), ino, 0, 2).await.unwrap();
+    assert_eq!(requests.lock_in_the_way(&call(), ino, asked(3, libc::F_WRLCK, 0, end)).await, Ok(None));
+    for wrong in [asked(1, 77, 0, 1), asked(1, libc::F_RDLCK, 5, 4)] {
+        assert_eq!(requests.lock(&call(), ino, wrong, None).await, Err(Errno::EINVAL), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_is_not_had_before_the_kernel_was_told_of_all_changes() {
+    struct Deaf;
+    impl crate::invalidate::Notify for Deaf {
+        fn inode(&self, _: Ino) {}
+        fn entry(&self, _: Ino, _: &[u8]) {}
+        fn entries(&self) {}
+    }
+    let (_, requests) = requests();
+    let ino = file(&requests, "f").await.ino;
+    requests.changed(Event::Inode(ino));
+    let (waiter, lock) = (Waiter::new(std::process::id()), asked(1, libc::F_WRLCK, 0, 1));
+    let call = call();
+    let mut locked = std::pin::pin!(requests.lock(&call, ino, lock, Some(waiter)));
+    assert!(tokio::time::timeout(Duration::from_millis(30), &mut locked).await.is_err());
+    let invalidations = requests.invalidations.clone();
+    let thread = std::thread::spawn(move || invalidations.run(&Deaf, Vec::new));
+    locked.await.unwrap();
+    requests.invalidations.close();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lock_is_called_away() {
+    let (_, requests) = requests();
+    let ino = file(&requests, "f").await.ino;
+    requests.lock(&call(), ino, asked(1, libc::F_WRLCK, 0, 1), None).await.unwrap();
+    // A thread that is gone.
+    let waited = requests.lock(&call(), ino, asked(2, libc::F_WRLCK, 0, 1), Some(Waiter::new(u32::MAX))).await;
+    assert_eq!(waited, Err(Errno::EINTR));
+    // A mount that has ended.
+    requests.invalidations.close();
+    let waited = requests.lock(&call(), ino, asked(2, libc::F_WRLCK, 0, 1), Some(Waiter::new(0))).await;
+    assert_eq!(waited, Err(Errno::EINTR));
 }

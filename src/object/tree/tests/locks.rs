@@ -190,3 +190,26 @@ async fn who_has_lost_a_lock_writes_no_more() {
         assert_eq!(two.bytes(free).await.unwrap(), bytes);
     }
 }
+
+/// Who gets a lock is to see what others wrote while they had it: the kernel must have been told.
+#[tokio::test]
+async fn who_watches_was_told_of_all_once_a_mount_has_caught_up() {
+    let bed = bed().await;
+    let other = other_gateway(&bed).await;
+    let (one, two) = (tree_of(&bed, &bed.store, "one").await, tree_of(&bed, &other, "two").await);
+    two.caught_up().await.unwrap();
+    let mut watch = two.watch();
+    two.caught_up().await.unwrap();
+    let ino = one.save(one.root(), "f", b"text").await.unwrap().ino;
+    let early = Duration::from_millis(30);
+    assert!(tokio::time::timeout(early, two.caught_up()).await.is_err());
+    while watch.next().await != Some(Changed::Inode(ino)) {}
+    // What was returned last is not known to be passed on.
+    assert!(tokio::time::timeout(early, two.caught_up()).await.is_err());
+    let rest = tokio::time::timeout(early, async { while watch.next().await.is_some() {} });
+    assert!(rest.await.is_err(), "there will be more");
+    two.caught_up().await.unwrap();
+    drop(watch);
+    one.save(one.root(), "g", b"text").await.unwrap();
+    two.caught_up().await.unwrap();
+}

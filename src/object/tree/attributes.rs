@@ -47,8 +47,12 @@ impl Tree {
     /// # Errors
     /// `Refused(Stale | FileTooLarge | IsDirectory | ReadOnly)`. `Full`, `Unavailable`, ..: as of [`Tree::flush`].
     pub async fn set_stat(&self, ino: Ino, set: SetStat) -> Result<Stat, Error> {
+        let mut set = set;
         if let Some(size_bytes) = set.size_bytes {
-            self.resize(ino, size_bytes, set.kill_privileges).await?;
+            let waits = set.is_open && !set.kill_privileges;
+            self.resize(ino, size_bytes, set.kill_privileges, waits).await?;
+            // It is dated by that.
+            set.mtime = set.mtime.filter(|time| *time != SetTime::Now);
         }
         let now = self.0.store.now();
         let at = |time: SetTime| match time {

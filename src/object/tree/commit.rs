@@ -45,8 +45,6 @@ const TRY_COUNT: u32 = 16;
 /// What a commit does besides.
 #[derive(Clone, Default)]
 pub(super) struct Change {
-    /// The length that the file gets.
-    pub(super) size_bytes: Option<u64>,
     /// What becomes zeros; nothing is staged then.
     pub(super) zeroed: Option<Range<u64>>,
     /// Whether S3 sees the file from now on.
@@ -82,14 +80,11 @@ impl Stored {
 impl Tree {
     /// Commits what is staged of a file, and `change`.
     pub(super) async fn commit(&self, file: &File, state: &mut State, change: Change) -> Result<(), Error> {
-        let nothing = state.dirty.is_empty() && change.size_bytes.is_none() && change.zeroed.is_none();
+        let nothing = state.dirty.is_empty() && change.zeroed.is_none();
         if nothing && !(change.publishes && state.is_hidden) {
             return Ok(());
         }
         self.check_locks(file.ino)?;
-        if let Some(size_bytes) = change.size_bytes {
-            state.dirty.remove(size_bytes..u64::MAX);
-        }
         for _ in 0..TRY_COUNT {
             match self.try_commit(file, state, &change).await {
                 Err(Error::Refused(Refusal::RevisionChanged(_))) => {}
@@ -131,13 +126,15 @@ impl Tree {
     /// Returns how far the file is digested then.
     async fn try_commit(&self, file: &File, state: &mut State, change: &Change) -> Result<Option<Front>, Error> {
         let base = self.committed(file.ino).await?;
-        let size_bytes = change.size_bytes.unwrap_or(base.size_bytes.max(state.dirty.end()));
+        let size_bytes = state.dirty.size_over(base.size_bytes);
+        // As far as it counts.
+        let kept = Stat { size_bytes: state.dirty.kept_of(base.size_bytes), ..base };
         let inline_bytes = self.0.store.config.inline_bytes;
         let mut write = self.new_write(file.ino, &base, Content::Same).await?;
         write.modified = state.modified.unwrap_or(self.0.store.now());
         write.kills_privileges = change.kills_privileges;
         write.publishes = change.publishes;
-        if state.dirty.is_empty() && change.size_bytes.is_none() && change.zeroed.is_none() {
+        if state.dirty.is_empty() && change.zeroed.is_none() {
             self.propose_locked(file.ino, FileOperation::Write(write)).await?;
             return Ok(state.front.take());
         }
@@ -146,27 +143,32 @@ impl Tree {
             return Ok(None);
         }
         let stored = self.to_store(&base, state, change, size_bytes).await?;
+        let holes: Vec<Piece> = match base.size_bytes > inline_bytes {
+            true => state.dirty.holes_in(base.size_bytes).iter().chain(&change.zeroed).map(hole).collect(),
+            // What is inline is stored anew, with its zeros.
+            false => Vec::new(),
+        };
         if stored.is_empty() {
             write.size_bytes = Some(size_bytes);
             write.etag = made_etag(&write, size_bytes, 1);
-            if size_bytes < base.size_bytes || change.zeroed.is_some() {
-                write.content = Content::Pieces(change.zeroed.iter().map(hole).collect());
+            if size_bytes < base.size_bytes || !holes.is_empty() {
+                write.content = Content::Pieces(holes);
             }
             self.propose_locked(file.ino, FileOperation::Write(write)).await?;
             return Ok(None);
         }
-        let front = Front::of(state.front.as_ref(), &base);
+        let front = Front::of(state.front.as_ref(), &kept);
+        write.size_bytes = state.dirty.is_cut().then_some(size_bytes);
         if let [(start, end)] = joined(&stored)[..]
-            && start == base.size_bytes
-            && change.size_bytes.is_none()
+            && (start, end) == (kept.size_bytes, size_bytes)
             // Else somebody has changed what the stream goes on from.
             && front.is_some()
             && let Some(received) = state.streaming.finish(start, end).await
         {
-            return self.name_stored(received, &[(start, end)], &base, write, true).await;
+            return self.name_stored(received, &[(start, end)], &kept, write, true).await;
         }
         let staged = state.staged.as_ref().map(|staged| staged.reader());
-        self.commit_stored(staged, base, front, stored, change.size_bytes, write).await
+        self.commit_stored(staged, kept, front, (stored, holes), write).await
     }
 
     /// A change of a file as it is.
@@ -226,16 +228,17 @@ impl Tree {
     }
 
     /// Stores ranges, and names them: in one command, unless they are too many or too long. `front`: the MD5 of what is
-    /// there, if it is known. `cut`: the length that the file gets, if that is not told by what is written.
+    /// there, if it is known. `holes`: what becomes zeros besides. `write` tells the length that the file gets, if what is
+    /// written does not.
     async fn commit_stored(
         &self,
         staged: Option<Arc<OsFile>>,
         mut base: Stat,
         mut front: Option<Md5>,
-        stored: Vec<Stored>,
-        cut: Option<u64>,
+        (stored, mut holes): (Vec<Stored>, Vec<Piece>),
         write: Write,
     ) -> Result<Option<Front>, Error> {
+        let cut = write.size_bytes;
         let mut left: VecDeque<Vec<Stored>> = grouped(stored).into();
         let mut digested = None;
         while let Some(group) = left.pop_front() {
@@ -244,6 +247,8 @@ impl Tree {
             let mut part = write.clone();
             part.publishes &= is_last;
             part.size_bytes = cut.filter(|_| is_last);
+            let had_holes = std::mem::take(&mut holes);
+            part.content = Content::Pieces(had_holes.clone());
             // The MD5 of the file, if this goes on where the rest of it ends, or is all of it.
             let md5 = match ranges[..] {
                 [(0, end)] if end >= base.size_bytes => Some(Md5::new()),
@@ -255,6 +260,7 @@ impl Tree {
             let received = self.store_group(staged.clone(), &group, md5.unwrap_or_else(Md5::new)).await?;
             match self.name_stored(received, &ranges, &base, part, is_front).await {
                 Err(Error::Refused(Refusal::TooManyRows)) if group.len() > 1 || group[0].len > 1 => {
+                    holes = had_holes;
                     halves(group).into_iter().rev().for_each(|half| left.push_front(half));
                 }
                 answer => digested = answer?,
@@ -277,7 +283,8 @@ impl Tree {
         store.receive(&incoming, Digests::continuing(md5), 0, permit, &mut source).await
     }
 
-    /// Names what was stored, the bytes of `ranges`. `is_front`: it was digested as the file's bytes up to its end.
+    /// Names what was stored, the bytes of `ranges`, beside the pieces that `write` has already. `is_front`: it was digested as
+    /// the file's bytes up to its end.
     async fn name_stored(
         &self,
         received: Received,
@@ -295,7 +302,12 @@ impl Tree {
         // A part of what may be inline cannot stand alone, and an MD5 is that of what was seen.
         let may_be_inline = base.size_bytes <= self.0.store.config.inline_bytes;
         write.base = (is_front || may_be_inline).then_some(base.revision);
-        write.content = Content::Pieces(pieces(ranges, &chunks));
+        let mut named = pieces(ranges, &chunks);
+        if let Content::Pieces(holes) = write.content {
+            named.extend(holes);
+            named.sort_by_key(|piece| piece.start_bytes);
+        }
+        write.content = Content::Pieces(named);
         write.chunks = chunks;
         write.etag = match is_front {
             true => ETag { md5: digested.md5, part_count: 0 },

@@ -1,6 +1,9 @@
-//! Which bytes of a file were written and not committed, and where in the staging file they are.
+//! Which bytes of a file were written and not committed, where in the staging file they are, and what of the committed bytes
+//! was cut off.
 //!
-//! Invariant: runs do not overlap; each byte is where it was written last.
+//! Invariants
+//! - Runs do not overlap; each byte is where it was written last.
+//! - Once a file was cut, its length is what was said then, or the end of what was written since if that is more.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,6 +13,16 @@ use std::ops::Range;
 pub(super) struct Dirty {
     /// Offset in the file -> (offset in the staging file, length).
     runs: BTreeMap<u64, (u64, u64)>,
+    cut: Option<Cut>,
+}
+
+/// A file that was given another length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Cut {
+    /// Of the committed bytes no more than these count.
+    kept: u64,
+    /// The length.
+    len: u64,
 }
 
 /// A run of a file.
@@ -30,8 +43,45 @@ impl Written {
 }
 
 impl Dirty {
+    /// Whether nothing is to be committed.
     pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.runs.is_empty() && self.cut.is_none()
+    }
+
+    /// Whether the file was given another length.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// Gives the file another length: bytes beyond it go, bytes up to it are zeros.
+    pub(super) fn cut(&mut self, len: u64) {
+        self.remove(len..u64::MAX);
+        let kept = self.cut.map_or(len, |cut| cut.kept.min(len));
+        self.cut = Some(Cut { kept, len });
+    }
+
+    /// The length of the file, of which so much is committed.
+    pub(super) fn size_over(&self, committed_bytes: u64) -> u64 {
+        self.cut.map_or(committed_bytes.max(self.end()), |cut| cut.len)
+    }
+
+    /// How many of the committed bytes count.
+    pub(super) fn kept_of(&self, committed_bytes: u64) -> u64 {
+        self.cut.map_or(committed_bytes, |cut| cut.kept.min(committed_bytes))
+    }
+
+    /// Committed bytes that were cut off and are within the file again, and not written over. Ascending.
+    pub(super) fn holes_in(&self, committed_bytes: u64) -> Vec<Range<u64>> {
+        let Some(Cut { kept, len }) = self.cut else { return Vec::new() };
+        let (mut at, end) = (kept, committed_bytes.min(len));
+        let mut holes = Vec::new();
+        for run in self.overlapping(kept..end.max(kept)) {
+            holes.push(at..run.start.clamp(at, end.max(at)));
+            at = at.max(run.end());
+        }
+        holes.push(at..end.max(at));
+        holes.retain(|hole| !hole.is_empty());
+        holes
     }
 
     /// How many bytes they are.
@@ -50,6 +100,9 @@ impl Dirty {
             return;
         }
         self.remove(range.clone());
+        if let Some(cut) = &mut self.cut {
+            cut.len = cut.len.max(range.end);
+        }
         let len = range.end - range.start;
         // What goes on where the run before ends, here and there, is one run with it.
         if let Some((start, (at, before))) = self.runs.range_mut(..range.start).next_back()
@@ -106,6 +159,47 @@ mod tests {
     use proptest::prelude::*;
 
     const FILE_BYTES: usize = 200;
+
+    proptest! {
+        /// Against a file that is committed, written and cut byte by byte.
+        #[test]
+        fn a_file_that_was_cut_is_what_a_plain_one_is(
+            committed in 0usize..80,
+            steps in proptest::collection::vec((0usize..100, 1usize..30, prop::bool::ANY), 0..12),
+        ) {
+            // 1: committed; 2: written; 0: zero.
+            let (mut dirty, mut model) = (Dirty::default(), vec![1_u8; committed]);
+            let mut staged = 0;
+            for (start, len, cuts) in steps {
+                if cuts {
+                    dirty.cut(start as u64);
+                    model.resize(start, 0);
+                } else {
+                    dirty.insert(start as u64..(start + len) as u64, staged);
+                    staged += len as u64;
+                    model.resize(model.len().max(start + len), 0);
+                    model[start..start + len].fill(2);
+                }
+                let mut found = vec![0; dirty.size_over(committed as u64) as usize];
+                let kept = (dirty.kept_of(committed as u64) as usize).min(found.len());
+                found[..kept].fill(1);
+                for run in dirty.all() {
+                    found[run.start as usize..run.end() as usize].fill(2);
+                }
+                prop_assert_eq!(&found, &model);
+                // Over what is committed, holes and runs make the same.
+                let mut stored = vec![1; committed.min(model.len())];
+                stored.resize(model.len(), 0);
+                for hole in dirty.holes_in(committed as u64) {
+                    stored[hole.start as usize..hole.end as usize].fill(0);
+                }
+                for run in dirty.all() {
+                    stored[run.start as usize..run.end() as usize].fill(2);
+                }
+                prop_assert_eq!(&stored, &model);
+            }
+        }
+    }
 
     proptest! {
         /// Against a file whose every byte says where it was staged.

@@ -141,6 +141,8 @@ pub struct SetStat {
     pub gid: Option<u32>,
     /// Length: bytes beyond it go, bytes up to it are zeros.
     pub size_bytes: Option<u64>,
+    /// Whether who sets the length has the file open: then it is committed with what is written, at the next flush.
+    pub is_open: bool,
     /// Last access.
     pub atime: Option<SetTime>,
     /// Last change of the content.

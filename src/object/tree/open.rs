@@ -59,7 +59,9 @@ pub(super) struct State {
 
 #[derive(Clone, Copy)]
 struct Shown {
+    /// The end of what was written; or the length of a file that was cut.
     end: u64,
+    is_cut: bool,
     modified: Timestamp,
 }
 
@@ -67,7 +69,9 @@ impl File {
     /// Has others see how far it was written, and when.
     pub(super) fn show(&self, state: &State) {
         let shown = match (state.dirty.is_empty(), state.modified) {
-            (false, Some(modified)) => Some(Shown { end: state.dirty.end(), modified }),
+            (false, Some(modified)) => {
+                Some(Shown { end: state.dirty.size_over(0), is_cut: state.dirty.is_cut(), modified })
+            }
             _ => None,
         };
         *lock(&self.shown) = shown;
@@ -163,7 +167,8 @@ impl Tree {
         if !truncate || stat.kind != FileKind::File || stat.size_bytes == 0 {
             return Ok(stat);
         }
-        let truncated = self.set_stat(ino, SetStat { size_bytes: Some(0), ..SetStat::default() }).await;
+        let cut = SetStat { size_bytes: Some(0), is_open: true, ..SetStat::default() };
+        let truncated = self.set_stat(ino, cut).await;
         if truncated.is_err() {
             self.0.files.close(ino);
         }
@@ -199,8 +204,9 @@ impl Tree {
         let shown = self.0.files.get(stat.ino).and_then(|file| *lock(&file.shown));
         match shown {
             None => stat,
-            Some(Shown { end, modified }) => {
-                Stat { size_bytes: stat.size_bytes.max(end), mtime: modified, ctime: modified, ..stat }
+            Some(Shown { end, is_cut, modified }) => {
+                let size_bytes = if is_cut { end } else { stat.size_bytes.max(end) };
+                Stat { size_bytes, mtime: modified, ctime: modified, ..stat }
             }
         }
     }

@@ -33,7 +33,7 @@ impl Tree {
             return self.read_committed(ino, offset..offset.saturating_add(len)).await;
         }
         let committed = self.committed(ino).await?;
-        let size_bytes = committed.size_bytes.max(state.dirty.end());
+        let size_bytes = state.dirty.size_over(committed.size_bytes);
         let range = offset.min(size_bytes)..offset.saturating_add(len).min(size_bytes);
         self.assemble(&committed, &state, range).await
     }
@@ -43,8 +43,9 @@ impl Tree {
         let written = state.dirty.within(range.clone());
         let is_covered = written.iter().map(|run| run.len).sum::<u64>() == range.end - range.start;
         let mut bytes = BytesMut::zeroed((range.end - range.start) as usize);
-        if !is_covered && range.start < committed.size_bytes {
-            let below = self.read_committed(committed.ino, range.start..range.end.min(committed.size_bytes)).await?;
+        let kept = state.dirty.kept_of(committed.size_bytes);
+        if !is_covered && range.start < kept {
+            let below = self.read_committed(committed.ino, range.start..range.end.min(kept)).await?;
             bytes[..below.len()].copy_from_slice(&below);
         }
         let bytes = self.read_staged(state, written, bytes, range.start).await?;

@@ -12,7 +12,7 @@
 //! +4   8   offset in the file
 //! +12  8   when it was written, nanoseconds since 1970
 //! +20  8   the kernel's request, if doing it twice would not be doing it once: an append; else 0
-//! +28  4   length in bytes
+//! +28  4   length in bytes; 0: the file was cut, and the offset is its length
 //! +32  n   the bytes
 //! ```
 //!
@@ -78,7 +78,7 @@ pub(super) struct Left {
     pub(super) appended: HashMap<u64, u64>,
 }
 
-/// A write as it is staged.
+/// A write as it is staged; without bytes: a cut.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     /// Where in the file.
@@ -247,7 +247,10 @@ fn read(path: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Option<Left>> {
         if sum != checksum(&record[4..], &bytes) {
             break;
         }
-        dirty.insert(offset..offset.saturating_add(len), staged);
+        match len {
+            0 => dirty.cut(offset),
+            len => dirty.insert(offset..offset.saturating_add(len), staged),
+        }
         if request != 0 {
             appended.insert(request, offset);
         }
@@ -294,6 +297,19 @@ mod tests {
             left.file.reader().read_exact_at(&mut bytes[at..at + run.len as usize], run.staged).unwrap();
         }
         assert_eq!(bytes, b"heLLo");
+    }
+
+    #[test]
+    fn a_cut_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::open(dir.path()).unwrap();
+        let mut file = staging.create(Ino(7), 300).unwrap();
+        file.append(Record { offset: 3, bytes: b"", now: Timestamp(1), request: 0 }).unwrap();
+        let left = staging.left().unwrap().remove(0);
+        assert_eq!((left.dirty.size_over(100), left.dirty.kept_of(100), left.modified), (3, 3, Timestamp(1)));
+        file.append(Record { offset: 10, bytes: b"hello", now: Timestamp(2), request: 0 }).unwrap();
+        let left = staging.left().unwrap().remove(0);
+        assert_eq!((left.dirty.size_over(100), left.dirty.holes_in(100)), (15, vec![3..10]));
     }
 
     #[test]

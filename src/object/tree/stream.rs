@@ -122,6 +122,7 @@ impl Tree {
     /// Begins a stream of what is staged, `start..end`: if the file ends where it begins, and there is memory.
     async fn begin_stream(&self, ino: Ino, state: &State, start: u64, end: u64) -> Result<Streaming, Error> {
         let base = self.committed(ino).await?;
+        let base = Stat { size_bytes: state.dirty.kept_of(base.size_bytes), ..base };
         let store = self.0.store.clone();
         let queue_bytes = QUEUE_LEN as u64 * MIB;
         let permit = store.budget.try_take(store.receive_cost_bytes(None) + queue_bytes);

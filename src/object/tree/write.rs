@@ -12,6 +12,7 @@ use crate::units::FILE_MAX_BYTES;
 use super::commit::Change;
 use super::open::{File, State};
 use super::staging::Record;
+use super::stream::Streaming;
 use super::{Allocate, FileKind, Seek, Tree, mounting};
 
 /// What one file may have staged; then it is committed, before it is flushed.
@@ -42,7 +43,7 @@ impl Tree {
         if let Some(offset) = state.appended.remove(&request) {
             return Ok(offset);
         }
-        let offset = self.committed(ino).await?.size_bytes.max(state.dirty.end());
+        let offset = state.dirty.size_over(self.committed(ino).await?.size_bytes);
         self.stage(&file, &mut state, offset, data, request).await?;
         Ok(offset)
     }
@@ -56,6 +57,38 @@ impl Tree {
         }
         self.check_locks(file.ino)?;
         self.0.store.room.admit(len)?;
+        let (at, staged_bytes) = self.stage_record(file, state, (offset, data.clone()), request).await?;
+        state.dirty.insert(offset..end, at);
+        file.show(state);
+        self.stream(file.ino, state, offset, data).await?;
+        // A file that S3 does not see may be committed piece by piece, and one whose staging is mostly overwritten must be.
+        match staged_bytes > STAGED_MAX_BYTES && (state.is_hidden || staged_bytes > 2 * state.dirty.len_bytes()) {
+            true => self.commit(file, state, Change::default()).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Notes a length that is committed later.
+    async fn stage_cut(&self, file: &File, state: &mut State, len: u64) -> Result<(), Error> {
+        if self.read_only() {
+            return Err(Refusal::ReadOnly.into());
+        }
+        self.check_locks(file.ino)?;
+        self.stage_record(file, state, (len, Bytes::new()), 0).await?;
+        state.dirty.cut(len);
+        state.streaming = Streaming::New;
+        file.show(state);
+        Ok(())
+    }
+
+    /// Puts a record into the file's staging file. Returns where its bytes are, and how many are there in all.
+    async fn stage_record(
+        &self,
+        file: &File,
+        state: &mut State,
+        (offset, bytes): (u64, Bytes),
+        request: u64,
+    ) -> Result<(u64, u64), Error> {
         let staged = match state.staged.take() {
             Some(staged) => staged,
             None => {
@@ -64,7 +97,6 @@ impl Tree {
             }
         };
         let now = self.0.store.now();
-        let bytes = data.clone();
         let (staged, at) = blocking(move || {
             let mut staged = staged;
             let at = staged.append(Record { offset, bytes: &bytes, now, request });
@@ -73,15 +105,8 @@ impl Tree {
         .await?;
         let staged_bytes = staged.len_bytes();
         state.staged = Some(staged);
-        state.dirty.insert(offset..end, at.map_err(crate::file::Error::from)?);
         state.modified = Some(now);
-        file.show(state);
-        self.stream(file.ino, state, offset, data).await?;
-        // A file that S3 does not see may be committed piece by piece, and one whose staging is mostly overwritten must be.
-        match staged_bytes > STAGED_MAX_BYTES && (state.is_hidden || staged_bytes > 2 * state.dirty.len_bytes()) {
-            true => self.commit(file, state, Change::default()).await,
-            false => Ok(()),
-        }
+        Ok((at.map_err(crate::file::Error::from)?, staged_bytes))
     }
 
     /// Commits what was written: durable, and seen by S3 and other mounts. For `close(2)` and `fsync(2)`.
@@ -102,8 +127,14 @@ impl Tree {
         self.commit(&file, &mut state, Change::default()).await
     }
 
-    /// Gives a file another length.
-    pub(super) async fn resize(&self, ino: Ino, size_bytes: u64, kills_privileges: bool) -> Result<(), Error> {
+    /// Gives a file another length. `waits`: it is committed by the next flush.
+    pub(super) async fn resize(
+        &self,
+        ino: Ino,
+        size_bytes: u64,
+        kills_privileges: bool,
+        waits: bool,
+    ) -> Result<(), Error> {
         let stat = self.committed(ino).await?;
         match stat.kind {
             FileKind::File => {}
@@ -115,12 +146,33 @@ impl Tree {
         }
         let file = self.0.files.get_or_make(ino);
         let mut state = file.state.write().await;
-        let change = Change { size_bytes: Some(size_bytes), kills_privileges, ..Change::default() };
-        let resized = self.commit(&file, &mut state, change).await;
+        let resized = match waits {
+            true => self.stage_cut(&file, &mut state, size_bytes).await,
+            false => {
+                let change = Change { kills_privileges, ..Change::default() };
+                self.cut(&file, &mut state, Some(size_bytes), change).await
+            }
+        };
+        let is_clean = state.dirty.is_empty();
         drop(state);
         drop(file);
-        self.0.files.forget(ino);
+        if is_clean {
+            self.0.files.forget(ino);
+        }
         resized
+    }
+
+    /// Commits what was written, the length, and `change`.
+    async fn cut(&self, file: &File, state: &mut State, len: Option<u64>, change: Change) -> Result<(), Error> {
+        let before = state.dirty.clone();
+        if let Some(len) = len {
+            state.dirty.cut(len);
+        }
+        let cut = self.commit(file, state, change).await;
+        if cut.is_err() {
+            state.dirty = before;
+        }
+        cut
     }
 
     /// What `fallocate(2)` does. Room is not reserved: what is allocated is a hole.
@@ -134,7 +186,7 @@ impl Tree {
         let file = self.0.files.get_or_make(ino);
         let mut state = file.state.write().await;
         self.0.store.room.admit(range.end - range.start)?;
-        let size_bytes = self.committed(ino).await?.size_bytes.max(state.dirty.end());
+        let size_bytes = state.dirty.size_over(self.committed(ino).await?.size_bytes);
         let (zeroes, extends) = match mode {
             Allocate::Extend => (false, true),
             Allocate::KeepSize => (false, false),
@@ -148,7 +200,7 @@ impl Tree {
             return Ok(());
         }
         self.commit(&file, &mut state, Change::default()).await?;
-        self.commit(&file, &mut state, Change { size_bytes: grown, zeroed, ..Change::default() }).await
+        self.cut(&file, &mut state, grown, Change { zeroed, ..Change::default() }).await
     }
 
     /// What `lseek(2)` finds at or behind `offset`.

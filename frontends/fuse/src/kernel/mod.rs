@@ -193,7 +193,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         mtime: Option<TimeOrNow>,
         // The time of this change is ours to tell.
         _ctime: Option<SystemTime>,
-        _: Option<FileHandle>,
+        handle: Option<FileHandle>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
@@ -206,6 +206,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
             uid,
             gid,
             size_bytes,
+            is_open: handle.is_some(),
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
             // The kernel says the mode that is left where suid and sgid must go.

@@ -462,3 +462,69 @@ async fn what_only_reads_is_answered_by_the_thread_that_asks_if_it_may_block() {
     let Ok(read) = crate::patient::begin(Box::pin(work)) else { panic!("it waited for another thread") };
     assert_eq!(&read[..], b"bytes");
 }
+
+/// What a program rewrites is for S3 the old file until it is closed, and one version where there are versions.
+#[tokio::test]
+async fn a_file_that_is_rewritten_is_changed_once() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let other = tree_of(&bed, &bed.store, "other").await;
+    let cut = |len| SetStat { size_bytes: Some(len), is_open: true, ..SetStat::default() };
+    let mut number = 0;
+    for old_len in [10, 8192, 50_000, 3_000_000] {
+        for (kept, at, len) in
+            [(0, 0, 5), (0, 0, 70_000), (0, 0, 4_000_000), (0, 90_000, 10), (7, 7, 100), (9, 40_000, 9)]
+        {
+            number += 1;
+            let (name, old, new) = (format!("f{number}"), pattern(old_len, 1), pattern(len, number));
+            let said = format!("{old_len} bytes, cut to {kept}, {len} written at {at}");
+            let ino = tree.save(tree.root(), &name, &old).await.unwrap().ino;
+            tree.open(ino, false).await.unwrap();
+            assert_eq!(tree.set_stat(ino, cut(kept)).await.unwrap().size_bytes, kept);
+            assert_eq!(bed.get(&name, 0..old_len as u64).await.unwrap(), old, "{said}");
+            assert_eq!(other.stat(ino).await.unwrap().size_bytes, old_len as u64);
+            for (start, run) in new.chunks(400_000).enumerate() {
+                tree.write(ino, at + start as u64 * 400_000, Bytes::copy_from_slice(run)).await.unwrap();
+            }
+            let mut expected = old[..kept as usize].to_vec();
+            expected.resize(at as usize, 0);
+            expected.extend_from_slice(&new);
+            assert_eq!(tree.bytes(ino).await.unwrap(), expected, "{said}");
+            tree.release(ino).await.unwrap();
+            assert_eq!(tree.stat(ino).await.unwrap().size_bytes, expected.len() as u64);
+            assert_eq!(bed.get(&name, 0..expected.len() as u64).await.unwrap(), expected, "{said}");
+            if (kept, at) == (0, 0) {
+                let etag = bed.store.head(&target(&name)).await.unwrap().version.etag;
+                assert_eq!((etag.md5, etag.part_count), (md5_of(&expected), 0), "{said}");
+            }
+        }
+    }
+    bed.assert_sound().await;
+}
+
+/// Cut, and longer again, and not written: also by the next process.
+#[tokio::test]
+async fn a_file_that_was_cut_survives_the_process() {
+    let bed = bed().await;
+    let tree = outliving_tree(&bed, &bed.store, None).await;
+    let cut = |len| SetStat { size_bytes: Some(len), is_open: true, ..SetStat::default() };
+    let mut inos = Vec::new();
+    for name in ["closed", "open"] {
+        let ino = tree.save(tree.root(), name, &pattern(50_000, 1)).await.unwrap().ino;
+        tree.open(ino, false).await.unwrap();
+        tree.set_stat(ino, cut(10)).await.unwrap();
+        tree.set_stat(ino, cut(60_000)).await.unwrap();
+        inos.push(ino);
+    }
+    kill(tree);
+    let store = bed.restarted(crate::object::Config::default()).await;
+    let tree = outliving_tree(&bed, &store, Some(Kernel::knowing(&[inos[1]]))).await;
+    let mut expected = pattern(50_000, 1)[..10].to_vec();
+    expected.resize(60_000, 0);
+    assert_eq!(tree.bytes(inos[1]).await.unwrap(), expected);
+    assert_eq!(bed.get("open", 0..50_000).await.unwrap(), pattern(50_000, 1));
+    tree.settle_inherited().await;
+    assert_eq!(bed.get("closed", 0..60_000).await.unwrap(), expected);
+    tree.flush(inos[1]).await.unwrap();
+    assert_eq!(bed.get("open", 0..60_000).await.unwrap(), expected);
+}

@@ -115,6 +115,7 @@ impl Tree {
         state.dirty = super::dirty::Dirty::default();
         state.modified = None;
         state.streaming = Streaming::New;
+        state.made = None;
         state.is_hidden &= !is_published;
         file.show(state);
         match state.staged.take() {

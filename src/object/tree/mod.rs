@@ -47,7 +47,7 @@ use staging::Staging;
 
 pub use crate::catalog::{Changed, FileKind, LOCK_END, Lock, RenameMode, Stat, TreeEntry};
 pub use locks::WHOLE;
-pub use mounting::{Knows, Mounting, Watch, for_request};
+pub use mounting::{Knows, Mounting, Request, Watch, for_request};
 pub(super) use mounting::{RETURN_PATIENCE, settle_inheritance};
 
 /// Between two looks whether a file system may be mounted yet.

@@ -35,20 +35,33 @@ const RELEASE_COUNT: usize = 4096;
 /// Answered requests that one command names.
 const ANSWERED_COUNT: usize = 256;
 
-tokio::task_local! {
-    /// The request of the kernel's that is being answered.
-    static REQUEST: u64;
+/// A request of the kernel's, which may be sent to the next process once more if this one ends before it was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Not 0, less than 2^63.
+    pub number: u64,
+    /// Whether another process may have done it before.
+    pub is_again: bool,
 }
 
-/// Does `work` for a request of the kernel's, which may be sent to the next process once more if this one ends before it was
-/// answered. `request`: not 0, less than 2^63.
-pub async fn for_request<F: Future>(request: u64, work: F) -> F::Output {
+tokio::task_local! {
+    /// The request that is being answered.
+    static REQUEST: Request;
+}
+
+/// Does `work` for a request.
+pub async fn for_request<F: Future>(request: Request, work: F) -> F::Output {
     REQUEST.scope(request, work).await
 }
 
-/// The request that is being answered; 0: none.
+/// The number of the request that is being answered; 0: none.
 pub(super) fn request() -> u64 {
-    REQUEST.try_with(|request| *request).unwrap_or(0)
+    REQUEST.try_with(|request| request.number).unwrap_or(0)
+}
+
+/// Whether what is asked may have been done by another process.
+pub(super) fn is_again() -> bool {
+    REQUEST.try_with(|request| request.is_again).unwrap_or(false)
 }
 
 /// What a kernel can be asked.

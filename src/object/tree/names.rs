@@ -1,13 +1,14 @@
 //! Entries of directories.
 
 use bytes::Bytes;
+use md5::Digest as _;
 
-use crate::catalog::{Command, FileOperation, NAME_MAX_BYTES, NewInode, Outcome, Posix, Refusal};
+use crate::catalog::{Command, ETag, FileOperation, MODE_MASK, NAME_MAX_BYTES, NewInode, Outcome, Posix, Refusal};
 use crate::ids::Ino;
 use crate::object::Error;
 use crate::object::bucket::unexpected;
 
-use super::{FileKind, NewKind, NewNode, RenameMode, Stat, Tree, TreeEntry};
+use super::{FileKind, NewKind, NewNode, RenameMode, Stat, Tree, TreeEntry, mounting};
 
 impl NewKind {
     fn kind(&self) -> FileKind {
@@ -27,6 +28,28 @@ impl NewKind {
             NewKind::CharDevice(rdev) | NewKind::BlockDevice(rdev) => *rdev,
             _ => 0,
         }
+    }
+}
+
+/// What is shown of an inode that was made just now, no directory.
+fn new_stat(ino: Ino, kind: FileKind, posix: &Posix, target: &[u8]) -> Stat {
+    let size_bytes = target.len() as u64;
+    Stat {
+        ino,
+        kind,
+        mode: posix.mode & MODE_MASK,
+        uid: posix.uid,
+        gid: posix.gid,
+        nlink: 1,
+        rdev: posix.rdev,
+        size_bytes,
+        stored_bytes: size_bytes,
+        atime: posix.atime,
+        mtime: posix.mtime,
+        ctime: posix.ctime,
+        revision: 0,
+        etag: ETag { md5: md5::Md5::digest(target).into(), part_count: 0 },
+        has_attributes: true,
     }
 }
 
@@ -90,7 +113,7 @@ impl Tree {
     pub async fn make_open(&self, parent: Ino, name: &[u8], new: NewNode) -> Result<Stat, Error> {
         let stat = self.make_inode(parent, name, new, true).await?;
         self.0.files.open(stat.ino);
-        self.hidden(stat.ino).await;
+        self.hidden(&stat).await;
         Ok(stat)
     }
 
@@ -99,12 +122,13 @@ impl Tree {
         let mut fresh = self.0.store.session.fresh_id().await?;
         let now = self.0.store.now();
         let (kind, rdev) = (new.kind.kind(), new.kind.rdev());
-        let mode = kind.format() | new.mode & crate::catalog::MODE_MASK;
+        let mode = kind.format() | new.mode & MODE_MASK;
         let posix = Posix { mode, uid: new.uid, gid: new.gid, rdev, mtime: now, ctime: now, atime: now };
         let target = match new.kind {
             NewKind::Symlink(target) => Bytes::from(target),
             _ => Bytes::new(),
         };
+        let made = new_stat(fresh.ino(), kind, &posix, &target);
         let new = NewInode { ino: fresh.ino(), posix, target, is_hidden };
         let operation = FileOperation::Make { parent, name: Bytes::copy_from_slice(name), new };
         let command = Command::File { bucket: self.0.bucket.id, origin: self.origin(true), operation };
@@ -119,7 +143,12 @@ impl Tree {
             Ok(outcome) => return Err(unexpected(&outcome)),
             Err(lost) => return Err(lost.into()),
         }
-        self.lookup(parent, name).await
+        // A directory's inode is for the catalog to choose; and what the first of two requests made has another one.
+        if kind == FileKind::Directory || mounting::is_again() {
+            return self.lookup(parent, name).await;
+        }
+        self.note(parent, name, &made);
+        Ok(made)
     }
 
     /// Gives an inode another name, which is free.

@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) appended: HashMap<u64, u64>,
     /// Whether S3 does not see the file yet.
     pub(super) is_hidden: bool,
+    /// The revision that a file had when it was made, until it is committed.
+    pub(super) made: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -195,8 +197,11 @@ impl Tree {
     }
 
     /// Notes that S3 does not see a file yet.
-    pub(super) async fn hidden(&self, ino: Ino) {
-        self.0.files.get_or_make(ino).state.write().await.is_hidden = true;
+    pub(super) async fn hidden(&self, made: &Stat) {
+        let file = self.0.files.get_or_make(made.ino);
+        let mut state = file.state.write().await;
+        state.is_hidden = true;
+        state.made = Some(made.revision);
     }
 
     /// What an inode shows with what was written here and is not committed.

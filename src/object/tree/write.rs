@@ -92,7 +92,10 @@ impl Tree {
         let staged = match state.staged.take() {
             Some(staged) => staged,
             None => {
-                let revision = self.committed(file.ino).await?.revision;
+                let revision = match state.made {
+                    Some(revision) => revision,
+                    None => self.committed(file.ino).await?.revision,
+                };
                 self.0.staging.create(file.ino, revision).map_err(crate::file::Error::from)?
             }
         };

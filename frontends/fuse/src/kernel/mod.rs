@@ -28,7 +28,7 @@ use fuser::{
 use nix::errno::Errno as Failure;
 use nix::libc;
 use predastore::ids::Ino;
-use predastore::object::tree::{SetStat, for_request};
+use predastore::object::tree::{self, SetStat, for_request};
 use predastore::patient;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
@@ -110,7 +110,8 @@ impl<T: Namespace> Kernel<T> {
     {
         let call = self.call(request, operation, size);
         let shared = self.shared.clone();
-        let (request, begun) = (request.unique().0 & !RESENT, Instant::now());
+        let (number, begun) = (request.unique().0, Instant::now());
+        let request = tree::Request { number: number & !RESENT, is_again: number & RESENT != 0 };
         let work = for_request(request, work(shared.clone(), call));
         let whole = async move {
             let mut work = pin!(work);
@@ -127,7 +128,7 @@ impl<T: Namespace> Kernel<T> {
                     warn!(operation, late, "a file operation ended after its deadline");
                 }
             }
-            shared.requests.answered(request);
+            shared.requests.answered(request.number);
         };
         // Most of what is asked needs to wait for nothing.
         let _runtime = self.runtime.enter();

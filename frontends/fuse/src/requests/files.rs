@@ -1,5 +1,7 @@
 //! Bytes: opening, reading, writing, and what else is done to open files.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::libc;
@@ -60,6 +62,7 @@ impl<T: Namespace> Requests<T> {
         mode: u32,
         flags: i32,
     ) -> Result<Opened, Errno> {
+        let asked = Instant::now();
         let new = self.new_node(call, parent, mode, NewKind::File).await?;
         let made = self.ask(call, parent, Repeat::Once, || self.tree.make_open(parent, name, new.clone())).await;
         let stat = match made {
@@ -68,6 +71,7 @@ impl<T: Namespace> Requests<T> {
         };
         self.unless_late(call, stat.ino).await?;
         self.pages.made(stat.ino, stat.revision);
+        self.plain_files.put(stat.ino, (), asked);
         Ok(Opened { stat: self.shown(stat), handle: stat.revision, keeps_pages: true })
     }
 

@@ -332,44 +332,52 @@ async fn a_mount_goes_on_with_the_next_process() {
     assert!(store.snapshot(|view| Ok(view.has_reapable()?)).await.unwrap());
 }
 
+fn asked(number: u64) -> Request {
+    Request { number, is_again: false }
+}
+
+fn asked_again(number: u64) -> Request {
+    Request { number, is_again: true }
+}
+
 #[tokio::test]
 async fn what_was_done_for_a_request_is_not_done_again_by_the_next_process() {
     let bed = bed().await;
     let tree = outliving_tree(&bed, &bed.store, None).await;
     let root = tree.root();
-    let made = for_request(2, tree.make(root, b"made", file())).await.unwrap();
-    for_request(4, tree.make(root, b"gone", file())).await.unwrap();
-    for_request(6, tree.unlink(root, b"gone")).await.unwrap();
-    for_request(8, tree.make(root, b"a", directory())).await.unwrap();
-    for_request(10, tree.rename((root, b"a"), (root, b"b"), RenameMode::NoReplace)).await.unwrap();
-    for_request(12, tree.set_xattr(made.ino, b"user.x", b"1", XattrMode::Create)).await.unwrap();
-    for_request(14, tree.link(made.ino, root, b"second")).await.unwrap();
-    assert!(matches!(for_request(16, tree.unlink(root, b"none")).await, Err(Error::Refused(Refusal::NoEntry))));
-    assert_eq!(for_request(24, tree.append(made.ino, Bytes::from_static(b"once"))).await.unwrap(), 0);
+    let made = for_request(asked(2), tree.make(root, b"made", file())).await.unwrap();
+    for_request(asked(4), tree.make(root, b"gone", file())).await.unwrap();
+    for_request(asked(6), tree.unlink(root, b"gone")).await.unwrap();
+    for_request(asked(8), tree.make(root, b"a", directory())).await.unwrap();
+    for_request(asked(10), tree.rename((root, b"a"), (root, b"b"), RenameMode::NoReplace)).await.unwrap();
+    for_request(asked(12), tree.set_xattr(made.ino, b"user.x", b"1", XattrMode::Create)).await.unwrap();
+    for_request(asked(14), tree.link(made.ino, root, b"second")).await.unwrap();
+    assert!(matches!(for_request(asked(16), tree.unlink(root, b"none")).await, Err(Error::Refused(Refusal::NoEntry))));
+    assert_eq!(for_request(asked(24), tree.append(made.ino, Bytes::from_static(b"once"))).await.unwrap(), 0);
     tree.answered(4);
     kill(tree);
 
     let store = bed.restarted(crate::object::Config::default()).await;
     let tree = outliving_tree(&bed, &store, Some(Kernel::knowing(&[]))).await;
-    assert_eq!(for_request(2, tree.make(root, b"made", file())).await.unwrap().ino, made.ino);
-    for_request(6, tree.unlink(root, b"gone")).await.unwrap();
-    for_request(10, tree.rename((root, b"a"), (root, b"b"), RenameMode::NoReplace)).await.unwrap();
-    for_request(12, tree.set_xattr(made.ino, b"user.x", b"1", XattrMode::Create)).await.unwrap();
-    assert_eq!(for_request(14, tree.link(made.ino, root, b"second")).await.unwrap().nlink, 2);
-    assert_eq!(for_request(24, tree.append(made.ino, Bytes::from_static(b"once"))).await.unwrap(), 0);
-    assert_eq!(for_request(26, tree.append(made.ino, Bytes::from_static(b", twice"))).await.unwrap(), 4);
+    assert_eq!(for_request(asked_again(2), tree.make(root, b"made", file())).await.unwrap().ino, made.ino);
+    for_request(asked_again(6), tree.unlink(root, b"gone")).await.unwrap();
+    for_request(asked_again(10), tree.rename((root, b"a"), (root, b"b"), RenameMode::NoReplace)).await.unwrap();
+    for_request(asked_again(12), tree.set_xattr(made.ino, b"user.x", b"1", XattrMode::Create)).await.unwrap();
+    assert_eq!(for_request(asked_again(14), tree.link(made.ino, root, b"second")).await.unwrap().nlink, 2);
+    assert_eq!(for_request(asked_again(24), tree.append(made.ino, Bytes::from_static(b"once"))).await.unwrap(), 0);
+    assert_eq!(for_request(asked_again(26), tree.append(made.ino, Bytes::from_static(b", twice"))).await.unwrap(), 4);
     assert_eq!(tree.bytes(made.ino).await.unwrap(), b"once, twice");
     // Neither of another mount, nor of another request, nor of one that was refused.
-    assert!(matches!(for_request(18, tree.unlink(root, b"gone")).await, Err(Error::Refused(Refusal::NoEntry))));
+    assert!(matches!(for_request(asked_again(18), tree.unlink(root, b"gone")).await, Err(Error::Refused(Refusal::NoEntry))));
     let other = tree_of(&bed, &store, "other").await;
-    assert!(matches!(for_request(6, other.unlink(root, b"gone")).await, Err(Error::Refused(Refusal::NoEntry))));
-    for_request(20, tree.make(root, b"none", file())).await.unwrap();
-    for_request(16, tree.unlink(root, b"none")).await.unwrap();
+    assert!(matches!(for_request(asked_again(6), other.unlink(root, b"gone")).await, Err(Error::Refused(Refusal::NoEntry))));
+    for_request(asked_again(20), tree.make(root, b"none", file())).await.unwrap();
+    for_request(asked_again(16), tree.unlink(root, b"none")).await.unwrap();
     // What was answered is forgotten, and what is left goes with the mount.
     for request in [2, 6, 10, 12, 14, 16, 20] {
         tree.answered(request);
     }
-    for_request(22, tree.make(root, b"last", file())).await.unwrap();
+    for_request(asked_again(22), tree.make(root, b"last", file())).await.unwrap();
     let answered_count = || store.snapshot(|view| Ok(view.answered_count()?));
     // The last, one that the first process was not told, and one that it may have passed on with what its keeper said.
     assert!((2..=3).contains(&answered_count().await.unwrap()));

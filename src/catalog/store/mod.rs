@@ -258,6 +258,9 @@ fn open_writer(database: &Path, options: &Options) -> Result<Connection, Error> 
     Ok(connection)
 }
 
+/// The room that a WAL keeps.
+const WAL_KEPT_BYTES: i64 = 128 << 20;
+
 /// A connection that may write.
 fn open_connection(database: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -265,6 +268,8 @@ fn open_connection(database: &Path) -> Result<Connection, Error> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // What a WAL that readers kept from being begun anew has taken is given back when it is.
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_KEPT_BYTES, |_| Ok(()))?;
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

@@ -336,14 +336,35 @@ fn checkpoints_keep_the_wal_short() {
         store.after_commit().unwrap();
     }
     store.sync().unwrap();
-    assert!(checkpoint::wal_pages(store.connection()).unwrap() > 12_000, "a reader needs them");
+    assert!(checkpoint::wal_pages(store.connection()).unwrap().1 > 12_000, "a reader needs them");
     reader.execute_batch("COMMIT").unwrap();
     // The thread may be at it still, and only one checkpoint runs at a time.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while checkpoint::wal_pages(store.connection()).unwrap() > 0 {
+    while checkpoint::wal_pages(store.connection()).unwrap().1 > 0 {
         assert!(std::time::Instant::now() < deadline, "the WAL stays long");
         store.sync().unwrap();
     }
+}
+
+/// Writers that never rest, beside readers that do.
+#[test]
+fn a_wal_does_not_grow_for_ever_under_load() {
+    const MIB: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), options()).unwrap();
+    store.connection().execute_batch("CREATE TABLE bulk(id INTEGER PRIMARY KEY, data BLOB)").unwrap();
+    let fill = "INSERT OR REPLACE INTO bulk(id, data) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<500)
+        SELECT i, randomblob(4000) FROM n";
+    let reader = Connection::open(store.database()).unwrap();
+    let wal = dir.path().join("state-1/fsm.db-wal");
+    let mut longest = 0;
+    for _ in 0..400 {
+        store.connection().execute_batch(fill).unwrap();
+        store.after_commit().unwrap();
+        let _: i64 = reader.query_row("SELECT max(id) FROM bulk", [], |row| row.get(0)).unwrap();
+        longest = longest.max(std::fs::metadata(&wal).unwrap().len());
+    }
+    assert!(longest < 300 * MIB, "a WAL of {} MiB after 800", longest / MIB);
 }
 
 #[test]

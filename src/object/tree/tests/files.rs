@@ -368,9 +368,15 @@ async fn what_was_done_for_a_request_is_not_done_again_by_the_next_process() {
     assert_eq!(for_request(asked_again(26), tree.append(made.ino, Bytes::from_static(b", twice"))).await.unwrap(), 4);
     assert_eq!(tree.bytes(made.ino).await.unwrap(), b"once, twice");
     // Neither of another mount, nor of another request, nor of one that was refused.
-    assert!(matches!(for_request(asked_again(18), tree.unlink(root, b"gone")).await, Err(Error::Refused(Refusal::NoEntry))));
+    assert!(matches!(
+        for_request(asked_again(18), tree.unlink(root, b"gone")).await,
+        Err(Error::Refused(Refusal::NoEntry))
+    ));
     let other = tree_of(&bed, &store, "other").await;
-    assert!(matches!(for_request(asked_again(6), other.unlink(root, b"gone")).await, Err(Error::Refused(Refusal::NoEntry))));
+    assert!(matches!(
+        for_request(asked_again(6), other.unlink(root, b"gone")).await,
+        Err(Error::Refused(Refusal::NoEntry))
+    ));
     for_request(asked_again(20), tree.make(root, b"none", file())).await.unwrap();
     for_request(asked_again(16), tree.unlink(root, b"none")).await.unwrap();
     // What was answered is forgotten, and what is left goes with the mount.

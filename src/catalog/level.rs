@@ -25,7 +25,7 @@ pub const FEATURE_LEVEL: u32 = 3;
 /// The level from which there are files: [`super::Command::File`], its tables, and its rows.
 pub(super) const FILES_LEVEL: u32 = 2;
 
-/// The level from which files may be locked, and so a file system be mounted: the table `lock` as it is now.
+/// The level from which files may be locked and compacted, and so a file system be mounted: the table `lock` as it is now.
 pub(super) const LOCKS_LEVEL: u32 = 3;
 
 /// The level of a catalog that was made just now, whoever made it: members that start with different programs make the

@@ -241,4 +241,7 @@ pub enum FileOperation {
         /// After the last one; at most [`LOCK_END`].
         end_bytes: u64,
     },
+    /// Keeps some of a file's bytes elsewhere: `base` is said, `content` is pieces of new chunks that have the same bytes, and
+    /// nothing else of it counts. Nothing that is shown of the file changes.
+    Compact(Write),
 }

@@ -197,8 +197,8 @@ fn posix() -> Posix {
     Posix { mode: 0o100_644, uid: 1000, gid: 1001, rdev: 259, mtime, ctime, atime }
 }
 
-fn write(content: Content) -> FileOperation {
-    FileOperation::Write(Write {
+fn write(content: Content) -> Write {
+    Write {
         ino: Ino(300),
         hint: Some((Ino(7), Bytes::from_static(b"seen"))),
         base: Some(4097),
@@ -209,7 +209,7 @@ fn write(content: Content) -> FileOperation {
         modified: Timestamp(-5),
         kills_privileges: true,
         publishes: true,
-    })
+    }
 }
 
 fn files() -> Vec<(&'static str, Command)> {
@@ -244,13 +244,14 @@ fn files() -> Vec<(&'static str, Command)> {
             "File-SetXattr",
             file(FileOperation::SetXattr { ino, hint, name: name.clone(), value: Some(name), expected: Some(false) }),
         ),
-        ("File-Write-Inline", file(write(Content::Inline(Bytes::from_static(b"bytes"))))),
-        ("File-Write-Pieces", file(write(Content::Pieces(pieces)))),
-        ("File-Write-Same", file(write(Content::Same))),
+        ("File-Write-Inline", file(FileOperation::Write(write(Content::Inline(Bytes::from_static(b"bytes")))))),
+        ("File-Write-Pieces", file(FileOperation::Write(write(Content::Pieces(pieces))))),
+        ("File-Write-Same", file(FileOperation::Write(write(Content::Same)))),
         ("File-Mount", file(FileOperation::Mount)),
         ("File-Unmount", file(FileOperation::Unmount { is_last: true })),
         ("File-Hold", file(FileOperation::Hold { seen: 300, inos: held })),
         ("File-Release", file(FileOperation::Release { inos: released })),
+        ("File-Compact", file(FileOperation::Compact(write(Content::Pieces(Vec::new()))))),
         ("File-Lock", file(FileOperation::Lock { ino, lock })),
         (
             "File-Unlock",

@@ -324,7 +324,12 @@ impl Tree {
         let operation = FileOperation::Write(write);
         let make = move |bucket| Command::File { bucket, origin: origin.clone(), operation: operation.clone() };
         match self.0.store.commit(Some(fresh), self.0.bucket.name.clone(), make).await? {
-            Outcome::Done => Ok(front),
+            Outcome::Done => {
+                if !is_front {
+                    self.0.scattered.note(base.ino);
+                }
+                Ok(front)
+            }
             outcome => Err(unexpected(&outcome)),
         }
     }
@@ -448,7 +453,7 @@ fn halves(mut group: Vec<Stored>) -> Vec<Vec<Stored>> {
 }
 
 /// The pieces that ranges are, stored one behind the other in `chunks`.
-fn pieces(ranges: &[(u64, u64)], chunks: &[NewChunk]) -> Vec<Piece> {
+pub(super) fn pieces(ranges: &[(u64, u64)], chunks: &[NewChunk]) -> Vec<Piece> {
     let mut pieces = Vec::with_capacity(ranges.len());
     let mut chunks = chunks.iter();
     let (mut chunk, mut at, mut left) = (Ino(0), 0, 0);

@@ -10,7 +10,7 @@ use crate::catalog::FileOperation;
 use crate::ids::{Ino, LogIndex, SessionId};
 use crate::object::Error;
 
-use super::{Inner, Tree, lock};
+use super::{Inner, Tree, compact, lock};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Inodes that one command holds.
@@ -27,7 +27,9 @@ impl Tree {
     /// Starts the background work, which ends with the last clone of the tree.
     pub(super) fn keep(&self) {
         let weak = Arc::downgrade(&self.0);
-        *lock(&self.0.keeper) = Some(tokio::spawn(keep(weak)));
+        let mut keepers = lock(&self.0.keepers);
+        keepers.spawn(keep(weak.clone()));
+        keepers.spawn(compact::keep_compacting(weak));
     }
 
     /// After the last close of an inode: if it was held, it is not any more.

@@ -5,7 +5,8 @@
 //! - `stream`: what is written front to back is digested and stored as it comes.
 //! - `locks`: who may use which bytes of a file, among all mounts.
 //! - `mounting`: the mount that a tree serves, to the catalog and to its kernel, from one process to the next.
-//! - `commit`: bytes that were written become the file's. `keeper`: what must be said to the catalog now and then.
+//! - `commit`: bytes that were written become the file's. `compact`: what was written in many places is stored anew as one.
+//! - `keeper`: what must be said to the catalog now and then.
 //!
 //! Invariants
 //! - What was written is in the staging file before the write returns, and leaves it only after it was committed: a process
@@ -16,6 +17,7 @@
 
 mod attributes;
 mod commit;
+mod compact;
 mod dirty;
 mod keeper;
 mod locks;
@@ -34,12 +36,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use crate::catalog::{Bucket, FileOperation, Hint, Refusal};
 use crate::env::Timestamp;
 use crate::ids::Ino;
 
 use super::{Error, Store};
+use compact::Scattered;
 use locks::Locks;
 use mounting::{Mount, Mounted};
 use open::Files;
@@ -67,21 +71,15 @@ pub(super) struct Inner {
     files: Files,
     /// Where inodes were seen: a directory, and the name in it.
     hints: Mutex<HashMap<Ino, (Ino, Bytes)>>,
-    keeper: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// Background work, for as long as the tree lives.
+    keepers: Mutex<JoinSet<()>>,
+    scattered: Scattered,
     /// What the catalog was told to hold for this tree.
     held: Mutex<HashSet<Ino>>,
     mount: Mount,
     locks: Locks,
     /// None until the catalog knows of the tree.
     mounted: Option<Mounted>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(keeper) = lock(&self.keeper).take() {
-            keeper.abort();
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -215,7 +213,8 @@ impl Store {
             staging: Staging::open(mounting.staging)?,
             files: Files::default(),
             hints: Mutex::default(),
-            keeper: Mutex::default(),
+            keepers: Mutex::default(),
+            scattered: Scattered::default(),
             held: Mutex::default(),
             mount: Mount::new(&mounting),
             locks: Locks::default(),

@@ -94,7 +94,7 @@ impl Tree {
     }
 
     /// A content to read `range` of, as far as there is some. None: nothing of it.
-    async fn content(&self, ino: Ino, range: Range<u64>) -> Result<Option<(Content, Range<u64>)>, Error> {
+    pub(super) async fn content(&self, ino: Ino, range: Range<u64>) -> Result<Option<(Content, Range<u64>)>, Error> {
         let mut guard = self.0.store.session.begin_read();
         let (bucket, hint) = (self.0.bucket.clone(), self.known_hint(ino).await?);
         let query = move |view: &View<'_>| {

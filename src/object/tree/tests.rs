@@ -56,9 +56,7 @@ async fn outliving_tree(bed: &Bed, store: &Store, kernel: Option<Arc<Kernel>>) -
 
 /// Leaves a tree as a process does that is killed.
 fn kill(tree: Tree) {
-    if let Some(keeper) = lock(&tree.0.keeper).take() {
-        keeper.abort();
-    }
+    lock(&tree.0.keepers).abort_all();
     std::mem::forget(tree);
 }
 

@@ -9,6 +9,7 @@
 
 use rusqlite::params;
 
+use crate::catalog::level::LOCKS_LEVEL;
 use crate::catalog::types::{Linked, Posix};
 use crate::catalog::{Bucket, Content, Error, Piece, Refusal, Source, Versioning, Write};
 use crate::ids::{Ino, SEQS_PER_COMMAND};
@@ -61,6 +62,30 @@ impl Step<'_> {
             }
         }
         self.save_written(bucket, file, write, size_bytes, keeps_version)
+    }
+
+    /// Has pieces of a file lie elsewhere. Who shares its bytes shares them on, for they are the same.
+    pub(super) fn compact(&mut self, write: &Write) -> Decision<()> {
+        bound(self.state.level >= LOCKS_LEVEL, "compaction needs feature level 3")?;
+        let file = self.file_at((write.ino, &write.hint))?;
+        let (form, holder) = self.shown_form(&file.node)?;
+        if form != Form::Extents || write.base != Some(file.own.revision) {
+            return Err(Refusal::RevisionChanged(write.ino).into());
+        }
+        let Content::Pieces(pieces) = &write.content else {
+            return Err(Refusal::OutOfBounds("what is compacted is pieces".into()).into());
+        };
+        let is_new = |piece: &Piece| match piece.source {
+            Source::Hole => false,
+            Source::Chunk { chunk, .. } => write.chunks.iter().any(|new| new.id == chunk),
+        };
+        bound(pieces.iter().all(is_new), "what is compacted lies in new chunks")?;
+        let size_bytes = file.shown.size_bytes;
+        let same = Write { size_bytes: None, ..write.clone() };
+        bound(self.check_write(&file, &same)? == size_bytes, "what is compacted is as long as it was")?;
+        let accepted = self.accept_chunks(write)?;
+        self.insert_accepted(&accepted, pieces)?;
+        Ok(self.splice(holder, pieces, (size_bytes, size_bytes))?)
     }
 
     /// The length that the file gets.

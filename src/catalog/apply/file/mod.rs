@@ -65,6 +65,7 @@ impl Step<'_> {
                 self.set_xattr(bucket, (*ino, hint), (name, value.as_deref()), *expected)
             }
             FileOperation::Write(write) => self.write(bucket, write),
+            FileOperation::Compact(write) => self.compact(write),
         }
     }
 

@@ -542,3 +542,80 @@ async fn a_file_that_was_cut_survives_the_process() {
     tree.flush(inos[1]).await.unwrap();
     assert_eq!(bed.get("open", 0..60_000).await.unwrap(), expected);
 }
+
+/// How many extents a file has.
+async fn extent_count(tree: &Tree, ino: Ino) -> usize {
+    match tree.manifest(ino, 0..u64::MAX).await.unwrap() {
+        crate::catalog::Manifest::Extents(extents) => extents.len(),
+        _ => 0,
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_in_many_places_is_stored_anew_as_one() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let mut bytes = pattern(600_000, 1);
+    let ino = tree.save(tree.root(), "f", &bytes).await.unwrap().ino;
+    tree.open(ino, false).await.unwrap();
+    for nth in 0..300_usize {
+        let at = nth * 1999;
+        let patch = pattern(500, nth as u64 + 2);
+        bytes[at..at + 500].copy_from_slice(&patch);
+        tree.write(ino, at as u64, patch.into()).await.unwrap();
+        if nth % 50 == 49 {
+            tree.flush(ino).await.unwrap();
+        }
+    }
+    // A hole, and what comes behind it in few pieces.
+    tree.write(ino, 900_000, Bytes::from(pattern(20_000, 9))).await.unwrap();
+    tree.flush(ino).await.unwrap();
+    bytes.resize(900_000, 0);
+    bytes.extend(pattern(20_000, 9));
+    let before = (tree.stat(ino).await.unwrap(), bed.store.head(&target("f")).await.unwrap().version);
+    bed.store.copy(&before.1, crate::object::tests::put_of("copy"), Vec::new()).await.unwrap();
+    assert!(extent_count(&tree, ino).await > 500);
+
+    assert_eq!(tree.compact(ino, || true).await.unwrap(), 1);
+    assert_eq!(extent_count(&tree, ino).await, 2);
+    let after = (tree.stat(ino).await.unwrap(), bed.store.head(&target("f")).await.unwrap().version);
+    assert_eq!((after.0, after.1.etag, after.1.modified), (before.0, before.1.etag, before.1.modified));
+    assert_eq!(tree.bytes(ino).await.unwrap(), bytes);
+    assert_eq!(bed.get("copy", 0..920_000).await.unwrap(), bytes);
+    assert_eq!(tree.compact(ino, || true).await.unwrap(), 0, "there is nothing more to do");
+    tree.release(ino).await.unwrap();
+    bed.store.drain().await.unwrap();
+    bed.assert_sound_but_reclaim().await;
+    let chunks = bed.store.snapshot(|view| Ok(view.chunks(Ino(0), 100)?)).await.unwrap();
+    assert_eq!(chunks.len(), 2, "what was written over is kept");
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_meanwhile_is_not_compacted() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let mut bytes = pattern(100_000, 1);
+    let ino = tree.save(tree.root(), "f", &bytes).await.unwrap().ino;
+    tree.open(ino, false).await.unwrap();
+    for at in (0..100_000).step_by(1000) {
+        tree.write(ino, at as u64, Bytes::from_static(b"patch")).await.unwrap();
+        bytes[at..at + 5].copy_from_slice(b"patch");
+    }
+    tree.flush(ino).await.unwrap();
+    let revision = tree.committed(ino).await.unwrap().revision;
+    tree.write(ino, 50_500, Bytes::from_static(b"meanwhile")).await.unwrap();
+    bytes[50_500..50_509].copy_from_slice(b"meanwhile");
+    tree.flush(ino).await.unwrap();
+    let refused = tree.store_anew(ino, revision, 0..100_000).await;
+    assert!(matches!(refused, Err(Error::Refused(Refusal::RevisionChanged(_)))), "{refused:?}");
+    assert_eq!(tree.bytes(ino).await.unwrap(), bytes);
+    // By itself, once it is quiet.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while extent_count(&tree, ino).await > 1 {
+        assert!(std::time::Instant::now() < deadline, "it is not compacted");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert_eq!(tree.bytes(ino).await.unwrap(), bytes);
+    tree.release(ino).await.unwrap();
+    bed.assert_sound_but_reclaim().await;
+}

@@ -4,14 +4,18 @@
 //! failed may have happened, or not, or be at a step between that its kind allows; of bytes never one half.
 
 use std::collections::BTreeMap;
+use std::ffi::c_void;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::mman::{MapFlags, MsFlags, ProtFlags, mmap, msync, munmap};
 
 use crate::random::{Rng, body};
 use crate::views::difference;
@@ -28,6 +32,9 @@ pub struct FileWriter {
     /// What a change that has not returned may leave, beside what was.
     pending: Vec<Vec<(String, Content)>>,
 }
+
+/// Beside the writers' directories: who changes it has locked it.
+pub const LOCK_FILE: &str = "lock";
 
 /// Most files of a writer.
 const NAMES: u64 = 12;
@@ -54,12 +61,14 @@ impl FileWriter {
 
     fn change(&mut self) -> io::Result<()> {
         let name = format!("f{}", self.rng.below(NAMES));
-        match (self.acknowledged.get(&name).cloned(), self.rng.below(6)) {
+        match (self.acknowledged.get(&name).cloned(), self.rng.below(8)) {
             (None, _) | (Some(_), 0) => self.write(&name),
             (Some(old), 1) => self.write_inside(&name, old),
             (Some(old), 2) => self.append(&name, old),
             (Some(_), 3) => self.replace(&name),
             (Some(old), 4) => self.rename(&name, old),
+            (Some(old), 5) if !old.is_empty() => self.write_mapping(&name, old),
+            (Some(old), 6) => self.write_locked(&name, old),
             (Some(_), _) => self.unlink(&name),
         }
     }
@@ -129,6 +138,36 @@ impl FileWriter {
             file.write_all(&bytes)?;
             close(file)
         })
+    }
+
+    /// Through a mapping, and msync.
+    fn write_mapping(&mut self, name: &str, old: Vec<u8>) -> io::Result<()> {
+        let at = self.rng.below(old.len() as u64) as usize;
+        let bytes = body(self.rng.next_u64(), (old.len() - at).min(20_000));
+        let mut new = old;
+        new[at..at + bytes.len()].copy_from_slice(&bytes);
+        self.attempt(vec![one(name, Some(new.clone()))], |dir| {
+            let file = OpenOptions::new().read(true).write(true).open(dir.join(name))?;
+            let mut mapping = Mapping::new(&file, new.len())?;
+            mapping.bytes()[at..at + bytes.len()].copy_from_slice(&bytes);
+            mapping.sync()
+        })
+    }
+
+    /// Under a lock that all writers share: whoever has it has it alone.
+    fn write_locked(&mut self, name: &str, old: Vec<u8>) -> io::Result<()> {
+        let shared = self.dir.with_file_name(LOCK_FILE);
+        let tag = self.rng.next_u64().to_le_bytes();
+        let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(shared)?;
+        lock.lock()?;
+        lock.write_all_at(&tag, 0)?;
+        self.append(name, old)?;
+        let mut found = [0; 8];
+        lock.read_exact_at(&mut found, 0)?;
+        if found != tag {
+            return Err(io::Error::other("two have one lock"));
+        }
+        lock.unlock()
     }
 
     /// As careful programs save: another file, synced, renamed over the first.
@@ -209,6 +248,40 @@ impl FileWriter {
         ensure!(self.pending.is_empty(), "not verified");
         let name = self.dir.file_name().and_then(|name| name.to_str()).context("a directory without a name")?;
         Ok((name, &self.acknowledged))
+    }
+}
+
+/// A file in memory, shared with who else has it there.
+struct Mapping {
+    start: NonNull<c_void>,
+    len: usize,
+}
+
+impl Mapping {
+    /// `len`: of the file, not 0.
+    fn new(file: &File, len: usize) -> io::Result<Mapping> {
+        let (size, protection) = (NonZeroUsize::new(len), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
+        let size = size.ok_or(io::Error::other("nothing to map"))?;
+        // SAFETY: a new mapping, at an address that the system chooses.
+        let start = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, 0) }?;
+        Ok(Mapping { start, len })
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: that many bytes are mapped, as long as this lives. The file is this writer's, and nobody cuts it meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // SAFETY: it is mapped.
+        Ok(unsafe { msync(self.start, self.len, MsFlags::MS_SYNC) }?)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: nobody has a part of it any more.
+        let _ = unsafe { munmap(self.start, self.len) };
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use predastore_tests::cluster::{Cluster, Recounts, Shape};
 use predastore_tests::disk::{FileSystem, LoopMount};
 use predastore_tests::file_writer::FileWriter;
 use predastore_tests::knobs::{Need, flag, number, say};
@@ -14,7 +15,7 @@ use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, config, enter_pr
 use predastore_tests::random::Rng;
 use predastore_tests::s3d::{Config, PATIENCE, S3d};
 
-const WRITERS: u64 = 4;
+const WRITERS: u64 = 6;
 
 /// How long writers may take to notice that nobody answers any more. A mount that outlives its daemon lets them wait for the next.
 const NOTICE: Duration = Duration::from_millis(300);
@@ -139,7 +140,11 @@ fn remount(server: &Server, mount: &mut Option<Mount>, dir: &Path) -> Result<()>
 
 /// Both views have what was acknowledged.
 fn verify(server: &Server, writers: &mut [FileWriter]) -> Result<()> {
-    let mut s3 = server.gateways()[0].s3()?;
+    verify_at(server.gateways()[0], writers)
+}
+
+fn verify_at(gateway: &S3d, writers: &mut [FileWriter]) -> Result<()> {
+    let mut s3 = gateway.s3()?;
     for writer in writers {
         writer.verify()?;
         let (directory, files) = writer.acknowledged()?;
@@ -164,6 +169,78 @@ fn sigkill_of_a_box_under_writers() -> Result<()> {
 #[test]
 fn sigkill_of_a_gateway_under_writers() -> Result<()> {
     kills("sigkill_of_a_gateway_under_writers", Server::cluster)
+}
+
+/// As many shard nodes die as the layout allows, and a db node, under writers of a mount: they see no error, and all is there.
+/// Once the cluster is whole, others may die.
+#[test]
+fn nodes_die_under_writers() -> Result<()> {
+    let test = "nodes_die_under_writers";
+    if !can_mount(test, &[]) {
+        return Ok(());
+    }
+    let mut rng = Rng::for_test(test);
+    enter_private_namespace()?;
+    // Processes 0 to 2 are db nodes and gateways, 3 to 7 shard nodes.
+    let mut cluster = Cluster::start(&Shape::apart(3, 5, (3, 2)), &config())?;
+    cluster.processes[0].s3()?.create_bucket(BUCKET)?;
+    let dir = mountpoint()?;
+    let mount = Mount::new(&cluster.processes[0], BUCKET, dir.path())?;
+    let writer = |index, rng: &mut Rng| FileWriter::new(dir.path().join(format!("w{index}")), Rng::new(rng.next_u64()));
+    let mut writers = (0..WRITERS).map(|index| writer(index, &mut rng)).collect::<Result<Vec<_>>>()?;
+    cluster.wait_healthy(Recounts::none())?;
+    let (rounds, mut acknowledged) = (number("PREDASTORE_TEST_MOUNT_DEATHS", 1), 0);
+    for round in 0..rounds {
+        let mut nodes: Vec<usize> = (3..8).collect();
+        let mut dead = vec![1 + rng.below(2) as usize];
+        dead.extend([(); 2].map(|()| nodes.swap_remove(rng.below(nodes.len() as u64) as usize)));
+        nodes.swap_remove(rng.below(3) as usize);
+        let outcome = deaths(&mut cluster, &mut writers, &dead, &nodes);
+        acknowledged += outcome.with_context(|| format!("round {round}: {dead:?} dead\n{}", cluster.log_tails()))?;
+    }
+    say(&format!("{test}: {rounds} rounds, {acknowledged} changes acknowledged"));
+    mount.unmount()?;
+    cluster.stop_all()
+}
+
+/// `dead` die one after another, and come back; then `others`. How many changes were acknowledged.
+fn deaths(cluster: &mut Cluster, writers: &mut [FileWriter], dead: &[usize], others: &[usize]) -> Result<u64> {
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stopped, counted) = (&stop, &count);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            writers.iter_mut().map(|writer| scope.spawn(move || writer.run(stopped, counted))).collect();
+        let go_on = |more: u64| {
+            let (goal, deadline) = (count.load(Ordering::Relaxed) + more, Instant::now() + PATIENCE);
+            while count.load(Ordering::Relaxed) < goal && !threads.iter().any(|thread| thread.is_finished()) {
+                ensure!(Instant::now() < deadline, "no change is acknowledged any more");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        };
+        let struck = go_on(50).and_then(|()| {
+            dead.iter().try_for_each(|index| {
+                cluster.kill(&[*index]);
+                go_on(20)
+            })?;
+            go_on(50)
+        });
+        stop.store(true, Ordering::Relaxed);
+        for thread in threads {
+            let outcome = thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?;
+            outcome.context("a writer saw an error")?;
+        }
+        struck
+    })?;
+    verify_at(&cluster.processes[0], writers).context("while they are dead")?;
+    let before = cluster.recounts()?;
+    cluster.restart_all()?;
+    cluster.wait_healthy(before)?;
+    cluster.kill(others);
+    verify_at(&cluster.processes[0], writers).with_context(|| format!("with {others:?} dead, after all was whole"))?;
+    cluster.restart_all()?;
+    cluster.wait_whole()?;
+    Ok(count.into_inner())
 }
 
 /// The power goes under writers: the daemon, its disk and the programs end at once. What close or fsync acknowledged is there

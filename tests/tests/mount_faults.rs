@@ -3,14 +3,17 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use predastore_tests::disk::{FileSystem, LoopMount};
 use predastore_tests::file_writer::close;
-use predastore_tests::knobs::Need;
+use predastore_tests::knobs::{Need, number, say};
 use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, config, mountpoint};
 use predastore_tests::random::body;
 use predastore_tests::s3d::PATIENCE;
@@ -101,6 +104,86 @@ fn unmounting_by_force_always_works() -> Result<()> {
     let status = wait_within(Duration::from_secs(10), &mut user)?;
     ensure!(status.is_some_and(|status| !status.success()), "a write without a daemon succeeds: {status:?}");
     server.first().restart()?;
+    let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+    ensure!(fs::read(dir.path().join("file"))? == b"text", "the file differs");
+    mount.unmount()?;
+    server.finish()
+}
+
+/// It has them open, reads and writes them, whatever becomes of the daemon meanwhile; and what it removed goes when it is closed.
+#[test]
+fn a_client_holds_many_files_open() -> Result<()> {
+    if !can_mount("a_client_holds_many_files_open", &[]) {
+        return Ok(());
+    }
+    let count = number("PREDASTORE_TEST_OPEN_FILES", 3000);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(count + 1000), hard.max(count + 1000))?;
+    let mut server = Server::one_box()?;
+    let dir = mountpoint()?;
+    let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+    let name = |index: u64| dir.path().join(format!("d{}/f{index}", index % 100));
+    (0..100).try_for_each(|index| fs::create_dir(dir.path().join(format!("d{index}"))))?;
+    let open = |index| -> io::Result<File> {
+        let mut file = File::options().read(true).write(true).create_new(true).open(name(index))?;
+        file.write_all(&body(index, 100))?;
+        Ok(file)
+    };
+    let began = Instant::now();
+    let files = (0..count).map(open).collect::<io::Result<Vec<_>>>()?;
+    let (opened, rss_bytes) = (began.elapsed(), server.first().rss_bytes()?);
+    // Every tenth is removed, every seventh synced.
+    (0..count).step_by(10).try_for_each(|index| fs::remove_file(name(index)))?;
+    files.iter().step_by(7).try_for_each(File::sync_all)?;
+    server.first().stand_by()?;
+    server.first().kill();
+    server.first().restart()?;
+    for (index, file) in (0..).zip(&files) {
+        let mut bytes = vec![0; 100];
+        file.read_exact_at(&mut bytes, 0).with_context(|| format!("file {index} after a restart"))?;
+        ensure!(bytes == body(index, 100), "file {index} differs after a restart");
+        if index % 3 == 0 {
+            file.write_all_at(b"more", 100)?;
+        }
+    }
+    for file in files {
+        close(file)?;
+    }
+    say(&format!("{count} files opened in {opened:.1?}, {} MiB resident", rss_bytes / MIB as u64));
+    let listed = server.gateways()[0].s3()?.list(BUCKET)?;
+    let expected = count - count.div_ceil(10);
+    let files: Vec<_> = listed.iter().filter(|row| !row.key.ends_with('/')).collect();
+    ensure!(files.len() as u64 == expected, "{} files of {expected}", files.len());
+    for row in files {
+        let index: u64 = row.key.split_once("/f").context("a key")?.1.parse()?;
+        ensure!(row.size == if index % 3 == 0 { 104 } else { 100 }, "{}: {} bytes", row.key, row.size);
+    }
+    mount.unmount()?;
+    server.finish()
+}
+
+/// A daemon that does not answer and does not end is no reason to wait either.
+#[test]
+fn unmounting_by_force_works_while_the_daemon_sleeps() -> Result<()> {
+    if !can_mount("unmounting_by_force_works_while_the_daemon_sleeps", &[]) {
+        return Ok(());
+    }
+    let mut server = Server::one_box()?;
+    let dir = mountpoint()?;
+    let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+    write(&dir.path().join("file"), b"text")?;
+    server.first().signal(Signal::SIGSTOP)?;
+    let mut waiting = command(&["cat"]);
+    waiting.arg(dir.path().join("another")).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut waiting = waiting.spawn()?;
+    std::thread::sleep(Duration::from_millis(300));
+    ensure!(waiting.try_wait()?.is_none(), "somebody answers");
+    let unmounted = mount.unmount_by_force();
+    server.first().signal(Signal::SIGCONT)?;
+    unmounted?;
+    let status = wait_within(Duration::from_secs(10), &mut waiting)?;
+    ensure!(status.is_some_and(|status| !status.success()), "a process that waited goes on waiting: {status:?}");
+    // The daemon goes on, and mounts it again.
     let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
     ensure!(fs::read(dir.path().join("file"))? == b"text", "the file differs");
     mount.unmount()?;

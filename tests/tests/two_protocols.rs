@@ -211,6 +211,33 @@ fn a_renamed_directory_is_renamed_in_the_listing() -> Result<()> {
     })
 }
 
+/// `uid=`, `gid=` and `umask=` are for what nobody gave an owner.
+#[test]
+fn objects_are_whose_the_mount_says() -> Result<()> {
+    if !can_mount("objects_are_whose_the_mount_says", &[]) {
+        return Ok(());
+    }
+    let server = Server::one_box()?;
+    let (mut s3, dir) = (server.gateways()[0].s3()?, mountpoint()?);
+    s3.put(BUCKET, "d/object", "text")?.expect(200)?;
+    let mount = Mount::with(server.gateways()[0], BUCKET, dir.path(), "allow_other,uid=1234,gid=567,umask=027")?;
+    let shown = |path: &str| -> Result<(u32, u32, u32)> {
+        let meta = fs::metadata(dir.path().join(path))?;
+        Ok((meta.uid(), meta.gid(), meta.mode() & 0o7777))
+    };
+    ensure!(shown("d/object")? == (1234, 567, 0o640) && shown("d")? == (1234, 567, 0o750), "{:?}", shown("d/object")?);
+    fs::write(dir.path().join("d/own"), "text")?;
+    ensure!(shown("d/own")? == (0, 0, 0o644), "what root makes is root's: {:?}", shown("d/own")?);
+    fs::set_permissions(dir.path().join("d/object"), Permissions::from_mode(0o600))?;
+    ensure!(shown("d/object")? == (1234, 567, 0o600), "{:?}", shown("d/object")?);
+    mount.unmount()?;
+    // What was shown when it was changed is its own.
+    let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
+    ensure!(shown("d/object")? == (1234, 567, 0o600) && shown("d/own")? == (0, 0, 0o644), "{:?}", shown("d/object")?);
+    mount.unmount()?;
+    server.finish()
+}
+
 /// An S3 PUT over a key is a rename over it: who reads the old file goes on reading the old file.
 #[test]
 fn an_overwrite_leaves_open_readers_their_bytes() -> Result<()> {

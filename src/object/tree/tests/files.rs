@@ -619,3 +619,24 @@ async fn a_file_that_is_written_meanwhile_is_not_compacted() {
     tree.release(ino).await.unwrap();
     bed.assert_sound_but_reclaim().await;
 }
+
+/// Retention is S3's: through a file system nothing of such a bucket is changed, and its files can be locked.
+#[tokio::test]
+async fn a_bucket_with_object_lock_is_read_only() {
+    let bed = bed().await;
+    bed.store.create_bucket("locked", "owner", "here", true).await.unwrap();
+    let staging = bed.dir.path().join("locked-staging");
+    let tree = bed.store.tree("locked", b"", Mounting { id: 9, staging: &staging, kernel: None }).await.unwrap();
+    assert!(tree.read_only());
+    let root = tree.root();
+    fn is_refused<T>(outcome: Result<T, Error>) -> bool {
+        matches!(outcome, Err(Error::Refused(Refusal::ReadOnly)))
+    }
+    assert!(is_refused(tree.make(root, b"f", file()).await));
+    assert!(is_refused(tree.make(root, b"d", directory()).await));
+    assert!(is_refused(tree.unlink(root, b"f").await));
+    assert!(is_refused(tree.rename((root, b"f"), (root, b"g"), RenameMode::Replace).await));
+    assert!(is_refused(tree.write(Ino(5), 0, Bytes::from_static(b"text")).await));
+    let all = Lock { owner: 1, start_bytes: 0, end_bytes: LOCK_END, is_exclusive: true, pid: 1 };
+    tree.lock(root, all, std::time::Duration::ZERO).await.unwrap();
+}

@@ -1,6 +1,7 @@
-//! What the kernel may keep of a file's pages, and what this process remembers for a moment.
+//! What the kernel may keep of a file's pages, what an open file's handle says, and what this process remembers for a moment.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,34 @@ use predastore::ids::Ino;
 /// Inodes that either table holds; a full one starts again from nothing, which costs requests and nothing else.
 const INODES_MAX: usize = 1 << 16;
 
+/// Bits of a handle that tell one open from another.
+const TAG_BITS: u32 = 12;
+
+/// Handles of open files. No state is behind them: one has the revision that its open saw, and a number that opens shortly
+/// before and after do not have.
+#[derive(Default, Debug)]
+pub(crate) struct Handles(AtomicU64);
+
+impl Handles {
+    /// Of a file that is opened.
+    pub(crate) fn next(&self, revision: u64) -> u64 {
+        let tag = self.0.fetch_add(1, Ordering::Relaxed) & ((1 << TAG_BITS) - 1);
+        revision << TAG_BITS | tag
+    }
+
+    /// The revision that the open saw. Of one that is too large for that (2^40 entries of the log), something else, which is
+    /// no file's: its pages are not kept.
+    fn revision(handle: u64) -> u64 {
+        handle >> TAG_BITS
+    }
+}
+
 /// Which revision of each file the kernel's pages hold at least.
 ///
 /// An open that does not say "keep" makes the kernel drop the inode's pages, waiting for READs under way, before the opener
 /// goes on. So from then on its pages are of the revision that the open saw, or later. But when that has happened is not
 /// told: another open that comes in between must not keep pages that are about to go. What tells it is a request on a handle
-/// of that open, so handles carry the revision that their open saw, and nothing else.
+/// of that open, so handles carry the revision that their open saw: see [`Handles`].
 #[derive(Default, Debug)]
 pub(crate) struct Pages(Mutex<HashMap<Ino, Kept>>);
 
@@ -40,8 +63,9 @@ impl Pages {
         bounded(&mut self.lock()).insert(ino, Kept { revision, dropped_older: true });
     }
 
-    /// A request came on a handle whose open saw this revision.
-    pub(crate) fn used(&self, ino: Ino, revision: u64) {
+    /// A request came on a handle.
+    pub(crate) fn used(&self, ino: Ino, handle: u64) {
+        let revision = Handles::revision(handle);
         if let Some(kept) = self.lock().get_mut(&ino).filter(|kept| kept.revision == revision) {
             kept.dropped_older = true;
         }
@@ -112,17 +136,27 @@ mod tests {
 
     #[test]
     fn pages_are_kept_once_the_first_opener_is_known_to_have_dropped_older_ones() {
-        let pages = Pages::default();
+        let (pages, handles) = (Pages::default(), Handles::default());
+        let (one, two) = (handles.next(1), handles.next(2));
         assert!(!pages.opened(FILE, 1));
         assert!(!pages.opened(FILE, 1), "the first opener may not have got its answer yet");
-        pages.used(FILE, 1);
+        pages.used(FILE, one);
         assert!(pages.opened(FILE, 1));
         assert!(!pages.opened(FILE, 2));
-        pages.used(FILE, 1);
+        pages.used(FILE, one);
         assert!(!pages.opened(FILE, 2), "a handle of the older revision proves nothing");
-        pages.used(FILE, 2);
+        pages.used(FILE, two);
         assert!(pages.opened(FILE, 2));
         assert!(!pages.opened(FILE, 1), "an open that saw less is as strange as one that saw more");
+    }
+
+    #[test]
+    fn opens_one_after_another_have_handles_of_their_own() {
+        let handles = Handles::default();
+        let seen: std::collections::HashSet<u64> = (0..1 << TAG_BITS).map(|_| handles.next(7)).collect();
+        assert_eq!(seen.len(), 1 << TAG_BITS);
+        assert!(seen.iter().all(|handle| Handles::revision(*handle) == 7));
+        assert_eq!(Handles::revision(handles.next((1 << 52) - 1)), (1 << 52) - 1);
     }
 
     #[test]

@@ -439,7 +439,7 @@ impl Namespace for Model {
         removed.map(drop).ok_or(Error::Refused(Refusal::NoXattr))
     }
 
-    async fn lock(&self, ino: Ino, wanted: Lock, patience: Duration) -> Outcome<()> {
+    async fn lock(&self, ino: Ino, wanted: Lock, _: u64, patience: Duration) -> Outcome<()> {
         let deadline = Instant::now() + patience;
         loop {
             if self.called("lock").await.lock(ino, wanted) {
@@ -452,7 +452,7 @@ impl Namespace for Model {
         }
     }
 
-    async fn unlock(&self, ino: Ino, owner: u64, range: Range<u64>) -> Outcome<()> {
+    async fn unlock(&self, ino: Ino, owner: u64, range: Range<u64>, _: Option<u64>) -> Outcome<()> {
         let is_gone = |(of, lock): &(Ino, Lock)| {
             *of == ino && lock.owner == owner && range.start <= lock.start_bytes && lock.end_bytes <= range.end
         };

@@ -234,8 +234,8 @@ pub enum FileOperation {
     Unlock {
         /// Which.
         ino: Ino,
-        /// Whose; none: those of all owners.
-        owner: Option<u64>,
+        /// Whose.
+        owner: u64,
         /// The first byte.
         start_bytes: u64,
         /// After the last one; at most [`LOCK_END`].

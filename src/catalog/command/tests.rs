@@ -253,10 +253,7 @@ fn files() -> Vec<(&'static str, Command)> {
         ("File-Release", file(FileOperation::Release { inos: released })),
         ("File-Compact", file(FileOperation::Compact(write(Content::Pieces(Vec::new()))))),
         ("File-Lock", file(FileOperation::Lock { ino, lock })),
-        (
-            "File-Unlock",
-            file(FileOperation::Unlock { ino, owner: Some(u64::MAX), start_bytes: 0, end_bytes: LOCK_END }),
-        ),
+        ("File-Unlock", file(FileOperation::Unlock { ino, owner: u64::MAX, start_bytes: 0, end_bytes: LOCK_END })),
     ]
 }
 

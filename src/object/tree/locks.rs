@@ -8,6 +8,9 @@
 //! - Locks are one session's. With it they are lost: nothing is written to the file any more (`NoSession`) until it is
 //!   closed, and what was written and not committed is dropped then, for somebody else may have the lock.
 //! - What was written under a lock is committed before the lock goes.
+//! - What is locked and let go of an inode is so one after another: what is noted here is in the order of the catalog.
+//! - The kernel tells of the end of an open file some time after it, and by then its number as an owner may be another's. So
+//!   such an end lets go only what was locked through that very file.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -27,32 +30,58 @@ use super::{Tree, lock, mounting};
 /// Every byte that a file may come to have.
 pub const WHOLE: Range<u64> = 0..LOCK_END;
 
+/// Inodes that are locked at the same time wait for one another, if they are unlucky.
+const TURN_COUNT: usize = 64;
+
 /// What this mount has locked, and who waits here.
 #[derive(Default)]
 pub(super) struct Locks {
     held: Mutex<HashMap<Ino, Held>>,
+    turns: Turns,
     pub(super) waiting: Mutex<HashMap<Ino, Arc<Notify>>>,
-    /// What could not be let go: of one owner, or of all.
-    due: Mutex<HashSet<(Ino, Option<u64>)>>,
+    /// What could not be let go: an inode, and an owner.
+    due: Mutex<HashSet<(Ino, u64)>>,
+}
+
+/// Whose turn it is, of inodes.
+struct Turns(Vec<tokio::sync::Mutex<()>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Turns((0..TURN_COUNT).map(|_| tokio::sync::Mutex::default()).collect())
+    }
 }
 
 /// The locks on an inode.
 struct Held {
     session: SessionId,
-    owners: HashSet<u64>,
+    /// By owner: the open file through which something was locked last; none: by the process before this one.
+    owners: HashMap<u64, Option<u64>>,
 }
 
 impl Locks {
+    async fn turn(&self, ino: Ino) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turns.0[ino.0 as usize % TURN_COUNT].lock().await
+    }
+
     /// Notes that an owner may have locked something; whether that is new.
-    fn note(&self, ino: Ino, owner: u64, session: SessionId) -> bool {
-        lock(&self.due).remove(&(ino, Some(owner)));
+    fn note(&self, ino: Ino, owner: u64, opened: Option<u64>, session: SessionId) -> bool {
+        lock(&self.due).remove(&(ino, owner));
         let mut held = lock(&self.held);
-        held.entry(ino).or_insert_with(|| Held { session, owners: HashSet::new() }).owners.insert(owner)
+        let of_inode = held.entry(ino).or_insert_with(|| Held { session, owners: HashMap::new() });
+        of_inode.owners.insert(owner, opened).is_none()
     }
 
     /// Notes what the process before this one had locked.
     pub(super) fn inherit(&self, ino: Ino, owner: u64, session: SessionId) {
-        self.note(ino, owner, session);
+        self.note(ino, owner, None, session);
+    }
+
+    /// Whether an owner may have locked something, and last through the open file `opened`, if that is known.
+    fn has_through(&self, ino: Ino, owner: u64, opened: u64) -> bool {
+        let held = lock(&self.held);
+        let last = held.get(&ino).and_then(|held| held.owners.get(&owner));
+        last.is_some_and(|last| last.is_none_or(|last| last == opened))
     }
 
     fn forget(&self, ino: Ino, owner: Option<u64>) {
@@ -72,7 +101,12 @@ impl Locks {
     /// Whether an owner, or any, may have locked something.
     fn has(&self, ino: Ino, owner: Option<u64>) -> bool {
         let held = lock(&self.held);
-        held.get(&ino).is_some_and(|held| owner.is_none_or(|owner| held.owners.contains(&owner)))
+        held.get(&ino).is_some_and(|held| owner.is_none_or(|owner| held.owners.contains_key(&owner)))
+    }
+
+    /// Who may have locked something.
+    fn owners(&self, ino: Ino) -> Vec<u64> {
+        lock(&self.held).get(&ino).map(|held| held.owners.keys().copied().collect()).unwrap_or_default()
     }
 
     /// Whose session's the locks on an inode are.
@@ -119,17 +153,18 @@ impl Drop for Waiting<'_> {
 
 impl Tree {
     /// Locks bytes of an inode, in place of what the owner had locked of them; waits up to `patience` for who has them.
+    /// `opened`: the number of the open file that it is asked for through.
     ///
     /// # Errors
     /// `Refused(LockHeld | TooManyLocks)`. `Refused(NoSession)`: what the mount had locked of the inode is lost.
     /// `Unavailable`.
-    pub async fn lock(&self, ino: Ino, wanted: Lock, patience: Duration) -> Result<(), Error> {
+    pub async fn lock(&self, ino: Ino, wanted: Lock, opened: u64, patience: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + patience;
         let waiting = self.0.locks.wait_for(ino);
         loop {
             let mut freed = pin!(waiting.freed.notified());
             freed.as_mut().enable();
-            match self.try_lock(ino, wanted).await {
+            match self.try_lock(ino, wanted, opened).await {
                 Err(Error::Refused(Refusal::LockHeld)) => {}
                 outcome => return outcome,
             }
@@ -139,7 +174,8 @@ impl Tree {
         }
     }
 
-    async fn try_lock(&self, ino: Ino, wanted: Lock) -> Result<(), Error> {
+    async fn try_lock(&self, ino: Ino, wanted: Lock, opened: u64) -> Result<(), Error> {
+        let _turn = self.0.locks.turn(ino).await;
         self.check_locks(ino)?;
         // A look costs less than a command that is refused.
         if self.lock_in_the_way(ino, wanted).await?.is_some() {
@@ -148,7 +184,7 @@ impl Tree {
         loop {
             let session = self.0.store.session.id();
             self.check_locks(ino)?;
-            let is_new = self.0.locks.note(ino, wanted.owner, session);
+            let is_new = self.0.locks.note(ino, wanted.owner, Some(opened), session);
             match self.propose_under(session, FileOperation::Lock { ino, lock: wanted }).await {
                 // Nothing was locked under the session that has ended: the next one will do.
                 Err(Error::Refused(Refusal::NoSession)) if is_new && session != self.0.store.session.id() => {
@@ -169,16 +205,21 @@ impl Tree {
     }
 
     /// Commits what was written to an inode, and lets bytes go that an owner has locked; what it has not does not matter.
+    /// `opened`: only if something was locked last through that open file.
     ///
     /// # Errors
     /// As of [`Tree::flush`]: the lock is gone nevertheless. `Refused(NoSession)`: it was lost. `Unavailable`.
-    pub async fn unlock(&self, ino: Ino, owner: u64, range: Range<u64>) -> Result<(), Error> {
+    pub async fn unlock(&self, ino: Ino, owner: u64, range: Range<u64>, opened: Option<u64>) -> Result<(), Error> {
         if !self.0.locks.has(ino, Some(owner)) {
+            return Ok(());
+        }
+        let _turn = self.0.locks.turn(ino).await;
+        if opened.is_some_and(|opened| !self.0.locks.has_through(ino, owner, opened)) {
             return Ok(());
         }
         self.check_locks(ino)?;
         let flushed = self.flush_unpublished(ino).await;
-        self.let_locks_go(ino, Some(owner), range).await?;
+        self.let_locks_go(ino, owner, range).await?;
         flushed
     }
 
@@ -187,20 +228,25 @@ impl Tree {
         if self.check_locks(ino).is_err() {
             return self.0.locks.forget(ino, None);
         }
-        if self.0.locks.has(ino, None)
-            && let Err(error) = self.let_locks_go(ino, None, WHOLE).await
-        {
-            tracing::warn!(%ino, %error, "a file that was closed is locked yet; it is tried again");
+        let _turn = self.0.locks.turn(ino).await;
+        // One by one: somebody may open it again meanwhile, and lock it.
+        for owner in self.0.locks.owners(ino) {
+            if self.0.files.is_open(ino) {
+                return;
+            }
+            if let Err(error) = self.let_locks_go(ino, owner, WHOLE).await {
+                tracing::warn!(%ino, %error, "a file that was closed is locked yet; it is tried again");
+            }
         }
     }
 
-    async fn let_locks_go(&self, ino: Ino, owner: Option<u64>, range: Range<u64>) -> Result<(), Error> {
+    async fn let_locks_go(&self, ino: Ino, owner: u64, range: Range<u64>) -> Result<(), Error> {
         let Some(session) = self.0.locks.session(ino) else { return Ok(()) };
         let is_whole = range == WHOLE;
         let unlock = FileOperation::Unlock { ino, owner, start_bytes: range.start, end_bytes: range.end };
         let outcome = self.propose_under(session, unlock).await;
         match (is_whole, &outcome) {
-            (true, Ok(())) => self.0.locks.forget(ino, owner),
+            (true, Ok(())) => self.0.locks.forget(ino, Some(owner)),
             (true, Err(_)) => drop(lock(&self.0.locks.due).insert((ino, owner))),
             (false, _) => {}
         }
@@ -211,7 +257,8 @@ impl Tree {
     pub(super) async fn settle_locks(&self) {
         let due: Vec<_> = lock(&self.0.locks.due).drain().collect();
         for (ino, owner) in due {
-            if self.0.locks.has(ino, owner) && self.check_locks(ino).is_ok() {
+            let _turn = self.0.locks.turn(ino).await;
+            if self.0.locks.has(ino, Some(owner)) && self.check_locks(ino).is_ok() {
                 // If it fails, it is due again.
                 let _ = self.let_locks_go(ino, owner, WHOLE).await;
             }

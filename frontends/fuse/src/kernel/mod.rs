@@ -370,15 +370,15 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         &self,
         request: &Request,
         node: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         _: OpenFlags,
         owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
         let ino = self.ino(node);
-        let owner = owner.map(|owner| owner.0);
-        let work = move |shared: Arc<Shared<T>>, call| async move { shared.requests.release(&call, ino, owner).await };
+        let locked = owner.map(|owner| (owner.0, handle.0));
+        let work = move |shared: Arc<Shared<T>>, call| async move { shared.requests.release(&call, ino, locked).await };
         self.run((request, "release", Size::Bulk), reply, work, done);
     }
 
@@ -519,7 +519,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         &self,
         request: &Request,
         node: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         owner: LockOwner,
         first: u64,
         last: u64,
@@ -528,7 +528,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         reply: ReplyLock,
     ) {
         let ino = self.ino(node);
-        let asked = Asked { owner: owner.0, first, last, kind, pid };
+        let asked = Asked { owner: owner.0, first, last, handle: handle.0, kind, pid };
         let work =
             move |shared: Arc<Shared<T>>, call| async move { shared.requests.lock_in_the_way(&call, ino, asked).await };
         let answer = move |_: &Answering<T>, reply: ReplyLock, found: Option<Asked>| {
@@ -542,7 +542,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         &self,
         request: &Request,
         node: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         owner: LockOwner,
         first: u64,
         last: u64,
@@ -552,7 +552,7 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         reply: ReplyEmpty,
     ) {
         let ino = self.ino(node);
-        let asked = Asked { owner: owner.0, first, last, kind, pid };
+        let asked = Asked { owner: owner.0, first, last, handle: handle.0, kind, pid };
         let waiter = waits.then(|| Waiter::new(request.pid()));
         let size = if waits { Size::Wait } else { Size::One };
         let work =

@@ -21,7 +21,7 @@ const COPY_BYTES_MAX: u64 = 1 << 30;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Opened {
     pub(crate) stat: Stat,
-    /// What requests on this handle will carry: see [`crate::caches::Pages`]. No state is behind it.
+    /// What requests of this open file will carry: see [`crate::caches::Handles`].
     pub(crate) handle: u64,
     pub(crate) keeps_pages: bool,
 }
@@ -47,7 +47,7 @@ impl<T: Namespace> Requests<T> {
         let stat = self.ask(call, ino, Repeat::Once, || self.tree.open(ino, truncates)).await?;
         self.unless_late(call, ino).await?;
         let keeps_pages = stat.kind == FileKind::File && self.pages.opened(ino, stat.revision);
-        Ok(Opened { stat: self.shown(stat), handle: stat.revision, keeps_pages })
+        Ok(Opened { stat: self.shown(stat), handle: self.handles.next(stat.revision), keeps_pages })
     }
 
     /// Makes a file and opens it.
@@ -72,7 +72,7 @@ impl<T: Namespace> Requests<T> {
         self.unless_late(call, stat.ino).await?;
         self.pages.made(stat.ino, stat.revision);
         self.plain_files.put(stat.ino, (), asked);
-        Ok(Opened { stat: self.shown(stat), handle: stat.revision, keeps_pages: true })
+        Ok(Opened { stat: self.shown(stat), handle: self.handles.next(stat.revision), keeps_pages: true })
     }
 
     /// Opens a directory: it stays, with its inode, until released.
@@ -90,11 +90,12 @@ impl<T: Namespace> Requests<T> {
         Err(Errno::EIO)
     }
 
-    /// The last use of one open file or directory has ended. `owner`: of what was locked by it.
-    pub(crate) async fn release(&self, call: &Call, ino: Ino, owner: Option<u64>) -> Result<(), Errno> {
-        if let Some(owner) = owner {
+    /// The last use of one open file or directory has ended. `locked`: by whom something was locked through it, and which open
+    /// file it is.
+    pub(crate) async fn release(&self, call: &Call, ino: Ino, locked: Option<(u64, u64)>) -> Result<(), Errno> {
+        if let Some((owner, handle)) = locked {
             // What it was to tell the last close told already.
-            let _ = self.unlock_all(call, ino, owner).await;
+            let _ = self.unlock_all(call, ino, owner, Some(handle)).await;
         }
         self.ask(call, ino, Repeat::Once, || self.tree.release(ino)).await
     }
@@ -123,7 +124,7 @@ impl<T: Namespace> Requests<T> {
     /// A close: as [`Requests::flush`]; and what the process has locked is let go. `owner`: the process.
     pub(crate) async fn close(&self, call: &Call, ino: Ino, handle: u64, owner: u64) -> Result<(), Errno> {
         let flushed = self.flush(call, ino, handle).await;
-        self.unlock_all(call, ino, owner).await?;
+        self.unlock_all(call, ino, owner, None).await?;
         flushed
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Asked {
     pub(crate) first: u64,
     /// The last byte, not the one after it.
     pub(crate) last: u64,
+    /// Of the open file.
+    pub(crate) handle: u64,
     /// `F_RDLCK`, `F_WRLCK` or `F_UNLCK`.
     pub(crate) kind: i32,
     pub(crate) pid: u32,
@@ -58,15 +60,16 @@ impl<T: Namespace> Requests<T> {
     pub(crate) async fn lock(&self, call: &Call, ino: Ino, asked: Asked, waiter: Option<Waiter>) -> Result<(), Errno> {
         let Some(lock) = asked.lock()? else {
             let range = asked.first..asked.end()?;
-            return self.ask(call, ino, Repeat::Safe, || self.tree.unlock(ino, asked.owner, range.clone())).await;
+            let unlock = || self.tree.unlock(ino, asked.owner, range.clone(), None);
+            return self.ask(call, ino, Repeat::Safe, unlock).await;
         };
         match waiter {
-            Some(waiter) => self.wait_for_lock(call, ino, lock, waiter).await,
-            None => self.try_lock(call, ino, lock, Duration::ZERO).await,
+            Some(waiter) => self.wait_for_lock(call, ino, (lock, asked.handle), waiter).await,
+            None => self.try_lock(call, ino, (lock, asked.handle), Duration::ZERO).await,
         }
     }
 
-    async fn wait_for_lock(&self, call: &Call, ino: Ino, lock: Lock, mut waiter: Waiter) -> Result<(), Errno> {
+    async fn wait_for_lock(&self, call: &Call, ino: Ino, lock: (Lock, u64), mut waiter: Waiter) -> Result<(), Errno> {
         loop {
             let call = Call { deadline: Deadline::after(self.options.deadline, false), ..*call };
             match self.try_lock(&call, ino, lock, SIGNAL_PATIENCE).await {
@@ -80,8 +83,14 @@ impl<T: Namespace> Requests<T> {
         }
     }
 
-    async fn try_lock(&self, call: &Call, ino: Ino, lock: Lock, patience: Duration) -> Result<(), Errno> {
-        self.ask(call, ino, Repeat::Safe, || self.tree.lock(ino, lock, patience)).await?;
+    async fn try_lock(
+        &self,
+        call: &Call,
+        ino: Ino,
+        (lock, handle): (Lock, u64),
+        patience: Duration,
+    ) -> Result<(), Errno> {
+        self.ask(call, ino, Repeat::Safe, || self.tree.lock(ino, lock, handle, patience)).await?;
         let told = self.ask(call, ino, Repeat::Safe, || self.tree.caught_up()).await;
         if told.is_ok() {
             self.invalidations.told().await;
@@ -89,7 +98,8 @@ impl<T: Namespace> Requests<T> {
         // Who was answered EIO, or is, takes it that there is no lock.
         if told.is_err() || call.deadline.has_passed() {
             let range = lock.start_bytes..lock.end_bytes;
-            self.ask(call, ino, Repeat::Safe, || self.tree.unlock(ino, lock.owner, range.clone())).await?;
+            let unlock = || self.tree.unlock(ino, lock.owner, range.clone(), None);
+            self.ask(call, ino, Repeat::Safe, unlock).await?;
             return Err(Errno::EIO);
         }
         Ok(())
@@ -105,11 +115,12 @@ impl<T: Namespace> Requests<T> {
             last: if found.end_bytes == LOCK_END { LOCK_END } else { found.end_bytes - 1 },
             kind: if found.is_exclusive { libc::F_WRLCK } else { libc::F_RDLCK },
             pid: found.pid,
+            handle: 0,
         }))
     }
 
-    /// A close: all that its owner has locked of the file is let go.
-    pub(crate) async fn unlock_all(&self, call: &Call, ino: Ino, owner: u64) -> Result<(), Errno> {
-        self.ask(call, ino, Repeat::Safe, || self.tree.unlock(ino, owner, WHOLE)).await
+    /// A close: all that its owner has locked of the file is let go. `handle`: if it was locked last through that open file.
+    pub(crate) async fn unlock_all(&self, call: &Call, ino: Ino, owner: u64, handle: Option<u64>) -> Result<(), Errno> {
+        self.ask(call, ino, Repeat::Safe, || self.tree.unlock(ino, owner, WHOLE, handle)).await
     }
 }

@@ -20,7 +20,7 @@ use predastore::ids::Ino;
 use predastore::object::Error;
 use predastore::object::tree::{SetStat, TreeSpace};
 
-use crate::caches::{Pages, Recent};
+use crate::caches::{Handles, Pages, Recent};
 use crate::cookies::Cookies;
 use crate::errors;
 use crate::invalidate::{Event, Invalidations};
@@ -48,6 +48,7 @@ pub(crate) struct Requests<T> {
     options: MountOptions,
     cookies: Cookies,
     pages: Pages,
+    handles: Handles,
     /// Directories that something was made in: for sgid.
     parents: Recent<Stat>,
     /// Files without any extended attribute: the kernel asks for one before each write.
@@ -62,6 +63,7 @@ impl<T: Namespace> Requests<T> {
             tree,
             cookies: Cookies::default(),
             pages: Pages::default(),
+            handles: Handles::default(),
             parents: Recent::new(options.attr_ttl),
             plain_files: Recent::new(options.attr_ttl),
             invalidations,

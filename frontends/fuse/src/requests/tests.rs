@@ -237,7 +237,7 @@ async fn fallocate_and_lseek_refuse_what_they_do_not_know() {
 }
 
 fn asked(owner: u64, kind: i32, first: u64, last: u64) -> Asked {
-    Asked { owner, first, last, kind, pid: 1 }
+    Asked { owner, first, last, handle: 0, kind, pid: 1 }
 }
 
 #[tokio::test]

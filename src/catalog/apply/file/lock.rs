@@ -44,7 +44,7 @@ impl Step<'_> {
         if self.exists(others, asked)? {
             return Err(Refusal::LockHeld.into());
         }
-        let had = self.locked_by(mount, lock.owner, ino)?;
+        let had = self.locked_by((mount, lock.owner), ino)?;
         let has = with(without(&had, &range), Locked { range, is_exclusive: lock.is_exclusive, pid: lock.pid });
         if has.len() > RANGE_COUNT_MAX {
             return Err(Refusal::TooManyLocks.into());
@@ -52,27 +52,10 @@ impl Step<'_> {
         Ok(self.write_locks(bucket, (mount, lock.owner), ino, &had, &has)?)
     }
 
-    pub(super) fn unlock(
-        &mut self,
-        bucket: &Bucket,
-        (mount, owner): (u64, Option<u64>),
-        ino: Ino,
-        range: &Range<u64>,
-    ) -> Decision<()> {
+    pub(super) fn unlock(&mut self, bucket: &Bucket, of: (u64, u64), ino: Ino, range: &Range<u64>) -> Decision<()> {
         self.check_range(range)?;
-        let owners = match owner {
-            Some(owner) => vec![owner],
-            None => self.all(
-                "SELECT DISTINCT owner FROM lock WHERE ino=? AND mount=? ORDER BY owner",
-                [sql(ino.0), sql(mount)],
-                |row| Ok(unsql(row.get(0)?)),
-            )?,
-        };
-        for owner in owners {
-            let had = self.locked_by(mount, owner, ino)?;
-            self.write_locks(bucket, (mount, owner), ino, &had, &without(&had, range))?;
-        }
-        Ok(())
+        let had = self.locked_by(of, ino)?;
+        Ok(self.write_locks(bucket, of, ino, &had, &without(&had, range))?)
     }
 
     fn check_range(&self, range: &Range<u64>) -> Result<(), Refusal> {
@@ -81,7 +64,7 @@ impl Step<'_> {
     }
 
     /// What an owner has locked, ascending.
-    fn locked_by(&self, mount: u64, owner: u64, ino: Ino) -> Result<Vec<Locked>, Error> {
+    fn locked_by(&self, (mount, owner): (u64, u64), ino: Ino) -> Result<Vec<Locked>, Error> {
         let query = "SELECT start, end, exclusive, pid FROM lock WHERE ino=? AND mount=? AND owner=? ORDER BY start";
         self.all(query, [sql(ino.0), sql(mount), sql(owner)], |row| {
             Ok(Locked { range: unsql(row.get(0)?)..unsql(row.get(1)?), is_exclusive: row.get(2)?, pid: row.get(3)? })

@@ -42,7 +42,7 @@ fn lock(ino: u64, owner: u64, range: Range<u64>, is_exclusive: bool) -> FileOper
     FileOperation::Lock { ino: Ino(ino), lock: lock_of(owner, range, is_exclusive) }
 }
 
-fn unlock(ino: u64, owner: Option<u64>, range: Range<u64>) -> FileOperation {
+fn unlock(ino: u64, owner: u64, range: Range<u64>) -> FileOperation {
     FileOperation::Unlock { ino: Ino(ino), owner, start_bytes: range.start, end_bytes: range.end }
 }
 
@@ -100,13 +100,8 @@ fn agree(seed: u64) {
                 }
             }
             9..17 => {
-                let owner = (random.below(4) > 0).then_some(by.1);
-                assert_eq!(world.file(bucket, from, unlock(ino, owner, real(&range))), Outcome::Done);
-                let is_meant = |of: u64, (of_mount, of_owner): Owner| {
-                    of == ino && of_mount == mount && owner.is_none_or(|owner| owner == of_owner)
-                };
-                let meant = model.iter_mut().filter(|((of, owner), _)| is_meant(*of, *owner));
-                meant.for_each(|(_, bytes)| bytes[range.clone()].fill(None));
+                assert_eq!(world.file(bucket, from, unlock(ino, by.1, real(&range))), Outcome::Done);
+                model.entry((ino, by)).and_modify(|bytes| bytes[range].fill(None));
             }
             17 => {
                 let end = FileOperation::Unmount { is_last: false };
@@ -151,9 +146,9 @@ fn who_unlocks_or_ends_is_told_of_to_who_waits() {
     };
     let freed = || Some(vec![crate::catalog::Changed::Unlocked(Ino(9))]);
     assert_eq!(told(&mut world, lock(9, 5, 0..10, true)), None);
-    assert_eq!(told(&mut world, unlock(9, Some(6), 0..LOCK_END)), None, "of another owner, who has nothing");
+    assert_eq!(told(&mut world, unlock(9, 6, 0..LOCK_END)), None, "of another owner, who has nothing");
     assert_eq!(told(&mut world, lock(9, 5, 0..4, false)), freed(), "some of it is shared now");
-    assert_eq!(told(&mut world, unlock(9, Some(5), 2..3)), freed());
+    assert_eq!(told(&mut world, unlock(9, 5, 2..3)), freed());
     assert_eq!(told(&mut world, FileOperation::Unmount { is_last: false }), freed());
     assert_eq!(told(&mut world, lock(9, 5, 0..4, false)), None);
     let expire = Command::ExpireSession { session, renewals: 0 };
@@ -168,7 +163,7 @@ fn locks_have_bounds() {
     let mut send = |operation| world.file(bucket, (session, 1), operation);
     for range in [4..4, 0..LOCK_END + 1] {
         assert!(matches!(send(lock(9, 5, range.clone(), true)), Outcome::Refused(Refusal::OutOfBounds(_))));
-        assert!(matches!(send(unlock(9, None, range)), Outcome::Refused(Refusal::OutOfBounds(_))));
+        assert!(matches!(send(unlock(9, 5, range)), Outcome::Refused(Refusal::OutOfBounds(_))));
     }
     for nth in 0..1024 {
         assert_eq!(send(lock(9, 5, nth * 2..nth * 2 + 1, true)), Outcome::Done);

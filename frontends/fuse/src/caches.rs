@@ -1,6 +1,7 @@
 //! What the kernel may keep of a file's pages, what an open file's handle says, and what this process remembers for a moment.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,9 +15,16 @@ const INODES_MAX: usize = 1 << 16;
 const TAG_BITS: u32 = 12;
 
 /// Handles of open files. No state is behind them: one has the revision that its open saw, and a number that opens shortly
-/// before and after do not have.
-#[derive(Default, Debug)]
+/// before and after do not have, nor those of the process before.
+#[derive(Debug)]
 pub(crate) struct Handles(AtomicU64);
+
+impl Default for Handles {
+    /// Begins anywhere.
+    fn default() -> Self {
+        Handles(AtomicU64::new(RandomState::new().hash_one(())))
+    }
+}
 
 impl Handles {
     /// Of a file that is opened.

@@ -439,7 +439,7 @@ impl Namespace for Model {
         removed.map(drop).ok_or(Error::Refused(Refusal::NoXattr))
     }
 
-    async fn lock(&self, ino: Ino, wanted: Lock, _: u64, patience: Duration) -> Outcome<()> {
+    async fn lock(&self, ino: Ino, wanted: Lock, patience: Duration) -> Outcome<()> {
         let deadline = Instant::now() + patience;
         loop {
             if self.called("lock").await.lock(ino, wanted) {

@@ -70,7 +70,7 @@ namespace! {
     fn set_xattr(ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> ();
     fn remove_xattr(ino: Ino, name: &[u8]) -> ();
     fn space() -> TreeSpace;
-    fn lock(ino: Ino, wanted: Lock, opened: u64, patience: Duration) -> ();
+    fn lock(ino: Ino, wanted: Lock, patience: Duration) -> ();
     fn unlock(ino: Ino, owner: u64, range: Range<u64>, opened: Option<u64>) -> ();
     fn lock_in_the_way(ino: Ino, wanted: Lock) -> Option<Lock>;
     fn caught_up() -> ();

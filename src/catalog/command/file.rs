@@ -129,6 +129,8 @@ pub struct Lock {
     pub end_bytes: u64,
     /// Whether it excludes all others, or only those that exclude it.
     pub is_exclusive: bool,
+    /// The open file through which it was asked for, as the mount tells one from another.
+    pub opened: u64,
     /// The process that asked for it; for who asks about it.
     pub pid: u32,
 }

@@ -232,7 +232,7 @@ fn files() -> Vec<(&'static str, Command)> {
     let origin = Origin { mount: 300, request: 8, answered: vec![2, 1 << 40] };
     let file = |operation| Command::File { bucket: BucketId(9), origin: origin.clone(), operation };
     let (held, released) = (vec![ino], vec![Ino(1), Ino(2)]);
-    let lock = Lock { owner: 1 << 63, start_bytes: 3, end_bytes: 300, is_exclusive: true, pid: 300 };
+    let lock = Lock { owner: 1 << 63, start_bytes: 3, end_bytes: 300, is_exclusive: true, opened: 70_000, pid: 300 };
     vec![
         ("File-Make", file(FileOperation::Make { parent, name: name.clone(), new })),
         ("File-Link", file(FileOperation::Link { ino, hint: hint.clone(), parent, name: name.clone() })),

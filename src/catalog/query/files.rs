@@ -189,7 +189,7 @@ impl View<'_> {
 
     /// What keeps an owner of a mount from a lock: the first of those in its way.
     pub fn lock_in_the_way(&self, ino: Ino, mount: u64, wanted: &Lock) -> Result<Option<HeldLock>, Error> {
-        let sql = "SELECT session,start,end,exclusive,pid,owner FROM lock
+        let sql = "SELECT session,start,end,exclusive,pid,owner,opened FROM lock
             WHERE ino=?1 AND NOT (mount=?2 AND owner=?3) AND start<?5 AND end>?4 AND (exclusive OR ?6)
             ORDER BY start,mount,owner LIMIT 1";
         let asked = params![
@@ -206,16 +206,19 @@ impl View<'_> {
                 start_bytes: unsigned(row, 1)?,
                 end_bytes: unsigned(row, 2)?,
                 is_exclusive: row.get(3)?,
+                opened: row.get::<_, i64>(6)? as u64,
                 pid: row.get(4)?,
             };
             Ok(HeldLock { session: SessionId(unsigned(row, 0)?), lock })
         })
     }
 
-    /// Who has locked something of which inode, of a mount.
-    pub fn locked_by(&self, mount: u64) -> Result<Vec<(Ino, u64)>, Error> {
-        let sql = "SELECT DISTINCT ino,owner FROM lock WHERE mount=?1";
-        self.all(sql, [signed(mount)], |row| Ok((Ino(unsigned(row, 0)?), row.get::<_, i64>(1)? as u64)))
+    /// Who has locked something of which inode, of a mount, and through which open file.
+    pub fn locked_by(&self, mount: u64) -> Result<Vec<(Ino, u64, u64)>, Error> {
+        let sql = "SELECT DISTINCT ino,owner,opened FROM lock WHERE mount=?1";
+        self.all(sql, [signed(mount)], |row| {
+            Ok((Ino(unsigned(row, 0)?), row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64))
+        })
     }
 
     /// The mounts by which a session has locked something, each with its bucket.

@@ -55,8 +55,8 @@ impl Default for Turns {
 /// The locks on an inode.
 struct Held {
     session: SessionId,
-    /// By owner: the open file through which something was locked last; none: by the process before this one.
-    owners: HashMap<u64, Option<u64>>,
+    /// By owner: the open file through which something was locked last.
+    owners: HashMap<u64, u64>,
 }
 
 impl Locks {
@@ -65,23 +65,16 @@ impl Locks {
     }
 
     /// Notes that an owner may have locked something; whether that is new.
-    fn note(&self, ino: Ino, owner: u64, opened: Option<u64>, session: SessionId) -> bool {
+    pub(super) fn note(&self, ino: Ino, (owner, opened): (u64, u64), session: SessionId) -> bool {
         lock(&self.due).remove(&(ino, owner));
         let mut held = lock(&self.held);
         let of_inode = held.entry(ino).or_insert_with(|| Held { session, owners: HashMap::new() });
         of_inode.owners.insert(owner, opened).is_none()
     }
 
-    /// Notes what the process before this one had locked.
-    pub(super) fn inherit(&self, ino: Ino, owner: u64, session: SessionId) {
-        self.note(ino, owner, None, session);
-    }
-
-    /// Whether an owner may have locked something, and last through the open file `opened`, if that is known.
+    /// Whether an owner may have locked something, and last through the open file `opened`.
     fn has_through(&self, ino: Ino, owner: u64, opened: u64) -> bool {
-        let held = lock(&self.held);
-        let last = held.get(&ino).and_then(|held| held.owners.get(&owner));
-        last.is_some_and(|last| last.is_none_or(|last| last == opened))
+        lock(&self.held).get(&ino).is_some_and(|held| held.owners.get(&owner) == Some(&opened))
     }
 
     fn forget(&self, ino: Ino, owner: Option<u64>) {
@@ -153,18 +146,17 @@ impl Drop for Waiting<'_> {
 
 impl Tree {
     /// Locks bytes of an inode, in place of what the owner had locked of them; waits up to `patience` for who has them.
-    /// `opened`: the number of the open file that it is asked for through.
     ///
     /// # Errors
     /// `Refused(LockHeld | TooManyLocks)`. `Refused(NoSession)`: what the mount had locked of the inode is lost.
     /// `Unavailable`.
-    pub async fn lock(&self, ino: Ino, wanted: Lock, opened: u64, patience: Duration) -> Result<(), Error> {
+    pub async fn lock(&self, ino: Ino, wanted: Lock, patience: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + patience;
         let waiting = self.0.locks.wait_for(ino);
         loop {
             let mut freed = pin!(waiting.freed.notified());
             freed.as_mut().enable();
-            match self.try_lock(ino, wanted, opened).await {
+            match self.try_lock(ino, wanted).await {
                 Err(Error::Refused(Refusal::LockHeld)) => {}
                 outcome => return outcome,
             }
@@ -174,7 +166,7 @@ impl Tree {
         }
     }
 
-    async fn try_lock(&self, ino: Ino, wanted: Lock, opened: u64) -> Result<(), Error> {
+    async fn try_lock(&self, ino: Ino, wanted: Lock) -> Result<(), Error> {
         let _turn = self.0.locks.turn(ino).await;
         self.check_locks(ino)?;
         // A look costs less than a command that is refused.
@@ -184,7 +176,7 @@ impl Tree {
         loop {
             let session = self.0.store.session.id();
             self.check_locks(ino)?;
-            let is_new = self.0.locks.note(ino, wanted.owner, Some(opened), session);
+            let is_new = self.0.locks.note(ino, (wanted.owner, wanted.opened), session);
             match self.propose_under(session, FileOperation::Lock { ino, lock: wanted }).await {
                 // Nothing was locked under the session that has ended: the next one will do.
                 Err(Error::Refused(Refusal::NoSession)) if is_new && session != self.0.store.session.id() => {
@@ -223,7 +215,8 @@ impl Tree {
         flushed
     }
 
-    /// After the last close of an inode: lets go all that the mount has locked of it.
+    /// After the last close of an inode that is known of: lets go all that the mount has locked of it. What the process before
+    /// this one saw opened is not counted: the kernel knows.
     pub(super) async fn unlock_all(&self, ino: Ino) {
         if self.check_locks(ino).is_err() {
             return self.0.locks.forget(ino, None);
@@ -231,7 +224,7 @@ impl Tree {
         let _turn = self.0.locks.turn(ino).await;
         // One by one: somebody may open it again meanwhile, and lock it.
         for owner in self.0.locks.owners(ino) {
-            if self.0.files.is_open(ino) {
+            if self.0.files.is_open(ino) || self.0.mount.may_have_open(ino) {
                 return;
             }
             if let Err(error) = self.let_locks_go(ino, owner, WHOLE).await {

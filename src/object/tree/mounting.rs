@@ -244,8 +244,8 @@ impl Tree {
         let (session, mount) = (self.0.store.session.id(), self.0.mount.id);
         let query = move |view: &crate::catalog::View<'_>| Ok((view.opened_by(session)?, view.locked_by(mount)?));
         let (opened, locked) = self.0.store.snapshot(query).await?;
-        for (ino, owner) in locked {
-            self.0.locks.inherit(ino, owner, session);
+        for (ino, owner, opened) in locked {
+            self.0.locks.note(ino, (owner, opened), session);
             if self.0.mount.may_have_open(ino) {
                 self.0.files.inherit(ino);
             }

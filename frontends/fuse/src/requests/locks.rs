@@ -45,8 +45,8 @@ impl Asked {
             libc::F_UNLCK => return Ok(None),
             _ => return Err(Errno::EINVAL),
         };
-        let Asked { owner, first, pid, .. } = self;
-        Ok(Some(Lock { owner, start_bytes: first, end_bytes: self.end()?, is_exclusive, pid }))
+        let Asked { owner, first, pid, handle: opened, .. } = self;
+        Ok(Some(Lock { owner, start_bytes: first, end_bytes: self.end()?, is_exclusive, opened, pid }))
     }
 
     fn end(self) -> Result<u64, Errno> {
@@ -64,12 +64,12 @@ impl<T: Namespace> Requests<T> {
             return self.ask(call, ino, Repeat::Safe, unlock).await;
         };
         match waiter {
-            Some(waiter) => self.wait_for_lock(call, ino, (lock, asked.handle), waiter).await,
-            None => self.try_lock(call, ino, (lock, asked.handle), Duration::ZERO).await,
+            Some(waiter) => self.wait_for_lock(call, ino, lock, waiter).await,
+            None => self.try_lock(call, ino, lock, Duration::ZERO).await,
         }
     }
 
-    async fn wait_for_lock(&self, call: &Call, ino: Ino, lock: (Lock, u64), mut waiter: Waiter) -> Result<(), Errno> {
+    async fn wait_for_lock(&self, call: &Call, ino: Ino, lock: Lock, mut waiter: Waiter) -> Result<(), Errno> {
         loop {
             let call = Call { deadline: Deadline::after(self.options.deadline, false), ..*call };
             match self.try_lock(&call, ino, lock, SIGNAL_PATIENCE).await {
@@ -83,14 +83,8 @@ impl<T: Namespace> Requests<T> {
         }
     }
 
-    async fn try_lock(
-        &self,
-        call: &Call,
-        ino: Ino,
-        (lock, handle): (Lock, u64),
-        patience: Duration,
-    ) -> Result<(), Errno> {
-        self.ask(call, ino, Repeat::Safe, || self.tree.lock(ino, lock, handle, patience)).await?;
+    async fn try_lock(&self, call: &Call, ino: Ino, lock: Lock, patience: Duration) -> Result<(), Errno> {
+        self.ask(call, ino, Repeat::Safe, || self.tree.lock(ino, lock, patience)).await?;
         let told = self.ask(call, ino, Repeat::Safe, || self.tree.caught_up()).await;
         if told.is_ok() {
             self.invalidations.told().await;
@@ -115,7 +109,7 @@ impl<T: Namespace> Requests<T> {
             last: if found.end_bytes == LOCK_END { LOCK_END } else { found.end_bytes - 1 },
             kind: if found.is_exclusive { libc::F_WRLCK } else { libc::F_RDLCK },
             pid: found.pid,
-            handle: 0,
+            handle: found.opened,
         }))
     }
 

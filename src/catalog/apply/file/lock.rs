@@ -24,6 +24,7 @@ const RANGE_COUNT_MAX: usize = 1024;
 pub(super) struct Locked {
     pub(super) range: Range<u64>,
     pub(super) is_exclusive: bool,
+    pub(super) opened: u64,
     pub(super) pid: u32,
 }
 
@@ -45,7 +46,8 @@ impl Step<'_> {
             return Err(Refusal::LockHeld.into());
         }
         let had = self.locked_by((mount, lock.owner), ino)?;
-        let has = with(without(&had, &range), Locked { range, is_exclusive: lock.is_exclusive, pid: lock.pid });
+        let Lock { is_exclusive, opened, pid, .. } = *lock;
+        let has = with(without(&had, &range), Locked { range, is_exclusive, opened, pid });
         if has.len() > RANGE_COUNT_MAX {
             return Err(Refusal::TooManyLocks.into());
         }
@@ -65,9 +67,11 @@ impl Step<'_> {
 
     /// What an owner has locked, ascending.
     fn locked_by(&self, (mount, owner): (u64, u64), ino: Ino) -> Result<Vec<Locked>, Error> {
-        let query = "SELECT start, end, exclusive, pid FROM lock WHERE ino=? AND mount=? AND owner=? ORDER BY start";
+        let query =
+            "SELECT start, end, exclusive, pid, opened FROM lock WHERE ino=? AND mount=? AND owner=? ORDER BY start";
         self.all(query, [sql(ino.0), sql(mount), sql(owner)], |row| {
-            Ok(Locked { range: unsql(row.get(0)?)..unsql(row.get(1)?), is_exclusive: row.get(2)?, pid: row.get(3)? })
+            let range = unsql(row.get(0)?)..unsql(row.get(1)?);
+            Ok(Locked { range, is_exclusive: row.get(2)?, opened: unsql(row.get(4)?), pid: row.get(3)? })
         })
     }
 
@@ -84,12 +88,12 @@ impl Step<'_> {
         for gone in had.iter().filter(|row| !has.contains(row)) {
             self.run(delete, params![of[0], of[1], of[2], sql(gone.range.start)])?;
         }
-        let insert = "INSERT INTO lock(ino, mount, owner, start, end, exclusive, pid, bucket, session)
-            VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        for Locked { range, is_exclusive, pid } in has.iter().filter(|row| !had.contains(row)) {
+        let insert = "INSERT INTO lock(ino, mount, owner, start, end, exclusive, opened, pid, bucket, session)
+            VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        for Locked { range, is_exclusive, opened, pid } in has.iter().filter(|row| !had.contains(row)) {
             let (start, end) = (sql(range.start), sql(range.end));
-            let row =
-                params![of[0], of[1], of[2], start, end, is_exclusive, pid, sql(bucket.id.0), sql(self.session.0)];
+            let (bucket, session) = (sql(bucket.id.0), sql(self.session.0));
+            let row = params![of[0], of[1], of[2], start, end, is_exclusive, sql(*opened), pid, bucket, session];
             self.run(insert, row)?;
         }
         if !had.is_empty() && had != has {

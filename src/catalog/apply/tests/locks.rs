@@ -35,7 +35,7 @@ impl World {
 }
 
 fn lock_of(owner: u64, range: Range<u64>, is_exclusive: bool) -> Lock {
-    Lock { owner, start_bytes: range.start, end_bytes: range.end, is_exclusive, pid: 7 }
+    Lock { owner, start_bytes: range.start, end_bytes: range.end, is_exclusive, opened: 1 << 40, pid: 7 }
 }
 
 fn lock(ino: u64, owner: u64, range: Range<u64>, is_exclusive: bool) -> FileOperation {

@@ -637,6 +637,6 @@ async fn a_bucket_with_object_lock_is_read_only() {
     assert!(is_refused(tree.unlink(root, b"f").await));
     assert!(is_refused(tree.rename((root, b"f"), (root, b"g"), RenameMode::Replace).await));
     assert!(is_refused(tree.write(Ino(5), 0, Bytes::from_static(b"text")).await));
-    let all = Lock { owner: 1, start_bytes: 0, end_bytes: LOCK_END, is_exclusive: true, pid: 1 };
-    tree.lock(root, all, 1, std::time::Duration::ZERO).await.unwrap();
+    let all = Lock { owner: 1, start_bytes: 0, end_bytes: LOCK_END, is_exclusive: true, opened: 1, pid: 1 };
+    tree.lock(root, all, std::time::Duration::ZERO).await.unwrap();
 }

@@ -142,7 +142,7 @@ fn a_client_holds_many_files_open() -> Result<()> {
         let mut bytes = vec![0; 100];
         file.read_exact_at(&mut bytes, 0).with_context(|| format!("file {index} after a restart"))?;
         ensure!(bytes == body(index, 100), "file {index} differs after a restart");
-        if index % 3 == 0 {
+        if index.is_multiple_of(3) {
             file.write_all_at(b"more", 100)?;
         }
     }
@@ -156,7 +156,7 @@ fn a_client_holds_many_files_open() -> Result<()> {
     ensure!(files.len() as u64 == expected, "{} files of {expected}", files.len());
     for row in files {
         let index: u64 = row.key.split_once("/f").context("a key")?.1.parse()?;
-        ensure!(row.size == if index % 3 == 0 { 104 } else { 100 }, "{}: {} bytes", row.key, row.size);
+        ensure!(row.size == if index.is_multiple_of(3) { 104 } else { 100 }, "{}: {} bytes", row.key, row.size);
     }
     mount.unmount()?;
     server.finish()

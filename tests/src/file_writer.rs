@@ -31,6 +31,7 @@ pub struct FileWriter {
     acknowledged: BTreeMap<String, Vec<u8>>,
     /// What a change that has not returned may leave, beside what was.
     pending: Vec<Vec<(String, Content)>>,
+    maps: bool,
 }
 
 /// Beside the writers' directories: who changes it has locked it.
@@ -46,7 +47,12 @@ impl FileWriter {
     /// When it cannot be made.
     pub fn new(dir: PathBuf, rng: Rng) -> Result<FileWriter> {
         fs::create_dir(&dir)?;
-        Ok(FileWriter { dir, rng, acknowledged: BTreeMap::new(), pending: Vec::new() })
+        Ok(FileWriter { dir, rng, acknowledged: BTreeMap::new(), pending: Vec::new(), maps: false })
+    }
+
+    /// One that maps files too. Only where nothing fails: a mapping has no other way to say so than SIGBUS.
+    pub fn with_mappings(self) -> FileWriter {
+        FileWriter { maps: true, ..self }
     }
 
     /// Changes files until `stop`, or until a call fails: that is what a killed daemon looks like, and is told. `count` counts
@@ -67,7 +73,7 @@ impl FileWriter {
             (Some(old), 2) => self.append(&name, old),
             (Some(_), 3) => self.replace(&name),
             (Some(old), 4) => self.rename(&name, old),
-            (Some(old), 5) if !old.is_empty() => self.write_mapping(&name, old),
+            (Some(old), 5) if self.maps && !old.is_empty() => self.write_mapping(&name, old),
             (Some(old), 6) => self.write_locked(&name, old),
             (Some(_), _) => self.unlink(&name),
         }
@@ -303,7 +309,7 @@ mod tests {
 
     fn written() -> Result<(tempfile::TempDir, FileWriter)> {
         let dir = tempfile::tempdir()?;
-        let mut writer = FileWriter::new(dir.path().join("w"), Rng::new(1))?;
+        let mut writer = FileWriter::new(dir.path().join("w"), Rng::new(1))?.with_mappings();
         for _ in 0..200 {
             writer.change()?;
         }

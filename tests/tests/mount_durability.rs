@@ -30,6 +30,10 @@ struct Rounds {
     outlived: u64,
 }
 
+fn mapping_writer(dir: &Path, index: u64, rng: &mut Rng) -> Result<FileWriter> {
+    Ok(FileWriter::new(dir.join(format!("w{index}")), Rng::new(rng.next_u64()))?.with_mappings())
+}
+
 fn kills(test: &str, server: impl FnOnce() -> Result<Server>) -> Result<()> {
     if !can_mount(test, &[]) {
         return Ok(());
@@ -38,7 +42,7 @@ fn kills(test: &str, server: impl FnOnce() -> Result<Server>) -> Result<()> {
     let mut server = server()?;
     let dir = mountpoint()?;
     let mut mount = Some(Mount::new(server.gateways()[0], BUCKET, dir.path())?);
-    let writer = |index, rng: &mut Rng| FileWriter::new(dir.path().join(format!("w{index}")), Rng::new(rng.next_u64()));
+    let writer = |index, rng: &mut Rng| mapping_writer(dir.path(), index, rng);
     let mut writers = (0..WRITERS).map(|index| writer(index, &mut rng)).collect::<Result<Vec<_>>>()?;
     let (mut rounds, count) = (Rounds::default(), number("PREDASTORE_TEST_MOUNT_KILLS", 16).div_ceil(2));
     for round in 0..count {
@@ -186,7 +190,7 @@ fn nodes_die_under_writers() -> Result<()> {
     cluster.processes[0].s3()?.create_bucket(BUCKET)?;
     let dir = mountpoint()?;
     let mount = Mount::new(&cluster.processes[0], BUCKET, dir.path())?;
-    let writer = |index, rng: &mut Rng| FileWriter::new(dir.path().join(format!("w{index}")), Rng::new(rng.next_u64()));
+    let writer = |index, rng: &mut Rng| mapping_writer(dir.path(), index, rng);
     let mut writers = (0..WRITERS).map(|index| writer(index, &mut rng)).collect::<Result<Vec<_>>>()?;
     cluster.wait_healthy(Recounts::none())?;
     let (rounds, mut acknowledged) = (number("PREDASTORE_TEST_MOUNT_DEATHS", 1), 0);

@@ -247,7 +247,9 @@ impl Tree {
             let ranges = joined(&group);
             let mut part = write.clone();
             part.publishes &= is_last;
-            part.size_bytes = cut.filter(|_| is_last);
+            // A file that is cut ends with what is there of it so far: nothing of its former end is told as its own.
+            let so_far = ranges.last().map_or(0, |(_, end)| *end);
+            part.size_bytes = cut.map(|len| if is_last { len } else { so_far });
             let had_holes = std::mem::take(&mut holes);
             part.content = Content::Pieces(had_holes.clone());
             // The MD5 of the file, if this goes on where the rest of it ends, or is all of it.

@@ -218,6 +218,9 @@ impl Tree {
     /// After the last close of an inode that is known of: lets go all that the mount has locked of it. What the process before
     /// this one saw opened is not counted: the kernel knows.
     pub(super) async fn unlock_all(&self, ino: Ino) {
+        if !self.0.locks.has(ino, None) {
+            return;
+        }
         if self.check_locks(ino).is_err() {
             return self.0.locks.forget(ino, None);
         }

@@ -516,6 +516,32 @@ async fn a_file_that_is_rewritten_is_changed_once() {
     bed.assert_sound().await;
 }
 
+/// In more places than one command names.
+#[tokio::test]
+async fn a_file_that_is_rewritten_in_many_places_has_nothing_of_its_former_end() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let ino = tree.save(tree.root(), "f", &pattern(9_000_000, 1)).await.unwrap().ino;
+    tree.open(ino, false).await.unwrap();
+    let cut = SetStat { size_bytes: Some(7), is_open: true, ..SetStat::default() };
+    tree.set_stat(ino, cut).await.unwrap();
+    let mut expected = pattern(9_000_000, 1)[..7].to_vec();
+    for nth in 1..=1100_usize {
+        let patch = pattern(20, nth as u64);
+        expected.resize(nth * 5000, 0);
+        expected.extend_from_slice(&patch);
+        tree.write(ino, nth as u64 * 5000, patch.into()).await.unwrap();
+    }
+    let cut = SetStat { size_bytes: Some(7_000_000), is_open: true, ..SetStat::default() };
+    tree.set_stat(ino, cut).await.unwrap();
+    expected.resize(7_000_000, 0);
+    assert_eq!(tree.bytes(ino).await.unwrap(), expected);
+    tree.release(ino).await.unwrap();
+    assert_eq!(bed.get("f", 0..7_000_000).await.unwrap(), expected);
+    assert_ne!(bed.store.head(&target("f")).await.unwrap().version.etag.part_count, 0);
+    bed.assert_sound_but_reclaim().await;
+}
+
 /// Cut, and longer again, and not written: also by the next process.
 #[tokio::test]
 async fn a_file_that_was_cut_survives_the_process() {

@@ -358,13 +358,14 @@ fn a_wal_does_not_grow_for_ever_under_load() {
     let reader = Connection::open(store.database()).unwrap();
     let wal = dir.path().join("state-1/fsm.db-wal");
     let mut longest = 0;
-    for _ in 0..400 {
+    for _ in 0..600 {
         store.connection().execute_batch(fill).unwrap();
         store.after_commit().unwrap();
         let _: i64 = reader.query_row("SELECT max(id) FROM bulk", [], |row| row.get(0)).unwrap();
         longest = longest.max(std::fs::metadata(&wal).unwrap().len());
     }
-    assert!(longest < 300 * MIB, "a WAL of {} MiB after 800", longest / MIB);
+    // As far as a disk lags that takes less than is written.
+    assert!(longest < 600 * MIB, "a WAL of {} MiB after 1200", longest / MIB);
 }
 
 #[test]

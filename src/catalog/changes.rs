@@ -12,13 +12,18 @@ use crate::ids::Ino;
 /// Batches that a listener may be behind.
 const BACKLOG_COUNT: usize = 1024;
 
-/// Something that a file system shows is not what it was.
+/// What is told of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Notice {
-    /// The mount that did it; 0: none.
-    pub mount: u64,
-    /// What.
-    pub what: Changed,
+pub enum Notice {
+    /// Something that a file system shows is not what it was.
+    Changed {
+        /// The mount that did it; 0: none.
+        mount: u64,
+        /// What.
+        what: Changed,
+    },
+    /// What was locked of an inode may be free.
+    Unlocked(Ino),
 }
 
 /// What changed.
@@ -33,10 +38,13 @@ pub enum Changed {
         /// The name in it.
         name: Vec<u8>,
     },
-    /// What was locked of an inode may be free.
-    Unlocked(Ino),
     /// Anything.
     All,
+}
+
+impl Notice {
+    /// Anything may have changed, by anybody.
+    pub(super) const ALL: Notice = Notice::Changed { mount: 0, what: Changed::All };
 }
 
 /// Changes as they are applied. Cheap to clone.
@@ -94,9 +102,7 @@ impl Heard {
     pub async fn next(&mut self) -> Option<Batch> {
         match self.0.recv().await {
             Ok(batch) => Some(batch),
-            Err(broadcast::error::RecvError::Lagged(_)) => {
-                Some(Batch { number: 0, notices: [Notice { mount: 0, what: Changed::All }].into() })
-            }
+            Err(broadcast::error::RecvError::Lagged(_)) => Some(Batch { number: 0, notices: [Notice::ALL].into() }),
             Err(broadcast::error::RecvError::Closed) => None,
         }
     }

@@ -327,8 +327,6 @@ fn event(change: Changed) -> Event {
     match change {
         Changed::Inode(ino) => Event::Inode(ino),
         Changed::Name { parent, name } => Event::Entry { parent, name },
-        // A tree keeps these to itself.
-        Changed::Unlocked(ino) => Event::Inode(ino),
         Changed::All => Event::Everything,
     }
 }

@@ -183,7 +183,7 @@ impl Catalog {
         self.failed = true;
         self.store.switch(prepared)?;
         (self.state, self.applied) = State::load(self.store.connection())?;
-        self.store.readers().changes().tell(vec![Notice { mount: 0, what: Changed::All }]);
+        self.store.readers().changes().tell(vec![Notice::ALL]);
         self.cache = Cache::default();
         self.failed = false;
         Ok(())
@@ -336,7 +336,7 @@ impl Step<'_> {
     /// Tells who listens that an inode is not what it was.
     fn tell_inode(&mut self, ino: Ino) {
         if let Some(changes) = &mut self.changes {
-            changes.push(Notice { mount: self.mount, what: Changed::Inode(ino) });
+            changes.push(Notice::Changed { mount: self.mount, what: Changed::Inode(ino) });
         }
     }
 
@@ -344,7 +344,7 @@ impl Step<'_> {
     fn tell_name(&mut self, parent: Ino, name: &[u8]) {
         if let Some(changes) = &mut self.changes {
             let name = name.strip_suffix(b"/").unwrap_or(name).to_vec();
-            changes.push(Notice { mount: self.mount, what: Changed::Name { parent, name } });
+            changes.push(Notice::Changed { mount: self.mount, what: Changed::Name { parent, name } });
         }
     }
 

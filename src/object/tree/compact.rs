@@ -25,7 +25,7 @@ use crate::object::{self, Error, Incoming};
 use crate::units::MIB;
 
 use super::commit::pieces;
-use super::{Inner, Tree, lock};
+use super::{Inner, Stat, Tree, lock};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long nothing must have been committed to a file.
@@ -97,15 +97,15 @@ impl Tree {
             // A run that the window cuts off, or that is too much, goes on in the next one.
             at = runs.last().filter(|run| run.is_cut_short).map_or(window.end, |run| run.range.end);
             for run in runs.into_iter().filter(Run::is_worth_it) {
-                self.store_anew(ino, stat.revision, run.range).await?;
+                self.store_anew(&stat, run.range).await?;
                 count += 1;
             }
         }
         Ok(count)
     }
 
-    pub(super) async fn store_anew(&self, ino: Ino, revision: u64, range: Range<u64>) -> Result<(), Error> {
-        let store = &self.0.store;
+    pub(super) async fn store_anew(&self, stat: &Stat, range: Range<u64>) -> Result<(), Error> {
+        let (store, ino) = (&self.0.store, stat.ino);
         let len_bytes = range.end - range.start;
         store.room.admit(len_bytes)?;
         let Some((content, found)) = self.content(ino, range.clone()).await? else { return Ok(()) };
@@ -121,10 +121,9 @@ impl Tree {
             Held::Chunks(chunks) => chunks,
             Held::Inline(_) => return Err(Error::Unavailable("no bytes were stored".into())),
         };
-        let stat = self.committed(ino).await?;
         let content = Content::Pieces(pieces(&[(range.start, range.end)], &chunks));
-        let mut write = self.new_write(ino, &stat, content).await?;
-        (write.base, write.chunks) = (Some(revision), chunks);
+        let mut write = self.new_write(ino, stat, content).await?;
+        write.chunks = chunks;
         let origin = self.origin(false);
         let operation = FileOperation::Compact(write);
         let make = move |bucket| Command::File { bucket, origin: origin.clone(), operation: operation.clone() };

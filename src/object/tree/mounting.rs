@@ -327,10 +327,10 @@ impl Watch {
     }
 
     fn take(&mut self, notice: &Notice) {
-        match &notice.what {
-            Changed::Unlocked(ino) => self.wake(Some(*ino)),
-            _ if notice.mount == self.mount => {}
-            what => {
+        match notice {
+            Notice::Unlocked(ino) => self.wake(Some(*ino)),
+            Notice::Changed { mount, .. } if *mount == self.mount => {}
+            Notice::Changed { what, .. } => {
                 if *what == Changed::All {
                     self.wake(None);
                 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use rusqlite::params;
 
-use crate::catalog::changes::{Changed, Notice};
+use crate::catalog::changes::Notice;
 use crate::catalog::level::LOCKS_LEVEL;
 use crate::catalog::{Bucket, Error, LOCK_END, Lock, Refusal};
 use crate::ids::{Ino, SessionId};
@@ -126,7 +126,7 @@ impl Step<'_> {
     /// Tells who waits that something may be free.
     fn tell_unlocked(&mut self, ino: Ino) {
         if let Some(changes) = &mut self.changes {
-            changes.push(Notice { mount: 0, what: Changed::Unlocked(ino) });
+            changes.push(Notice::Unlocked(ino));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::*;
 use crate::catalog::list::tests::Random;
-use crate::catalog::{FEATURE_LEVEL, FileOperation, LOCK_END, Lock, Origin};
+use crate::catalog::{FEATURE_LEVEL, FileOperation, LOCK_END, Lock, Notice, Origin};
 
 const CASES: u64 = 60;
 const STEPS: usize = 60;
@@ -142,9 +142,9 @@ fn who_unlocks_or_ends_is_told_of_to_who_waits() {
     let mut told = |world: &mut World, operation| {
         assert_eq!(world.file(bucket, (session, 1), operation), Outcome::Done);
         let next = futures::FutureExt::now_or_never(heard.next());
-        next.flatten().map(|batch| batch.notices.iter().map(|notice| notice.what.clone()).collect::<Vec<_>>())
+        next.flatten().map(|batch| batch.notices.to_vec())
     };
-    let freed = || Some(vec![crate::catalog::Changed::Unlocked(Ino(9))]);
+    let freed = || Some(vec![Notice::Unlocked(Ino(9))]);
     assert_eq!(told(&mut world, lock(9, 5, 0..10, true)), None);
     assert_eq!(told(&mut world, unlock(9, 6, 0..LOCK_END)), None, "of another owner, who has nothing");
     assert_eq!(told(&mut world, lock(9, 5, 0..4, false)), freed(), "some of it is shared now");
@@ -154,7 +154,7 @@ fn who_unlocks_or_ends_is_told_of_to_who_waits() {
     let expire = Command::ExpireSession { session, renewals: 0 };
     world.apply(world.envelope(SessionId(0), 0, expire));
     let batch = futures::FutureExt::now_or_never(heard.next()).flatten().unwrap();
-    assert_eq!(batch.notices[0].what, crate::catalog::Changed::Unlocked(Ino(9)));
+    assert_eq!(batch.notices[0], Notice::Unlocked(Ino(9)));
 }
 
 #[test]

@@ -628,11 +628,11 @@ async fn a_file_that_is_written_meanwhile_is_not_compacted() {
         bytes[at..at + 5].copy_from_slice(b"patch");
     }
     tree.flush(ino).await.unwrap();
-    let revision = tree.committed(ino).await.unwrap().revision;
+    let before = tree.committed(ino).await.unwrap();
     tree.write(ino, 50_500, Bytes::from_static(b"meanwhile")).await.unwrap();
     bytes[50_500..50_509].copy_from_slice(b"meanwhile");
     tree.flush(ino).await.unwrap();
-    let refused = tree.store_anew(ino, revision, 0..100_000).await;
+    let refused = tree.store_anew(&before, 0..100_000).await;
     assert!(matches!(refused, Err(Error::Refused(Refusal::RevisionChanged(_)))), "{refused:?}");
     assert_eq!(tree.bytes(ino).await.unwrap(), bytes);
     // By itself, once it is quiet.

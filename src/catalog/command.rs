@@ -13,7 +13,9 @@ use crate::ids::{BucketId, Ino, SessionId, VersionId};
 
 mod file;
 
-pub use file::{Content, FileOperation, Hint, LOCK_END, Lock, NewInode, Origin, Piece, SetAttrs, Source, Write};
+pub use file::{
+    ACCESSED_COUNT_MAX, Content, FileOperation, Hint, LOCK_END, Lock, NewInode, Origin, Piece, SetAttrs, Source, Write,
+};
 
 use super::Error;
 use super::types;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ETag, Posix};
+use super::{ETag, Posix, SetAttrs};
 use crate::env::Timestamp;
 use crate::ids::Ino;
 
@@ -32,6 +32,35 @@ pub const NAME_MAX_BYTES: usize = 255;
 
 /// Permission bits, with suid, sgid and the sticky bit.
 pub const MODE_MASK: u32 = 0o7_777;
+
+const SUID: u32 = 0o4000;
+const SGID: u32 = 0o2000;
+const GROUP_EXECUTES: u32 = 0o010;
+
+/// The mode without what a change of content or owner takes from it.
+pub(super) fn without_privileges(mode: u32) -> u32 {
+    let sgid = if mode & GROUP_EXECUTES != 0 { SGID } else { 0 };
+    mode & !(SUID | sgid)
+}
+
+impl SetAttrs {
+    /// What attributes become, set at `now`.
+    pub fn over(&self, posix: Posix, now: Timestamp) -> Posix {
+        let mut mode = self.mode.map_or(posix.mode, |mode| posix.mode & !MODE_MASK | mode & MODE_MASK);
+        if self.kills_privileges {
+            mode = without_privileges(mode);
+        }
+        Posix {
+            mode,
+            uid: self.uid.unwrap_or(posix.uid),
+            gid: self.gid.unwrap_or(posix.gid),
+            atime: self.atime.unwrap_or(posix.atime),
+            mtime: self.mtime.unwrap_or(posix.mtime),
+            ctime: now,
+            rdev: posix.rdev,
+        }
+    }
+}
 
 impl FileKind {
     /// The type's bits in `st_mode`.

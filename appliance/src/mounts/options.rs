@@ -87,6 +87,12 @@ pub(crate) struct Served {
     /// Locks by `fcntl(2)` are this mount's alone.
     #[serde(default)]
     pub(crate) local_posix: bool,
+    /// Times of access are not kept.
+    #[serde(default)]
+    pub(crate) no_atime: bool,
+    /// Those of directories are not.
+    #[serde(default)]
+    pub(crate) no_diratime: bool,
 }
 
 impl Served {
@@ -176,6 +182,8 @@ impl Options {
             }
         }
         options.served.read_only = options.flags.contains(MsFlags::MS_RDONLY);
+        options.served.no_atime = options.flags.contains(MsFlags::MS_NOATIME);
+        options.served.no_diratime = options.flags.contains(MsFlags::MS_NODIRATIME);
         Ok(options)
     }
 
@@ -294,6 +302,11 @@ mod tests {
         assert!(!parsed("ro,rw").served.read_only && parsed("rw,ro").served.read_only);
         let atime = MsFlags::MS_NOATIME | MsFlags::MS_RELATIME | MsFlags::MS_STRICTATIME;
         assert_eq!(parsed("noatime,relatime").flags & atime, MsFlags::MS_RELATIME);
+        let kept = |words| (parsed(words).served.no_atime, parsed(words).served.no_diratime);
+        assert_eq!(
+            [kept("noatime"), kept("nodiratime"), kept("noatime,atime")],
+            [(true, false), (false, true), (false, false)]
+        );
         assert_eq!(parsed("relatime,noatime").flags & atime, MsFlags::MS_NOATIME);
         assert_eq!(parsed("noatime,strictatime").flags & atime, MsFlags::MS_STRICTATIME);
         assert!(parsed("hard").served.hard && !parsed("hard,soft").served.hard);

@@ -20,7 +20,7 @@ use predastore::object::{
     self,
     tree::{Changed, Knows, Mounting, Tree},
 };
-use predastore_fuse::options::{Defaults, LocalLocks};
+use predastore_fuse::options::{AccessTimes, Defaults, LocalLocks};
 use predastore_fuse::{Event, MountOptions, Mounted, Probe};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -376,6 +376,7 @@ fn mount_options(source: &str, served: Served) -> MountOptions {
         read_only: served.read_only,
         defaults: Defaults { uid: served.uid, gid: served.gid, umask: served.umask },
         hard: served.hard,
+        access_times: AccessTimes { files: !served.no_atime, directories: !served.no_atime && !served.no_diratime },
         local_locks: LocalLocks { flock: served.local_flock, posix: served.local_posix },
         ..MountOptions::default()
     }

@@ -246,6 +246,8 @@ impl Namespace for Model {
 
     fn answered(&self, _: u64) {}
 
+    fn accessed(&self, _: Ino) {}
+
     fn read_only(&self) -> bool {
         self.state().read_only
     }

@@ -20,6 +20,7 @@ macro_rules! namespace {
             fn root(&self) -> Ino;
             fn read_only(&self) -> bool;
             fn answered(&self, request: u64);
+            fn accessed(&self, ino: Ino);
             $(fn $name(&self, $($arg: $type),*) -> impl Future<Output = Result<$out, Error>> + Send;)*
         }
 
@@ -34,6 +35,10 @@ macro_rules! namespace {
 
             fn answered(&self, request: u64) {
                 Tree::answered(self, request);
+            }
+
+            fn accessed(&self, ino: Ino) {
+                Tree::accessed(self, ino);
             }
 
             $(async fn $name(&self, $($arg: $type),*) -> Result<$out, Error> {

@@ -29,6 +29,8 @@ pub struct MountOptions {
     pub bulk_factor: u32,
     /// Whether requests wait for the store however long it takes.
     pub hard: bool,
+    /// Whether times of access are kept.
+    pub access_times: AccessTimes,
     /// Which locks this mount's kernel keeps to itself.
     pub local_locks: LocalLocks,
     /// Bytes of the longest WRITE; at most [`MAX_WRITE_BYTES`].
@@ -50,11 +52,27 @@ impl Default for MountOptions {
             deadline: Duration::from_secs(60),
             bulk_factor: 10,
             hard: false,
+            access_times: AccessTimes::default(),
             local_locks: LocalLocks::default(),
             max_write_bytes: MAX_WRITE_BYTES,
             max_readahead_bytes: MAX_WRITE_BYTES,
             threads: 2,
         }
+    }
+}
+
+/// Of what times of access are kept, as `relatime` has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AccessTimes {
+    /// Of files; not with `noatime`.
+    pub files: bool,
+    /// Of directories; not with `noatime` or `nodiratime`.
+    pub directories: bool,
+}
+
+impl Default for AccessTimes {
+    fn default() -> Self {
+        AccessTimes { files: true, directories: true }
     }
 }
 

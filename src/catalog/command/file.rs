@@ -23,6 +23,9 @@ pub struct Origin {
 /// name tells their length and time.
 pub type Hint = Option<(Ino, Bytes)>;
 
+/// Inodes whose times of access one command may set.
+pub const ACCESSED_COUNT_MAX: usize = 4096;
+
 /// A new inode.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NewInode {
@@ -246,4 +249,14 @@ pub enum FileOperation {
     /// Keeps some of a file's bytes elsewhere: `base` is said, `content` is pieces of new chunks that have the same bytes, and
     /// nothing else of it counts. Nothing that is shown of the file changes.
     Compact(Write),
+    /// Changes a file's content, and then its attributes.
+    WriteAndSet {
+        /// The content.
+        write: Write,
+        /// Which attributes.
+        set: SetAttrs,
+    },
+    /// Says when inodes were read, at most [`ACCESSED_COUNT_MAX`]. Those that are no more, have no attributes of their own, or
+    /// were read later do not matter.
+    Accessed(Vec<(Ino, Timestamp)>),
 }

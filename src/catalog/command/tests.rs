@@ -247,6 +247,8 @@ fn files() -> Vec<(&'static str, Command)> {
         ("File-Write-Inline", file(FileOperation::Write(write(Content::Inline(Bytes::from_static(b"bytes")))))),
         ("File-Write-Pieces", file(FileOperation::Write(write(Content::Pieces(pieces))))),
         ("File-Write-Same", file(FileOperation::Write(write(Content::Same)))),
+        ("File-WriteAndSet", file(FileOperation::WriteAndSet { write: write(Content::Same), set })),
+        ("File-Accessed", file(FileOperation::Accessed(vec![(ino, Timestamp(1)), (Ino(8), Timestamp(-1))]))),
         ("File-Mount", file(FileOperation::Mount)),
         ("File-Unmount", file(FileOperation::Unmount { is_last: true })),
         ("File-Hold", file(FileOperation::Hold { seen: 300, inos: held })),

@@ -67,7 +67,7 @@ impl Tree {
             mtime: set.mtime.map(at),
             kills_privileges: set.kill_privileges,
         };
-        if attrs != SetAttrs::default() {
+        if attrs != SetAttrs::default() && !self.set_pending(ino, &attrs).await? {
             if attrs.mtime.is_some() {
                 // What is written before would else be dated later.
                 self.flush_unpublished(ino).await?;

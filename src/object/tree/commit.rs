@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File as OsFile;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use md5::Digest as _;
 
 use crate::catalog::{
-    Checksum, Command, Content, ETag, FileOperation, NewChunk, Outcome, Piece, Refusal, Source, Stat, Write,
+    Checksum, Command, Content, ETag, FileOperation, NewChunk, Outcome, Piece, Refusal, SetAttrs, Source, Stat, Write,
 };
 use crate::env::Timestamp;
 use crate::ids::Ino;
@@ -31,6 +31,7 @@ use crate::units::GIB;
 use super::Tree;
 use super::dirty::Written;
 use super::open::{File, State};
+use super::pending::Pending;
 use super::staging::Left;
 use super::stream::{Front, Streaming};
 
@@ -51,6 +52,36 @@ pub(super) struct Change {
     pub(super) publishes: bool,
     /// Whether suid and sgid go.
     pub(super) kills_privileges: bool,
+}
+
+/// A change of a file's content, and of attributes with it.
+#[derive(Clone)]
+struct Draft {
+    write: Write,
+    set: SetAttrs,
+    /// Whether it counts only if the file ends where it did.
+    is_appended: bool,
+}
+
+impl Draft {
+    fn operation(self) -> FileOperation {
+        let Draft { write, set, .. } = self;
+        if set == SetAttrs::default() { FileOperation::Write(write) } else { FileOperation::WriteAndSet { write, set } }
+    }
+}
+
+impl Deref for Draft {
+    type Target = Write;
+
+    fn deref(&self) -> &Write {
+        &self.write
+    }
+}
+
+impl DerefMut for Draft {
+    fn deref_mut(&mut self) -> &mut Write {
+        &mut self.write
+    }
 }
 
 /// Where the bytes of a range come from.
@@ -80,7 +111,7 @@ impl Stored {
 impl Tree {
     /// Commits what is staged of a file, and `change`.
     pub(super) async fn commit(&self, file: &File, state: &mut State, change: Change) -> Result<(), Error> {
-        let nothing = state.dirty.is_empty() && change.zeroed.is_none();
+        let nothing = state.dirty.is_empty() && state.pending.is_empty() && change.zeroed.is_none();
         if nothing && !(change.publishes && state.is_hidden) {
             return Ok(());
         }
@@ -114,6 +145,7 @@ impl Tree {
     fn forget_staged(&self, file: &File, state: &mut State, is_published: bool) -> Result<(), Error> {
         state.dirty = super::dirty::Dirty::default();
         state.modified = None;
+        state.pending = Pending::default();
         state.streaming = Streaming::New;
         state.made = None;
         state.is_hidden &= !is_published;
@@ -127,16 +159,23 @@ impl Tree {
     /// Returns how far the file is digested then.
     async fn try_commit(&self, file: &File, state: &mut State, change: &Change) -> Result<Option<Front>, Error> {
         let base = self.committed(file.ino).await?;
+        if state.dirty.len_bytes() > COMMIT_MAX_BYTES {
+            // Several commands name it: they must agree where it is.
+            state.dirty.stay();
+        }
+        state.dirty.follow(base.size_bytes);
+        file.show(state);
         let size_bytes = state.dirty.size_over(base.size_bytes);
         // As far as it counts.
         let kept = Stat { size_bytes: state.dirty.kept_of(base.size_bytes), ..base };
         let inline_bytes = self.0.store.config.inline_bytes;
-        let mut write = self.new_write(file.ino, &base, Content::Same).await?;
+        let write = self.new_write(file.ino, &base, Content::Same).await?;
+        let mut write = Draft { write, set: state.pending.set, is_appended: state.dirty.is_appended() };
         write.modified = state.modified.unwrap_or(self.0.store.now());
         write.kills_privileges = change.kills_privileges;
         write.publishes = change.publishes;
         if state.dirty.is_empty() && change.zeroed.is_none() {
-            self.propose_locked(file.ino, FileOperation::Write(write)).await?;
+            self.propose_locked(file.ino, write.operation()).await?;
             return Ok(state.front.take());
         }
         if size_bytes <= inline_bytes {
@@ -155,7 +194,7 @@ impl Tree {
             if size_bytes < base.size_bytes || !holes.is_empty() {
                 write.content = Content::Pieces(holes);
             }
-            self.propose_locked(file.ino, FileOperation::Write(write)).await?;
+            self.propose_locked(file.ino, write.operation()).await?;
             return Ok(None);
         }
         let front = Front::of(state.front.as_ref(), &kept);
@@ -196,7 +235,7 @@ impl Tree {
         state: &State,
         change: &Change,
         size_bytes: u64,
-        mut write: Write,
+        mut write: Draft,
     ) -> Result<(), Error> {
         let bytes = self.assemble(base, state, 0..size_bytes).await?;
         let bytes = match &change.zeroed {
@@ -205,7 +244,7 @@ impl Tree {
         };
         write.etag = ETag { md5: md5::Md5::digest(&bytes).into(), part_count: 0 };
         write.content = Content::Inline(bytes);
-        self.propose_locked(base.ino, FileOperation::Write(write)).await
+        self.propose_locked(base.ino, write.operation()).await
     }
 
     /// What is to be stored of a file that will not be inline: what is staged, and what may be inline by now.
@@ -237,7 +276,7 @@ impl Tree {
         mut base: Stat,
         mut front: Option<Md5>,
         (stored, mut holes): (Vec<Stored>, Vec<Piece>),
-        write: Write,
+        write: Draft,
     ) -> Result<Option<Front>, Error> {
         let cut = write.size_bytes;
         let mut left: VecDeque<Vec<Stored>> = grouped(stored).into();
@@ -247,6 +286,7 @@ impl Tree {
             let ranges = joined(&group);
             let mut part = write.clone();
             part.publishes &= is_last;
+            part.set = if is_last { write.set } else { SetAttrs::default() };
             // A file that is cut ends with what is there of it so far: nothing of its former end is told as its own.
             let so_far = ranges.last().map_or(0, |(_, end)| *end);
             part.size_bytes = cut.map(|len| if is_last { len } else { so_far });
@@ -293,7 +333,7 @@ impl Tree {
         received: Received,
         ranges: &[(u64, u64)],
         base: &Stat,
-        mut write: Write,
+        mut write: Draft,
         is_front: bool,
     ) -> Result<Option<Front>, Error> {
         let Received { digested, bytes, fresh } = received;
@@ -304,9 +344,9 @@ impl Tree {
         };
         // A part of what may be inline cannot stand alone, and an MD5 is that of what was seen.
         let may_be_inline = base.size_bytes <= self.0.store.config.inline_bytes;
-        write.base = (is_front || may_be_inline).then_some(base.revision);
+        write.base = (is_front || may_be_inline || write.is_appended).then_some(base.revision);
         let mut named = pieces(ranges, &chunks);
-        if let Content::Pieces(holes) = write.content {
+        if let Content::Pieces(holes) = std::mem::replace(&mut write.content, Content::Same) {
             named.extend(holes);
             named.sort_by_key(|piece| piece.start_bytes);
         }
@@ -323,7 +363,7 @@ impl Tree {
             return Err(Refusal::NoSession.into());
         }
         let origin = self.origin(false);
-        let operation = FileOperation::Write(write);
+        let operation = write.operation();
         let make = move |bucket| Command::File { bucket, origin: origin.clone(), operation: operation.clone() };
         match self.0.store.commit(Some(fresh), self.0.bucket.name.clone(), make).await? {
             Outcome::Done => {
@@ -347,8 +387,13 @@ impl Tree {
             let file = self.0.files.get_or_make(left.ino);
             let mut state = file.state.write().await;
             let len_bytes = left.dirty.len_bytes();
-            *state =
-                State { dirty: left.dirty, staged: Some(left.file), modified: Some(left.modified), ..State::default() };
+            *state = State {
+                dirty: left.dirty,
+                staged: Some(left.file),
+                modified: left.modified,
+                pending: left.pending,
+                ..State::default()
+            };
             let committed = self.commit(&file, &mut state, Change { publishes: true, ..Change::default() }).await;
             match &committed {
                 Ok(()) => tracing::info!(ino = %left.ino, len_bytes, "bytes that were written before were committed"),

@@ -3,6 +3,7 @@
 //!
 //! Invariants
 //! - Runs do not overlap; each byte is where it was written last.
+//! - What was appended, and nothing else written, is at the end of the file wherever that comes to be: others may append too.
 //! - Once a file was cut, its length is what was said then, or the end of what was written since if that is more.
 
 use std::collections::BTreeMap;
@@ -14,6 +15,39 @@ pub(super) struct Dirty {
     /// Offset in the file -> (offset in the staging file, length).
     runs: BTreeMap<u64, (u64, u64)>,
     cut: Option<Cut>,
+    /// If all were appended.
+    appended: Option<Appended>,
+}
+
+/// What was appended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Appended {
+    /// Where the first run is.
+    at: u64,
+    /// Whether it was elsewhere when it was staged.
+    has_moved: bool,
+}
+
+/// The length of a file with what was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Length {
+    /// At least this.
+    AtLeast(u64),
+    /// This.
+    Exactly(u64),
+    /// What it has, and so much more.
+    More(u64),
+}
+
+impl Length {
+    /// Of a file of which so much is committed.
+    pub(super) fn over(self, committed_bytes: u64) -> u64 {
+        match self {
+            Length::AtLeast(end) => end.max(committed_bytes),
+            Length::Exactly(len) => len,
+            Length::More(len) => committed_bytes + len,
+        }
+    }
 }
 
 /// A file that was given another length.
@@ -56,13 +90,72 @@ impl Dirty {
     /// Gives the file another length: bytes beyond it go, bytes up to it are zeros.
     pub(super) fn cut(&mut self, len: u64) {
         self.remove(len..u64::MAX);
+        self.appended = None;
         let kept = self.cut.map_or(len, |cut| cut.kept.min(len));
         self.cut = Some(Cut { kept, len });
     }
 
     /// The length of the file, of which so much is committed.
     pub(super) fn size_over(&self, committed_bytes: u64) -> u64 {
-        self.cut.map_or(committed_bytes.max(self.end()), |cut| cut.len)
+        self.length().over(committed_bytes)
+    }
+
+    /// The length of the file.
+    pub(super) fn length(&self) -> Length {
+        match (self.cut, self.appended) {
+            (Some(cut), _) => Length::Exactly(cut.len),
+            (None, Some(_)) => Length::More(self.len_bytes()),
+            (None, None) => Length::AtLeast(self.end()),
+        }
+    }
+
+    /// Whether all that was written was appended.
+    pub(super) fn is_appended(&self) -> bool {
+        self.appended.is_some()
+    }
+
+    /// Whether what was appended is not where it was then.
+    pub(super) fn has_moved(&self) -> bool {
+        self.appended.is_some_and(|appended| appended.has_moved)
+    }
+
+    /// Notes that bytes were appended to a file of which so much is committed, and are at `staged`. Returns where in the file
+    /// they are.
+    pub(super) fn append(&mut self, committed_bytes: u64, len: u64, staged: u64) -> u64 {
+        self.follow(committed_bytes);
+        let offset = self.size_over(committed_bytes);
+        let first = Appended { at: offset, has_moved: false };
+        let appended = if self.is_empty() { Some(first) } else { self.appended };
+        self.insert(offset..offset + len, staged);
+        self.appended = appended;
+        offset
+    }
+
+    /// The same of bytes that were appended at `offset`, found again in their order.
+    pub(super) fn append_again(&mut self, offset: u64, len: u64, staged: u64) {
+        match self.appended {
+            Some(Appended { at, .. }) => drop(self.append(at, len, staged)),
+            None if self.is_empty() => drop(self.append(offset, len, staged)),
+            None => self.insert(offset..offset.saturating_add(len), staged),
+        }
+    }
+
+    /// Whether what was appended is where a file ends of which so much is committed.
+    pub(super) fn is_at(&self, committed_bytes: u64) -> bool {
+        self.appended.is_none_or(|appended| appended.at == committed_bytes)
+    }
+
+    /// Moves what was appended to where the file ends by now.
+    pub(super) fn follow(&mut self, committed_bytes: u64) {
+        let Some(Appended { at, .. }) = self.appended.filter(|_| !self.is_at(committed_bytes)) else { return };
+        let runs = std::mem::take(&mut self.runs).into_iter();
+        self.runs = runs.map(|(start, run)| (start - at + committed_bytes, run)).collect();
+        self.appended = Some(Appended { at: committed_bytes, has_moved: true });
+    }
+
+    /// Keeps what was appended where it is.
+    pub(super) fn stay(&mut self) {
+        self.appended = None;
     }
 
     /// How many of the committed bytes count.
@@ -99,6 +192,7 @@ impl Dirty {
         if range.is_empty() {
             return;
         }
+        self.appended = None;
         self.remove(range.clone());
         if let Some(cut) = &mut self.cut {
             cut.len = cut.len.max(range.end);
@@ -116,7 +210,7 @@ impl Dirty {
     }
 
     /// Forgets what was written to `range`.
-    pub(super) fn remove(&mut self, range: Range<u64>) {
+    fn remove(&mut self, range: Range<u64>) {
         for run in self.overlapping(range.clone()) {
             self.runs.remove(&run.start);
             if run.start < range.start {
@@ -232,6 +326,29 @@ mod tests {
                 let within: u64 = dirty.within(30..90).iter().map(|run| run.len).sum();
                 prop_assert_eq!(within, model[30..90].iter().flatten().count() as u64);
             }
+        }
+    }
+
+    proptest! {
+        /// Against a file to which others append, and which they cut.
+        #[test]
+        fn what_was_appended_is_at_the_end(committed in 0u64..50, steps in proptest::collection::vec((1u64..20, 0u64..90), 1..10)) {
+            let (mut dirty, mut again, mut committed, mut appended) = (Dirty::default(), Dirty::default(), committed, 0);
+            for (staged, (len, other)) in steps.into_iter().enumerate() {
+                let staged = staged as u64 * 1000;
+                let offset = dirty.append(committed, len, staged);
+                again.append_again(offset, len, staged);
+                prop_assert_eq!(offset, committed + appended);
+                appended += len;
+                committed = other;
+                prop_assert_eq!(dirty.size_over(committed), committed + appended);
+                again.follow(committed);
+                dirty.follow(committed);
+                prop_assert!(dirty.is_at(committed));
+                prop_assert_eq!((dirty.all(), dirty.end()), (again.all(), committed + appended));
+            }
+            dirty.insert(0..1, 0);
+            prop_assert!(!dirty.is_appended());
         }
     }
 

@@ -10,7 +10,7 @@ use crate::catalog::FileOperation;
 use crate::ids::{Ino, LogIndex, SessionId};
 use crate::object::Error;
 
-use super::{Inner, Tree, compact, lock};
+use super::{Inner, Tree, accesses, compact, lock};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Inodes that one command holds.
@@ -29,7 +29,8 @@ impl Tree {
         let weak = Arc::downgrade(&self.0);
         let mut keepers = lock(&self.0.keepers);
         keepers.spawn(keep(weak.clone()));
-        keepers.spawn(compact::keep_compacting(weak));
+        keepers.spawn(compact::keep_compacting(weak.clone()));
+        keepers.spawn(accesses::keep_telling(weak, self.0.accesses.are_many.clone()));
     }
 
     /// After the last close of an inode: if it was held, it is not any more.

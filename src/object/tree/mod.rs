@@ -1,7 +1,8 @@
 //! A bucket as a tree of inodes: what a file system asks of the store.
 //!
-//! - `names`: entries of directories. `attributes`: of inodes. `open`: who has what open. `read`, `write`: bytes.
+//! - `names`: entries of directories. `attributes`: of inodes. `accesses`: when they were read. `open`: who has what open. `read`, `write`: bytes.
 //! - `dirty`: which bytes of a file are not committed yet, and where they are: pure. `staging`: where they are kept.
+//! - `pending`: attributes of a new file, committed with its bytes.
 //! - `stream`: what is written front to back is digested and stored as it comes.
 //! - `locks`: who may use which bytes of a file, among all mounts.
 //! - `mounting`: the mount that a tree serves, to the catalog and to its kernel, from one process to the next.
@@ -15,6 +16,7 @@
 //! - What the kernel asked for and got done is not done again for the same request, by this process or the next.
 //! - What this process has open and lost its name is held before the catalog may let it go.
 
+mod accesses;
 mod attributes;
 mod commit;
 mod compact;
@@ -24,6 +26,7 @@ mod locks;
 mod mounting;
 mod names;
 mod open;
+mod pending;
 mod read;
 mod staging;
 mod stream;
@@ -43,6 +46,7 @@ use crate::env::Timestamp;
 use crate::ids::Ino;
 
 use super::{Error, Store};
+use accesses::Accesses;
 use compact::Scattered;
 use locks::Locks;
 use mounting::{Mount, Mounted};
@@ -74,6 +78,7 @@ pub(super) struct Inner {
     /// Background work, for as long as the tree lives.
     keepers: Mutex<JoinSet<()>>,
     scattered: Scattered,
+    accesses: Accesses,
     /// What the catalog was told to hold for this tree.
     held: Mutex<HashSet<Ino>>,
     mount: Mount,
@@ -215,6 +220,7 @@ impl Store {
             hints: Mutex::default(),
             keepers: Mutex::default(),
             scattered: Scattered::default(),
+            accesses: Accesses::default(),
             held: Mutex::default(),
             mount: Mount::new(&mounting),
             locks: Locks::default(),

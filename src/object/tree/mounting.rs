@@ -227,6 +227,9 @@ impl Tree {
     /// That of the last file that could not be committed; the bytes stay staged.
     pub async fn flush_all(&self) -> Result<(), Error> {
         let mut outcome = Ok(());
+        if let Err(error) = self.tell_accesses().await {
+            tracing::debug!(%error, "times of last access are not kept");
+        }
         for ino in self.0.files.all() {
             match self.flush(ino).await {
                 Ok(()) => {}
@@ -265,7 +268,8 @@ impl Tree {
             *state = State {
                 dirty: left.dirty,
                 staged: Some(left.file),
-                modified: Some(left.modified),
+                modified: left.modified,
+                pending: left.pending,
                 appended: left.appended,
                 is_hidden,
                 ..State::default()

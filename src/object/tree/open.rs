@@ -10,7 +10,8 @@ use crate::env::Timestamp;
 use crate::ids::Ino;
 use crate::object::Error;
 
-use super::dirty::Dirty;
+use super::dirty::{Dirty, Length};
+use super::pending::Pending;
 use super::staging::StagingFile;
 use super::stream::{Front, Streaming};
 use super::{FileKind, SetStat, Stat, Tree, lock};
@@ -37,7 +38,7 @@ pub(super) struct File {
     pub(super) ino: Ino,
     pub(super) state: RwLock<State>,
     /// What is shown of what was written: readable while the state is locked.
-    shown: Mutex<Option<Shown>>,
+    shown: Mutex<Shown>,
 }
 
 /// What was written.
@@ -51,6 +52,8 @@ pub(super) struct State {
     pub(super) front: Option<Front>,
     /// When it was written last.
     pub(super) modified: Option<Timestamp>,
+    /// Attributes that a new file was given.
+    pub(super) pending: Pending,
     /// Requests that appended for the process before this one, and where: they may come again.
     pub(super) appended: HashMap<u64, u64>,
     /// Whether S3 does not see the file yet.
@@ -59,24 +62,33 @@ pub(super) struct State {
     pub(super) made: Option<u64>,
 }
 
-#[derive(Clone, Copy)]
+/// What is not committed of what an inode shows.
+#[derive(Clone, Copy, Default)]
 struct Shown {
-    /// The end of what was written; or the length of a file that was cut.
-    end: u64,
-    is_cut: bool,
+    bytes: Option<ShownBytes>,
+    pending: Pending,
+}
+
+#[derive(Clone, Copy)]
+struct ShownBytes {
+    length: Length,
     modified: Timestamp,
+}
+
+impl State {
+    /// The content was changed.
+    pub(super) fn note_written(&mut self, now: Timestamp) {
+        self.modified = Some(now);
+        self.pending.written();
+    }
 }
 
 impl File {
     /// Has others see how far it was written, and when.
     pub(super) fn show(&self, state: &State) {
-        let shown = match (state.dirty.is_empty(), state.modified) {
-            (false, Some(modified)) => {
-                Some(Shown { end: state.dirty.size_over(0), is_cut: state.dirty.is_cut(), modified })
-            }
-            _ => None,
-        };
-        *lock(&self.shown) = shown;
+        let modified = state.modified.filter(|_| !state.dirty.is_empty());
+        let bytes = modified.map(|modified| ShownBytes { length: state.dirty.length(), modified });
+        *lock(&self.shown) = Shown { bytes, pending: state.pending };
     }
 }
 
@@ -206,13 +218,15 @@ impl Tree {
 
     /// What an inode shows with what was written here and is not committed.
     pub(super) async fn with_written(&self, stat: Stat) -> Stat {
-        let shown = self.0.files.get(stat.ino).and_then(|file| *lock(&file.shown));
-        match shown {
+        let stat = self.0.accesses.over(stat);
+        let Some(file) = self.0.files.get(stat.ino) else { return stat };
+        let Shown { bytes, pending } = *lock(&file.shown);
+        let stat = match bytes {
             None => stat,
-            Some(Shown { end, is_cut, modified }) => {
-                let size_bytes = if is_cut { end } else { stat.size_bytes.max(end) };
-                Stat { size_bytes, mtime: modified, ctime: modified, ..stat }
+            Some(ShownBytes { length, modified }) => {
+                Stat { size_bytes: length.over(stat.size_bytes), mtime: modified, ctime: modified, ..stat }
             }
-        }
+        };
+        pending.over(stat)
     }
 }

@@ -28,11 +28,17 @@ impl Tree {
         let Some(file) = self.0.files.get(ino) else {
             return self.read_committed(ino, offset..offset.saturating_add(len)).await;
         };
-        let state = file.state.read().await;
+        let mut state = file.state.read().await;
         if state.dirty.is_empty() {
             return self.read_committed(ino, offset..offset.saturating_add(len)).await;
         }
         let committed = self.committed(ino).await?;
+        if !state.dirty.is_at(committed.size_bytes) {
+            drop(state);
+            let mut moved = file.state.write().await;
+            moved.dirty.follow(committed.size_bytes);
+            state = moved.downgrade();
+        }
         let size_bytes = state.dirty.size_over(committed.size_bytes);
         let range = offset.min(size_bytes)..offset.saturating_add(len).min(size_bytes);
         self.assemble(&committed, &state, range).await

@@ -9,11 +9,11 @@
 //! +24  16  id of the system's boot
 //! then records, one behind the other:
 //! +0   4   CRC32C of all that follows
-//! +4   8   offset in the file
+//! +4   8   offset in the file; all ones: attributes
 //! +12  8   when it was written, nanoseconds since 1970
 //! +20  8   the kernel's request, if doing it twice would not be doing it once: an append; else 0
 //! +28  4   length in bytes; 0: the file was cut, and the offset is its length
-//! +32  n   the bytes
+//! +32  n   the bytes; or those of the attributes that were set, as the catalog's commands have them (postcard)
 //! ```
 //!
 //! Invariants
@@ -33,11 +33,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
+use crate::catalog::SetAttrs;
 use crate::env::Timestamp;
 use crate::ids::Ino;
 
 use super::dirty::Dirty;
 use super::lock;
+use super::pending::Pending;
 
 const MAGIC: &[u8; 8] = b"pdstage1";
 const HEAD_BYTES: u64 = 40;
@@ -73,22 +77,37 @@ pub(super) struct Left {
     pub(super) is_of_this_boot: bool,
     pub(super) file: StagingFile,
     pub(super) dirty: Dirty,
-    pub(super) modified: Timestamp,
+    /// When it was written last.
+    pub(super) modified: Option<Timestamp>,
+    /// Attributes that were set.
+    pub(super) pending: Pending,
     /// Requests that appended, and where.
     pub(super) appended: HashMap<u64, u64>,
 }
 
+/// The offset of a record of attributes.
+const ATTRIBUTES: u64 = u64::MAX;
+
 /// A write as it is staged; without bytes: a cut.
-#[derive(Clone, Copy)]
-pub(super) struct Record<'a> {
+#[derive(Clone)]
+pub(super) struct Record {
     /// Where in the file.
     pub(super) offset: u64,
     /// What.
-    pub(super) bytes: &'a [u8],
+    pub(super) bytes: Bytes,
     /// When.
     pub(super) now: Timestamp,
     /// The kernel's request, of an append; else 0.
     pub(super) request: u64,
+}
+
+impl Record {
+    /// Attributes that are set.
+    pub(super) fn attributes(set: &SetAttrs, now: Timestamp) -> Record {
+        // Plain values in memory are encoded without fail.
+        let bytes = postcard::to_stdvec(set).unwrap_or_default().into();
+        Record { offset: ATTRIBUTES, bytes, now, request: 0 }
+    }
 }
 
 impl Staging {
@@ -156,21 +175,21 @@ impl Staging {
 
 impl StagingFile {
     /// Appends a record. Returns where its bytes are.
-    pub(super) fn append(&mut self, write: Record<'_>) -> io::Result<u64> {
-        let Record { offset, bytes, now, request } = write;
+    pub(super) fn append(&mut self, record: &Record) -> io::Result<u64> {
+        let Record { offset, bytes, now, request } = record;
         let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        let mut record = Vec::with_capacity(RECORD_HEAD_BYTES);
-        record.extend_from_slice(&[0; 4]);
-        record.extend_from_slice(&offset.to_le_bytes());
-        record.extend_from_slice(&now.0.to_le_bytes());
-        record.extend_from_slice(&request.to_le_bytes());
-        record.extend_from_slice(&len.to_le_bytes());
-        let sum = checksum(&record[4..], bytes);
-        record[..4].copy_from_slice(&sum.to_le_bytes());
+        let mut head = Vec::with_capacity(RECORD_HEAD_BYTES);
+        head.extend_from_slice(&[0; 4]);
+        head.extend_from_slice(&offset.to_le_bytes());
+        head.extend_from_slice(&now.0.to_le_bytes());
+        head.extend_from_slice(&request.to_le_bytes());
+        head.extend_from_slice(&len.to_le_bytes());
+        let sum = checksum(&head[4..], bytes);
+        head[..4].copy_from_slice(&sum.to_le_bytes());
         let staged = self.end + RECORD_HEAD_BYTES as u64;
         // The head last: a record is whole only with it.
         self.file.write_all_at(bytes, staged)?;
-        self.file.write_all_at(&record, self.end)?;
+        self.file.write_all_at(&head, self.end)?;
         self.end = staged + bytes.len() as u64;
         Ok(staged)
     }
@@ -233,7 +252,8 @@ fn read(path: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Option<Left>> {
     let (revision, written_in) = rest.split_at(8);
     let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).map_err(io::Error::other);
     let (ino, revision) = (Ino(number(ino)?), number(revision)?);
-    let (mut dirty, mut modified, mut end) = (Dirty::default(), Timestamp(0), HEAD_BYTES);
+    let (mut dirty, mut modified, mut end) = (Dirty::default(), None, HEAD_BYTES);
+    let mut pending = Pending::default();
     let (mut record, mut appended) = ([0; RECORD_HEAD_BYTES], HashMap::new());
     while end + RECORD_HEAD_BYTES as u64 <= file_len {
         file.read_exact_at(&mut record, end)?;
@@ -247,20 +267,26 @@ fn read(path: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Option<Left>> {
         if sum != checksum(&record[4..], &bytes) {
             break;
         }
-        match len {
-            0 => dirty.cut(offset),
-            len => dirty.insert(offset..offset.saturating_add(len), staged),
+        match (offset, len) {
+            (ATTRIBUTES, _) => pending.add(&postcard::from_bytes(&bytes).map_err(io::Error::other)?, at),
+            (len, 0) => dirty.cut(len),
+            (start, len) if request != 0 => dirty.append_again(start, len, staged),
+            (start, len) => dirty.insert(start..start.saturating_add(len), staged),
+        }
+        if offset != ATTRIBUTES {
+            pending.written();
+            modified = Some(at);
         }
         if request != 0 {
             appended.insert(request, offset);
         }
-        (modified, end) = (at, staged + len);
+        end = staged + len;
     }
-    if dirty.is_empty() {
+    if dirty.is_empty() && pending.is_empty() {
         return Ok(None);
     }
     let file = StagingFile { path: path.to_owned(), file: Arc::new(file), end };
-    Ok(Some(Left { ino, revision, is_of_this_boot: written_in == boot, file, dirty, modified, appended }))
+    Ok(Some(Left { ino, revision, is_of_this_boot: written_in == boot, file, dirty, modified, pending, appended }))
 }
 
 /// Checksum, offset, time, request and length of a record, as it says.
@@ -278,8 +304,9 @@ mod tests {
     fn written(dir: &Path) -> Staging {
         let staging = Staging::open_in_boot(dir, [9; BOOT_BYTES]).unwrap();
         let mut file = staging.create(Ino(7), 300).unwrap();
-        file.append(Record { offset: 10, bytes: b"hello", now: Timestamp(1), request: 0 }).unwrap();
-        file.append(Record { offset: 12, bytes: b"LL", now: Timestamp(2), request: 500 }).unwrap();
+        file.append(&Record { offset: 10, bytes: Bytes::from_static(b"hello"), now: Timestamp(1), request: 0 })
+            .unwrap();
+        file.append(&Record { offset: 12, bytes: Bytes::from_static(b"LL"), now: Timestamp(2), request: 500 }).unwrap();
         staging
     }
 
@@ -287,7 +314,7 @@ mod tests {
     fn what_was_written_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let left = written(dir.path()).left().unwrap().remove(0);
-        assert_eq!((left.ino, left.revision, left.modified, left.dirty.end()), (Ino(7), 300, Timestamp(2), 15));
+        assert_eq!((left.ino, left.revision, left.modified, left.dirty.end()), (Ino(7), 300, Some(Timestamp(2)), 15));
         assert!(left.is_of_this_boot);
         assert_eq!(left.appended, [(500, 12)].into());
         assert!(!Staging::open(dir.path()).unwrap().left().unwrap()[0].is_of_this_boot);
@@ -304,12 +331,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let staging = Staging::open(dir.path()).unwrap();
         let mut file = staging.create(Ino(7), 300).unwrap();
-        file.append(Record { offset: 3, bytes: b"", now: Timestamp(1), request: 0 }).unwrap();
+        file.append(&Record { offset: 3, bytes: Bytes::from_static(b""), now: Timestamp(1), request: 0 }).unwrap();
         let left = staging.left().unwrap().remove(0);
-        assert_eq!((left.dirty.size_over(100), left.dirty.kept_of(100), left.modified), (3, 3, Timestamp(1)));
-        file.append(Record { offset: 10, bytes: b"hello", now: Timestamp(2), request: 0 }).unwrap();
+        assert_eq!((left.dirty.size_over(100), left.dirty.kept_of(100), left.modified), (3, 3, Some(Timestamp(1))));
+        file.append(&Record { offset: 10, bytes: Bytes::from_static(b"hello"), now: Timestamp(2), request: 0 })
+            .unwrap();
         let left = staging.left().unwrap().remove(0);
         assert_eq!((left.dirty.size_over(100), left.dirty.holes_in(100).first()), (15, Some(&(3..10))));
+    }
+
+    #[test]
+    fn attributes_are_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::open(dir.path()).unwrap();
+        let mut file = staging.create(Ino(7), 300).unwrap();
+        let set = SetAttrs { uid: Some(9), mtime: Some(Timestamp(5)), ..SetAttrs::default() };
+        file.append(&Record::attributes(&set, Timestamp(1))).unwrap();
+        let left = staging.left().unwrap().remove(0);
+        assert_eq!((left.pending.set, left.modified, left.dirty.is_empty()), (set, None, true));
+        // What is written later is dated by that.
+        file.append(&Record { offset: 3, bytes: Bytes::from_static(b"x"), now: Timestamp(2), request: 0 }).unwrap();
+        let left = staging.left().unwrap().remove(0);
+        assert_eq!((left.pending.set, left.modified), (SetAttrs { mtime: None, ..set }, Some(Timestamp(2))));
     }
 
     #[test]
@@ -344,7 +387,7 @@ mod tests {
         for ino in 1..200 {
             let mut file = staging.create(Ino(ino), 1).unwrap();
             let bytes = vec![7; ino as usize];
-            file.append(Record { offset: ino, bytes: &bytes, now: Timestamp(5), request: 0 }).unwrap();
+            file.append(&Record { offset: ino, bytes: bytes.into(), now: Timestamp(5), request: 0 }).unwrap();
             let left = Staging::open(dir.path()).unwrap().left().unwrap();
             assert_eq!(left.iter().map(|left| (left.ino, left.dirty.end())).collect::<Vec<_>>(), [(Ino(ino), 2 * ino)]);
             staging.give_back(file).unwrap();
@@ -358,8 +401,15 @@ mod tests {
     fn the_format_is_what_it_was() {
         let dir = tempfile::tempdir().unwrap();
         written(dir.path());
-        let found = fs::read(dir.path().join(format!("{:016x}", 1))).unwrap();
-        let hex: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, include_str!("golden.txt").trim());
+        let attributed = Staging::open_in_boot(dir.path(), [9; BOOT_BYTES]).unwrap();
+        let set = SetAttrs { mode: Some(0o644), mtime: Some(Timestamp(5)), ..SetAttrs::default() };
+        let mut file = attributed.create(Ino(8), 300).unwrap();
+        file.append(&Record::attributes(&set, Timestamp(3))).unwrap();
+        let hex = |number: u64| -> String {
+            let found = fs::read(dir.path().join(format!("{number:016x}"))).unwrap();
+            found.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let golden: Vec<&str> = include_str!("golden.txt").lines().collect();
+        assert_eq!([hex(1), hex(2)], golden[..]);
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::catalog::{FileOperation, Manifest, Piece, Refusal, Source};
+use crate::catalog::{FileOperation, Manifest, Piece, Refusal, SetAttrs, Source};
 use crate::ids::Ino;
 use crate::object::{Error, blocking};
 use crate::units::FILE_MAX_BYTES;
@@ -20,6 +20,15 @@ const STAGED_MAX_BYTES: u64 = 256 << 20;
 /// What one command copies.
 const COPY_PIECE_COUNT: usize = 1000;
 
+/// Where bytes are written.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Here.
+    At(u64),
+    /// At the end of a file of which so much is committed, for this request of the kernel's.
+    AtEnd { committed_bytes: u64, request: u64 },
+}
+
 impl Tree {
     /// Writes bytes: they survive the end of this process, are seen by who reads here, and are committed by
     /// [`Tree::flush`].
@@ -29,10 +38,18 @@ impl Tree {
     pub async fn write(&self, ino: Ino, offset: u64, data: Bytes) -> Result<(), Error> {
         let file = self.0.files.get_or_make(ino);
         let mut state = file.state.write().await;
-        self.stage(&file, &mut state, offset, data, 0).await
+        self.settle_appended(&file, &mut state).await?;
+        self.stage(&file, &mut state, Place::At(offset), data).await.map(drop)
     }
 
-    /// Writes bytes at the end of the file. Returns where that was.
+    /// Before something else is written: what was appended and had to move is committed, for the staging file does not tell
+    /// where it is.
+    async fn settle_appended(&self, file: &File, state: &mut State) -> Result<(), Error> {
+        if state.dirty.has_moved() { self.commit(file, state, Change::default()).await } else { Ok(()) }
+    }
+
+    /// Writes bytes at the end of the file, wherever that is once they are committed: others may append too. Returns where
+    /// that was for now.
     ///
     /// # Errors
     /// As of [`Tree::write`]. `Refused(Stale)`.
@@ -43,28 +60,36 @@ impl Tree {
         if let Some(offset) = state.appended.remove(&request) {
             return Ok(offset);
         }
-        let offset = state.dirty.size_over(self.committed(ino).await?.size_bytes);
-        self.stage(&file, &mut state, offset, data, request).await?;
-        Ok(offset)
+        let committed_bytes = self.committed(ino).await?.size_bytes;
+        self.stage(&file, &mut state, Place::AtEnd { committed_bytes, request }, data).await
     }
 
-    /// `request`: of an append; else 0.
-    async fn stage(&self, file: &File, state: &mut State, offset: u64, data: Bytes, request: u64) -> Result<(), Error> {
+    async fn stage(&self, file: &File, state: &mut State, place: Place, data: Bytes) -> Result<u64, Error> {
         let len = data.len() as u64;
+        let (offset, request) = match place {
+            Place::At(offset) => (offset, 0),
+            Place::AtEnd { committed_bytes, request } => (state.dirty.size_over(committed_bytes), request),
+        };
         let end = offset.checked_add(len).filter(|end| *end <= FILE_MAX_BYTES).ok_or(Refusal::FileTooLarge)?;
         if self.read_only() {
             return Err(Refusal::ReadOnly.into());
         }
         self.check_locks(file.ino)?;
         self.0.store.room.admit(len)?;
-        let (at, staged_bytes) = self.stage_record(file, state, (offset, data.clone()), request).await?;
-        state.dirty.insert(offset..end, at);
+        let now = self.0.store.now();
+        let record = Record { offset, bytes: data.clone(), now, request };
+        let (at, staged_bytes) = self.stage_record(file, state, record).await?;
+        match place {
+            Place::At(_) => state.dirty.insert(offset..end, at),
+            Place::AtEnd { committed_bytes, .. } => drop(state.dirty.append(committed_bytes, len, at)),
+        }
+        state.note_written(now);
         file.show(state);
         self.stream(file.ino, state, offset, data).await?;
         // A file that S3 does not see may be committed piece by piece, and one whose staging is mostly overwritten must be.
         match staged_bytes > STAGED_MAX_BYTES && (state.is_hidden || staged_bytes > 2 * state.dirty.len_bytes()) {
-            true => self.commit(file, state, Change::default()).await,
-            false => Ok(()),
+            true => self.commit(file, state, Change::default()).await.map(|()| offset),
+            false => Ok(offset),
         }
     }
 
@@ -74,21 +99,33 @@ impl Tree {
             return Err(Refusal::ReadOnly.into());
         }
         self.check_locks(file.ino)?;
-        self.stage_record(file, state, (len, Bytes::new()), 0).await?;
+        self.settle_appended(file, state).await?;
+        let now = self.0.store.now();
+        self.stage_record(file, state, Record { offset: len, bytes: Bytes::new(), now, request: 0 }).await?;
         state.dirty.cut(len);
+        state.note_written(now);
         state.streaming = Streaming::New;
         file.show(state);
         Ok(())
     }
 
+    /// Notes attributes that are committed with the bytes: of a file that S3 does not see yet. False: it sees the file.
+    pub(super) async fn set_pending(&self, ino: Ino, set: &SetAttrs) -> Result<bool, Error> {
+        let Some(file) = self.0.files.get(ino) else { return Ok(false) };
+        let mut state = file.state.write().await;
+        if !state.is_hidden {
+            return Ok(false);
+        }
+        self.check_locks(ino)?;
+        let now = self.0.store.now();
+        self.stage_record(&file, &mut state, Record::attributes(set, now)).await?;
+        state.pending.add(set, now);
+        file.show(&state);
+        Ok(true)
+    }
+
     /// Puts a record into the file's staging file. Returns where its bytes are, and how many are there in all.
-    async fn stage_record(
-        &self,
-        file: &File,
-        state: &mut State,
-        (offset, bytes): (u64, Bytes),
-        request: u64,
-    ) -> Result<(u64, u64), Error> {
+    async fn stage_record(&self, file: &File, state: &mut State, record: Record) -> Result<(u64, u64), Error> {
         let staged = match state.staged.take() {
             Some(staged) => staged,
             None => {
@@ -99,16 +136,14 @@ impl Tree {
                 self.0.staging.create(file.ino, revision).map_err(crate::file::Error::from)?
             }
         };
-        let now = self.0.store.now();
         let (staged, at) = blocking(move || {
             let mut staged = staged;
-            let at = staged.append(Record { offset, bytes: &bytes, now, request });
+            let at = staged.append(&record);
             (staged, at)
         })
         .await?;
         let staged_bytes = staged.len_bytes();
         state.staged = Some(staged);
-        state.modified = Some(now);
         Ok((at.map_err(crate::file::Error::from)?, staged_bytes))
     }
 

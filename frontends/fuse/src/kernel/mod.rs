@@ -326,13 +326,14 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         handle: FileHandle,
         offset: u64,
         len: u32,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let ino = self.ino(node);
+        let is_noted = flags.0 & libc::O_NOATIME == 0;
         let work = move |shared: Arc<Shared<T>>, call| async move {
-            shared.requests.read(&call, ino, handle.0, offset, len.into()).await
+            shared.requests.read(&call, (ino, handle.0), (offset, len.into()), is_noted).await
         };
         self.run((request, "read", Size::One), reply, work, |_, reply, data: Bytes| reply.data(&data));
     }

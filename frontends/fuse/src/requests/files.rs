@@ -100,10 +100,20 @@ impl<T: Namespace> Requests<T> {
         self.ask(call, ino, Repeat::Once, || self.tree.release(ino)).await
     }
 
-    /// `len` bytes from `offset`; fewer only at the end of the file.
-    pub(crate) async fn read(&self, call: &Call, ino: Ino, handle: u64, offset: u64, len: u64) -> Result<Bytes, Errno> {
+    /// `len` bytes from `offset`; fewer only at the end of the file. `is_noted`: it is an access that counts.
+    pub(crate) async fn read(
+        &self,
+        call: &Call,
+        (ino, handle): (Ino, u64),
+        (offset, len): (u64, u64),
+        is_noted: bool,
+    ) -> Result<Bytes, Errno> {
         self.pages.used(ino, handle);
-        self.ask(call, ino, Repeat::Safe, || self.tree.read(ino, offset, len)).await
+        let bytes = self.ask(call, ino, Repeat::Safe, || self.tree.read(ino, offset, len)).await?;
+        if is_noted && self.options.access_times.files && !self.options.read_only {
+            self.tree.accessed(ino);
+        }
+        Ok(bytes)
     }
 
     /// Writes all of it.

@@ -114,6 +114,9 @@ impl<T: Namespace> Requests<T> {
     pub(crate) async fn list(&self, call: &Call, directory: Ino, cookie: u64) -> Result<Vec<Entry>, Errno> {
         let page = || directory::page(&self.tree, &self.cookies, directory, cookie);
         let mut entries = self.ask(call, directory, Repeat::Safe, page).await?;
+        if self.options.access_times.directories && !self.options.read_only {
+            self.tree.accessed(directory);
+        }
         for entry in &mut entries {
             entry.stat = entry.stat.map(|stat| self.shown(stat));
         }

@@ -101,7 +101,7 @@ async fn appends_go_to_the_end_and_the_kernel_hears_where_that_was_not_where_it_
     assert!(!requests.invalidations.is_empty());
     write(0, libc::O_APPEND, true).await;
     write(3, 0, false).await;
-    assert_eq!(requests.read(&call(), ino, 0, 0, 100).await.unwrap(), &b"abnabrab"[..]);
+    assert_eq!(requests.read(&call(), (ino, 0), (0, 100), true).await.unwrap(), &b"abnabrab"[..]);
     assert_eq!((model.calls("append"), model.calls("write")), (2, 2));
 }
 
@@ -112,7 +112,7 @@ async fn pages_are_kept_while_the_revision_is_the_one_they_were_read_at() {
     let open = async || requests.open(&call(), ino, libc::O_RDONLY).await.unwrap();
     let first = open().await;
     assert!(!first.keeps_pages);
-    requests.read(&call(), ino, first.handle, 0, 1).await.unwrap();
+    requests.read(&call(), (ino, first.handle), (0, 1), true).await.unwrap();
     assert!(open().await.keeps_pages);
     model.replace(ino, b"other");
     assert!(!open().await.keeps_pages);

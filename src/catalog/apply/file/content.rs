@@ -9,9 +9,10 @@
 
 use rusqlite::params;
 
+use crate::catalog::inode::without_privileges;
 use crate::catalog::level::LOCKS_LEVEL;
 use crate::catalog::types::{Linked, Posix};
-use crate::catalog::{Bucket, Content, Error, Piece, Refusal, Source, Versioning, Write};
+use crate::catalog::{Bucket, Content, Error, Piece, Refusal, SetAttrs, Source, Versioning, Write};
 use crate::ids::{Ino, SEQS_PER_COMMAND};
 use crate::units::{BLOCK_BYTES, FILE_MAX_BYTES};
 
@@ -19,7 +20,7 @@ use super::super::chunk::Accepted;
 use super::super::node::{Form, NewNode, Node, Use};
 use super::super::tree::Entry;
 use super::super::{Decision, Step, bound, sql, unsql};
-use super::inode::{File, without_privileges};
+use super::inode::File;
 
 /// Up to so many extents are copied, or deleted, where one extent in all of them would do.
 const FEW_ROWS: u64 = 256;
@@ -40,7 +41,8 @@ impl Run {
 }
 
 impl Step<'_> {
-    pub(super) fn write(&mut self, bucket: &Bucket, write: &Write) -> Decision<()> {
+    /// `set`: attributes, of the file as it is then.
+    pub(super) fn write(&mut self, bucket: &Bucket, write: &Write, set: Option<&SetAttrs>) -> Decision<()> {
         let mut file = self.file_at((write.ino, &write.hint))?;
         if write.base.is_some_and(|base| base != file.own.revision) {
             return Err(Refusal::RevisionChanged(write.ino).into());
@@ -61,7 +63,12 @@ impl Step<'_> {
                 self.splice(holder, pieces, (file.shown.size_bytes, size_bytes))?;
             }
         }
-        self.save_written(bucket, file, write, size_bytes, keeps_version)
+        self.save_written(bucket, file, (write, set), size_bytes, keeps_version)
+    }
+
+    pub(super) fn write_and_set(&mut self, bucket: &Bucket, write: &Write, set: &SetAttrs) -> Decision<()> {
+        bound(self.state.level >= LOCKS_LEVEL, "attributes with a content need feature level 3")?;
+        self.write(bucket, write, Some(set))
     }
 
     /// Has pieces of a file lie elsewhere. Who shares its bytes shares them on, for they are the same.
@@ -438,7 +445,7 @@ impl Step<'_> {
         &mut self,
         bucket: &Bucket,
         mut file: File,
-        write: &Write,
+        (write, set): (&Write, Option<&SetAttrs>),
         size_bytes: u64,
         is_new_version: bool,
     ) -> Decision<()> {
@@ -451,6 +458,9 @@ impl Step<'_> {
         if let Some(posix) = file.own.attrs.posix.as_mut().filter(|_| is_changed) {
             let mode = if write.kills_privileges { without_privileges(posix.mode) } else { posix.mode };
             *posix = Posix { mode, mtime: write.modified, ctime: write.modified, ..*posix };
+        }
+        if let Some(set) = set {
+            file.set(set, self.now);
         }
         let shown = match is_changed {
             true => Linked { size_bytes, modified: write.modified, etag: write.etag },

@@ -2,9 +2,10 @@
 
 use rusqlite::params;
 
-use crate::catalog::inode::{FileKind, MODE_MASK, posix_of};
+use crate::catalog::inode::{FileKind, posix_of};
+use crate::catalog::level::LOCKS_LEVEL;
 use crate::catalog::types::{InodeAttrs, Linked, Posix};
-use crate::catalog::{Bucket, ETag, Error, Hint, Refusal, SetAttrs};
+use crate::catalog::{ACCESSED_COUNT_MAX, Bucket, ETag, Error, Hint, Refusal, SetAttrs};
 use crate::env::Timestamp;
 use crate::ids::Ino;
 
@@ -15,9 +16,6 @@ use super::super::{Decision, Step, bound, sql};
 /// Bytes of all extended attributes of one inode, names and values.
 const XATTRS_MAX_BYTES: usize = 64 << 10;
 const XATTR_NAME_MAX_BYTES: usize = 255;
-const SUID: u32 = 0o4000;
-const SGID: u32 = 0o2000;
-const GROUP_EXECUTES: u32 = 0o010;
 
 /// What the tag is of what has no bytes.
 pub(super) const EMPTY_ETAG: ETag = ETag {
@@ -41,12 +39,14 @@ impl File {
     pub(super) fn posix(&self) -> Posix {
         posix_of(self.own.attrs.posix, FileKind::File, self.shown.modified)
     }
-}
 
-/// The mode without what a change of content or owner takes from it.
-pub(super) fn without_privileges(mode: u32) -> u32 {
-    let sgid = if mode & GROUP_EXECUTES != 0 { SGID } else { 0 };
-    mode & !(SUID | sgid)
+    /// Gives it attributes.
+    pub(super) fn set(&mut self, set: &SetAttrs, now: Timestamp) {
+        self.own.attrs.posix = Some(set.over(self.posix(), now));
+        // What a client said of the owner is not so any more.
+        let is_said = |name: &str| set.uid.is_some() && name == "uid" || set.gid.is_some() && name == "gid";
+        self.own.attrs.metadata.retain(|(name, _)| !is_said(name));
+    }
 }
 
 impl Step<'_> {
@@ -127,16 +127,31 @@ impl Step<'_> {
     pub(super) fn set_posix(&mut self, bucket: &Bucket, target: (Ino, &Hint), set: &SetAttrs) -> Decision<()> {
         if let Some(mut own) = self.directory_attrs(target.0)? {
             let posix = posix_of(own.attrs.posix, FileKind::Directory, bucket.created);
-            own.attrs.posix = Some(changed(posix, set, self.now));
+            own.attrs.posix = Some(set.over(posix, self.now));
             return Ok(self.set_directory_attrs(target.0, &own)?);
         }
         let mut file = self.file_at(target)?;
-        file.own.attrs.posix = Some(changed(file.posix(), set, self.now));
-        // What a client said of the owner is not so any more.
-        let is_said = |name: &str| set.uid.is_some() && name == "uid" || set.gid.is_some() && name == "gid";
-        file.own.attrs.metadata.retain(|(name, _)| !is_said(name));
+        file.set(set, self.now);
         self.keep_home(&mut file);
         Ok(self.set_attrs(target.0, &file.own)?)
+    }
+
+    /// Keeps when inodes were read. Nobody is told: what is read changes all the time.
+    pub(super) fn note_accesses(&mut self, times: &[(Ino, Timestamp)]) -> Decision<()> {
+        bound(self.state.level >= LOCKS_LEVEL, "times of access need feature level 3")?;
+        bound(times.len() <= ACCESSED_COUNT_MAX, "at most 4,096 times of access a command")?;
+        for (ino, time) in times {
+            let directory = self.directory_attrs(*ino)?;
+            let (own, update) = match directory {
+                Some(own) => (own, "UPDATE dir SET attrs=?2 WHERE ino=?1"),
+                None if self.node(*ino)?.is_some() => (self.inode_attrs(*ino)?, "UPDATE node SET attrs=?2 WHERE id=?1"),
+                None => continue,
+            };
+            if let Some(own) = read_at(own, *time) {
+                self.run(update, params![sql(ino.0), own.encode()])?;
+            }
+        }
+        Ok(())
     }
 
     /// A file that a file system has changed says where its name is.
@@ -192,18 +207,9 @@ impl Step<'_> {
     }
 }
 
-fn changed(posix: Posix, set: &SetAttrs, now: Timestamp) -> Posix {
-    let mut mode = set.mode.map_or(posix.mode, |mode| posix.mode & !MODE_MASK | mode & MODE_MASK);
-    if set.kills_privileges {
-        mode = without_privileges(mode);
-    }
-    Posix {
-        mode,
-        uid: set.uid.unwrap_or(posix.uid),
-        gid: set.gid.unwrap_or(posix.gid),
-        atime: set.atime.unwrap_or(posix.atime),
-        mtime: set.mtime.unwrap_or(posix.mtime),
-        ctime: now,
-        rdev: posix.rdev,
-    }
+/// Attributes with a later time of access; none: they stay.
+fn read_at(mut own: InodeAttrs, time: Timestamp) -> Option<InodeAttrs> {
+    let posix = own.attrs.posix.as_mut().filter(|posix| posix.atime < time)?;
+    posix.atime = time;
+    Some(own)
 }

@@ -64,8 +64,10 @@ impl Step<'_> {
             FileOperation::SetXattr { ino, hint, name, value, expected } => {
                 self.set_xattr(bucket, (*ino, hint), (name, value.as_deref()), *expected)
             }
-            FileOperation::Write(write) => self.write(bucket, write),
+            FileOperation::Write(write) => self.write(bucket, write, None),
+            FileOperation::WriteAndSet { write, set } => self.write_and_set(bucket, write, set),
             FileOperation::Compact(write) => self.compact(write),
+            FileOperation::Accessed(times) => self.note_accesses(times),
         }
     }
 

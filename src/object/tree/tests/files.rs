@@ -569,6 +569,139 @@ async fn a_file_that_was_cut_survives_the_process() {
     assert_eq!(bed.get("open", 0..60_000).await.unwrap(), expected);
 }
 
+/// What `tar` and `cp -p` do to a file before they close it is one command with its bytes.
+#[tokio::test]
+async fn attributes_of_a_new_file_come_with_its_bytes() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let other = tree_of(&bed, &bed.store, "other").await;
+    let time = crate::env::Timestamp::from_seconds(1234);
+    for (number, len) in [0, 100, 50_000, 3_000_000].into_iter().enumerate() {
+        let (name, bytes) = (format!("f{number}"), pattern(len, 1));
+        let ino = tree.make_open(tree.root(), name.as_bytes(), file()).await.unwrap().ino;
+        tree.set_stat(ino, SetStat { mtime: Some(SetTime::At(time)), ..SetStat::default() }).await.unwrap();
+        for (index, run) in bytes.chunks(400_000).enumerate() {
+            tree.write(ino, index as u64 * 400_000, Bytes::copy_from_slice(run)).await.unwrap();
+        }
+        let dated = tree.stat(ino).await.unwrap();
+        assert_eq!(dated.mtime == time, len == 0, "what is written later dates it");
+        let set = SetStat { mtime: Some(SetTime::At(time)), atime: Some(SetTime::At(time)), ..SetStat::default() };
+        tree.set_stat(ino, set).await.unwrap();
+        tree.set_stat(ino, SetStat { uid: Some(10), gid: Some(20), ..SetStat::default() }).await.unwrap();
+        let shown = tree.set_stat(ino, SetStat { mode: Some(0o4711), ..SetStat::default() }).await.unwrap();
+        let seen = |stat: &Stat| (stat.mode, stat.uid, stat.gid, stat.atime, stat.mtime, stat.size_bytes);
+        let expected = (0o4711, 10, 20, time, time, len as u64);
+        assert_eq!(seen(&shown), expected);
+        assert!(shown.ctime >= dated.ctime);
+        let before = other.stat(ino).await.unwrap();
+        assert_eq!((before.mode, before.uid, before.size_bytes), (0o644, 1, 0), "nobody else sees them yet");
+        tree.flush(ino).await.unwrap();
+        assert_eq!(seen(&other.stat(ino).await.unwrap()), expected);
+        assert_eq!(bed.get(&name, 0..len as u64).await.unwrap(), bytes);
+        // From now on S3 sees it, and so its attributes.
+        tree.set_stat(ino, SetStat { mode: Some(0o600), ..SetStat::default() }).await.unwrap();
+        assert_eq!(other.stat(ino).await.unwrap().mode, 0o600);
+        tree.release(ino).await.unwrap();
+        assert_eq!(seen(&other.stat(ino).await.unwrap()), (0o600, 10, 20, time, time, len as u64));
+    }
+    bed.assert_sound().await;
+}
+
+#[tokio::test]
+async fn attributes_of_a_new_file_survive_the_process() {
+    let bed = bed().await;
+    let tree = outliving_tree(&bed, &bed.store, None).await;
+    let ino = tree.make_open(tree.root(), b"f", file()).await.unwrap().ino;
+    tree.set_stat(ino, SetStat { mode: Some(0o600), uid: Some(10), ..SetStat::default() }).await.unwrap();
+    kill(tree);
+    let store = bed.restarted(crate::object::Config::default()).await;
+    let tree = outliving_tree(&bed, &store, Some(Kernel::knowing(&[ino]))).await;
+    assert_eq!((tree.stat(ino).await.unwrap().mode, tree.committed(ino).await.unwrap().mode), (0o600, 0o644));
+    tree.flush(ino).await.unwrap();
+    let stat = tree.committed(ino).await.unwrap();
+    assert_eq!((stat.mode, stat.uid, stat.size_bytes), (0o600, 10, 0));
+    assert_eq!(bed.get("f", 0..0).await.unwrap(), b"");
+}
+
+/// Two logs in one: who commits later comes behind, and both see it so.
+#[tokio::test]
+async fn what_two_mounts_append_is_all_there() {
+    let bed = bed().await;
+    let trees = [tree_of(&bed, &bed.store, "staging").await, tree_of(&bed, &bed.store, "other").await];
+    for len in [3, 3_000, 700_000] {
+        let name = format!("f{len}");
+        let ino = trees[0].save(trees[0].root(), &name, b"").await.unwrap().ino;
+        let mut expected = Vec::new();
+        for tree in &trees {
+            tree.open(ino, false).await.unwrap();
+        }
+        for round in 0..4_u64 {
+            let lines = [pattern(len, 2 * round), pattern(len, 2 * round + 1)];
+            for (tree, line) in trees.iter().zip(&lines) {
+                let (half, rest) = line.split_at(len / 2);
+                assert_eq!(tree.append(ino, Bytes::copy_from_slice(half)).await.unwrap(), expected.len() as u64);
+                tree.append(ino, Bytes::copy_from_slice(rest)).await.unwrap();
+            }
+            for (tree, line) in trees.iter().zip(&lines) {
+                tree.flush(ino).await.unwrap();
+                expected.extend_from_slice(line);
+            }
+            // Of what is not committed too, where it will be.
+            trees[1].append(ino, Bytes::from_static(b"more")).await.unwrap();
+            trees[0].append(ino, Bytes::from_static(b"between")).await.unwrap();
+            trees[0].flush(ino).await.unwrap();
+            expected.extend_from_slice(b"betweenmore");
+            assert_eq!(trees[1].bytes(ino).await.unwrap(), expected);
+            assert_eq!(trees[1].stat(ino).await.unwrap().size_bytes, expected.len() as u64);
+            // Written over, it is where it was seen.
+            trees[1].write(ino, expected.len() as u64 - 4, Bytes::from_static(b"M")).await.unwrap();
+            let at = expected.len() - 4;
+            expected[at] = b'M';
+            trees[1].flush(ino).await.unwrap();
+        }
+        assert_eq!(bed.get(&name, 0..expected.len() as u64).await.unwrap(), expected);
+        for tree in &trees {
+            tree.release(ino).await.unwrap();
+        }
+    }
+    bed.assert_sound().await;
+}
+
+/// As `relatime` has it; and what S3 wrote stays as it was.
+#[tokio::test]
+async fn times_of_access_are_told_for_many_at_once() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let root = tree.root();
+    let made = tree.save(root, "f", b"bytes").await.unwrap();
+    let unread = tree.save(root, "unread", b"bytes").await.unwrap();
+    let directory = tree.make(root, b"d", directory()).await.unwrap();
+    bed.put("s3", b"bytes").await;
+    let s3 = tree.lookup(root, b"s3").await.unwrap();
+    for ino in [made.ino, directory.ino, s3.ino, Ino(1 << 40)] {
+        tree.accessed(ino);
+    }
+    let shown = tree.stat(made.ino).await.unwrap();
+    assert!(shown.atime > made.atime && shown.ctime == made.ctime && shown.revision == made.revision);
+    assert_eq!(tree.committed(made.ino).await.unwrap().atime, made.atime, "not told yet");
+    tree.tell_accesses().await.unwrap();
+    assert_eq!(tree.committed(made.ino).await.unwrap(), shown);
+    assert!(tree.committed(directory.ino).await.unwrap().atime > directory.atime);
+    assert_eq!(tree.stat(unread.ino).await.unwrap(), unread);
+    assert_eq!(tree.stat(s3.ino).await.unwrap(), s3, "S3's own are left alone");
+
+    // It is later than the last change by now: only one of a day ago would be followed by another.
+    tree.accessed(made.ino);
+    assert_eq!(tree.stat(made.ino).await.unwrap(), shown);
+    let aged = SetStat { atime: Some(SetTime::At(crate::env::Timestamp::from_seconds(1_000))), ..SetStat::default() };
+    tree.set_stat(unread.ino, aged).await.unwrap();
+    tree.accessed(unread.ino);
+    tree.tell_accesses().await.unwrap();
+    assert!(tree.committed(unread.ino).await.unwrap().atime >= unread.atime);
+    assert_eq!(tree.committed(made.ino).await.unwrap(), shown);
+    bed.assert_sound().await;
+}
+
 /// How many extents a file has.
 async fn extent_count(tree: &Tree, ino: Ino) -> usize {
     match tree.manifest(ino, 0..u64::MAX).await.unwrap() {

@@ -28,12 +28,12 @@ use crate::object::sink::Held;
 use crate::object::{self, Error, Incoming, blocking};
 use crate::units::GIB;
 
-use super::Tree;
 use super::dirty::Written;
 use super::open::{File, State};
 use super::pending::Pending;
 use super::staging::Left;
 use super::stream::{Front, Streaming};
+use super::{Tree, mounting};
 
 /// What one command commits at most.
 const COMMIT_MAX_BYTES: u64 = GIB;
@@ -59,8 +59,8 @@ pub(super) struct Change {
 struct Draft {
     write: Write,
     set: SetAttrs,
-    /// Whether it counts only if the file ends where it did.
-    is_appended: bool,
+    /// It was appended: it counts only if the file ends where it did, and once. [`mounting::name_of_appended`].
+    appended: Option<u64>,
 }
 
 impl Draft {
@@ -121,7 +121,10 @@ impl Tree {
                 Err(Error::Refused(Refusal::RevisionChanged(_))) => {}
                 Ok(front) => {
                     state.front = front;
-                    return self.forget_staged(file, state, change.publishes);
+                    let appended = state.dirty.appended().map_or(0, mounting::name_of_appended);
+                    let forgotten = self.forget_staged(file, state, change.publishes);
+                    self.answered(appended);
+                    return forgotten;
                 }
                 Err(error) => return Err(error),
             }
@@ -170,12 +173,14 @@ impl Tree {
         let kept = Stat { size_bytes: state.dirty.kept_of(base.size_bytes), ..base };
         let inline_bytes = self.0.store.config.inline_bytes;
         let write = self.new_write(file.ino, &base, Content::Same).await?;
-        let mut write = Draft { write, set: state.pending.set, is_appended: state.dirty.is_appended() };
+        let mut write =
+            Draft { write, set: state.pending.set, appended: state.dirty.appended().map(mounting::name_of_appended) };
+        state.dirty.begin();
         write.modified = state.modified.unwrap_or(self.0.store.now());
         write.kills_privileges = change.kills_privileges;
         write.publishes = change.publishes;
         if state.dirty.is_empty() && change.zeroed.is_none() {
-            self.propose_locked(file.ino, write.operation()).await?;
+            self.propose_draft(write).await?;
             return Ok(state.front.take());
         }
         if size_bytes <= inline_bytes {
@@ -194,7 +199,7 @@ impl Tree {
             if size_bytes < base.size_bytes || !holes.is_empty() {
                 write.content = Content::Pieces(holes);
             }
-            self.propose_locked(file.ino, write.operation()).await?;
+            self.propose_draft(write).await?;
             return Ok(None);
         }
         let front = Front::of(state.front.as_ref(), &kept);
@@ -229,6 +234,11 @@ impl Tree {
         Ok(write)
     }
 
+    async fn propose_draft(&self, draft: Draft) -> Result<(), Error> {
+        let origin = self.origin_of(draft.appended.unwrap_or(0));
+        self.propose_locked(draft.ino, origin, draft.operation()).await
+    }
+
     async fn commit_inline(
         &self,
         base: &Stat,
@@ -244,7 +254,7 @@ impl Tree {
         };
         write.etag = ETag { md5: md5::Md5::digest(&bytes).into(), part_count: 0 };
         write.content = Content::Inline(bytes);
-        self.propose_locked(base.ino, write.operation()).await
+        self.propose_draft(write).await
     }
 
     /// What is to be stored of a file that will not be inline: what is staged, and what may be inline by now.
@@ -344,7 +354,7 @@ impl Tree {
         };
         // A part of what may be inline cannot stand alone, and an MD5 is that of what was seen.
         let may_be_inline = base.size_bytes <= self.0.store.config.inline_bytes;
-        write.base = (is_front || may_be_inline || write.is_appended).then_some(base.revision);
+        write.base = (is_front || may_be_inline || write.appended.is_some()).then_some(base.revision);
         let mut named = pieces(ranges, &chunks);
         if let Content::Pieces(holes) = std::mem::replace(&mut write.content, Content::Same) {
             named.extend(holes);
@@ -362,7 +372,7 @@ impl Tree {
         if !self.may_commit_under(base.ino, fresh.session()) {
             return Err(Refusal::NoSession.into());
         }
-        let origin = self.origin(false);
+        let origin = self.origin_of(write.appended.unwrap_or(0));
         let operation = write.operation();
         let make = move |bucket| Command::File { bucket, origin: origin.clone(), operation: operation.clone() };
         match self.0.store.commit(Some(fresh), self.0.bucket.name.clone(), make).await? {
@@ -378,11 +388,16 @@ impl Tree {
 
     /// Commits what a killed process left.
     pub(super) async fn recover(&self) -> Result<(), Error> {
-        for left in self.0.staging.left()? {
-            if !left.is_of_this_boot && self.is_outdated(&left).await? {
+        for mut left in self.0.staging.left()? {
+            let is_outdated = self.is_outdated(&left).await?;
+            if !left.is_of_this_boot && is_outdated {
                 tracing::warn!(ino = %left.ino, "bytes that were not synced before a reboot were written over something older");
                 left.file.remove()?;
                 continue;
+            }
+            if is_outdated {
+                // Maybe by these: what was appended is not to be there twice. The mount of then, which could tell, has ended.
+                left.dirty.stay();
             }
             let file = self.0.files.get_or_make(left.ino);
             let mut state = file.state.write().await;

@@ -4,6 +4,7 @@
 //! Invariants
 //! - Runs do not overlap; each byte is where it was written last.
 //! - What was appended, and nothing else written, is at the end of the file wherever that comes to be: others may append too.
+//!   So it must not be committed twice, as other writes may.
 //! - Once a file was cut, its length is what was said then, or the end of what was written since if that is more.
 
 use std::collections::BTreeMap;
@@ -26,6 +27,10 @@ struct Appended {
     at: u64,
     /// Whether it was elsewhere when it was staged.
     has_moved: bool,
+    /// The first request that appended.
+    request: u64,
+    /// Whether a commit of it was begun, whose fate may be unknown.
+    is_begun: bool,
 }
 
 /// The length of a file with what was written.
@@ -109,22 +114,35 @@ impl Dirty {
         }
     }
 
-    /// Whether all that was written was appended.
-    pub(super) fn is_appended(&self) -> bool {
-        self.appended.is_some()
+    /// The first request that appended, if all that was written was appended: what names it once for all.
+    pub(super) fn appended(&self) -> Option<u64> {
+        self.appended.map(|appended| appended.request)
     }
 
-    /// Whether what was appended is not where it was then.
+    /// A commit of what was appended is begun: it may be done although nobody hears so. Nothing else may be committed under
+    /// the same name.
+    pub(super) fn begin(&mut self) {
+        if let Some(appended) = &mut self.appended {
+            appended.is_begun = true;
+        }
+    }
+
+    /// Whether what was appended must be committed before more is.
+    pub(super) fn is_begun(&self) -> bool {
+        self.appended.is_some_and(|appended| appended.is_begun)
+    }
+
+    /// Whether what was appended is not where the staging file has it.
     pub(super) fn has_moved(&self) -> bool {
         self.appended.is_some_and(|appended| appended.has_moved)
     }
 
     /// Notes that bytes were appended to a file of which so much is committed, and are at `staged`. Returns where in the file
     /// they are.
-    pub(super) fn append(&mut self, committed_bytes: u64, len: u64, staged: u64) -> u64 {
+    pub(super) fn append(&mut self, committed_bytes: u64, len: u64, staged: u64, request: u64) -> u64 {
         self.follow(committed_bytes);
         let offset = self.size_over(committed_bytes);
-        let first = Appended { at: offset, has_moved: false };
+        let first = Appended { at: offset, has_moved: false, request, is_begun: false };
         let appended = if self.is_empty() { Some(first) } else { self.appended };
         self.insert(offset..offset + len, staged);
         self.appended = appended;
@@ -132,10 +150,10 @@ impl Dirty {
     }
 
     /// The same of bytes that were appended at `offset`, found again in their order.
-    pub(super) fn append_again(&mut self, offset: u64, len: u64, staged: u64) {
+    pub(super) fn append_again(&mut self, offset: u64, len: u64, staged: u64, request: u64) {
         match self.appended {
-            Some(Appended { at, .. }) => drop(self.append(at, len, staged)),
-            None if self.is_empty() => drop(self.append(offset, len, staged)),
+            Some(Appended { at, .. }) => drop(self.append(at, len, staged, request)),
+            None if self.is_empty() => drop(self.append(offset, len, staged, request)),
             None => self.insert(offset..offset.saturating_add(len), staged),
         }
     }
@@ -147,10 +165,11 @@ impl Dirty {
 
     /// Moves what was appended to where the file ends by now.
     pub(super) fn follow(&mut self, committed_bytes: u64) {
-        let Some(Appended { at, .. }) = self.appended.filter(|_| !self.is_at(committed_bytes)) else { return };
+        let Some(appended) = self.appended.filter(|_| !self.is_at(committed_bytes)) else { return };
+        let at = appended.at;
         let runs = std::mem::take(&mut self.runs).into_iter();
         self.runs = runs.map(|(start, run)| (start - at + committed_bytes, run)).collect();
-        self.appended = Some(Appended { at: committed_bytes, has_moved: true });
+        self.appended = Some(Appended { at: committed_bytes, has_moved: true, ..appended });
     }
 
     /// Keeps what was appended where it is.
@@ -336,8 +355,8 @@ mod tests {
             let (mut dirty, mut again, mut committed, mut appended) = (Dirty::default(), Dirty::default(), committed, 0);
             for (staged, (len, other)) in steps.into_iter().enumerate() {
                 let staged = staged as u64 * 1000;
-                let offset = dirty.append(committed, len, staged);
-                again.append_again(offset, len, staged);
+                let offset = dirty.append(committed, len, staged, staged + 1);
+                again.append_again(offset, len, staged, staged + 1);
                 prop_assert_eq!(offset, committed + appended);
                 appended += len;
                 committed = other;
@@ -347,8 +366,9 @@ mod tests {
                 prop_assert!(dirty.is_at(committed));
                 prop_assert_eq!((dirty.all(), dirty.end()), (again.all(), committed + appended));
             }
+            prop_assert_eq!(dirty.appended(), Some(1));
             dirty.insert(0..1, 0);
-            prop_assert!(!dirty.is_appended());
+            prop_assert_eq!(dirty.appended(), None);
         }
     }
 

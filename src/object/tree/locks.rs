@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::catalog::{Command, FileOperation, LOCK_END, Lock, Refusal};
+use crate::catalog::{Command, FileOperation, LOCK_END, Lock, Origin, Refusal};
 use crate::ids::{Ino, SessionId};
 use crate::object::Error;
 
@@ -177,7 +177,7 @@ impl Tree {
             let session = self.0.store.session.id();
             self.check_locks(ino)?;
             let is_new = self.0.locks.note(ino, (wanted.owner, wanted.opened), session);
-            match self.propose_under(session, FileOperation::Lock { ino, lock: wanted }).await {
+            match self.propose_under(session, self.origin(false), FileOperation::Lock { ino, lock: wanted }).await {
                 // Nothing was locked under the session that has ended: the next one will do.
                 Err(Error::Refused(Refusal::NoSession)) if is_new && session != self.0.store.session.id() => {
                     self.0.locks.forget(ino, Some(wanted.owner));
@@ -240,7 +240,7 @@ impl Tree {
         let Some(session) = self.0.locks.session(ino) else { return Ok(()) };
         let is_whole = range == WHOLE;
         let unlock = FileOperation::Unlock { ino, owner, start_bytes: range.start, end_bytes: range.end };
-        let outcome = self.propose_under(session, unlock).await;
+        let outcome = self.propose_under(session, self.origin(false), unlock).await;
         match (is_whole, &outcome) {
             (true, Ok(())) => self.0.locks.forget(ino, Some(owner)),
             (true, Err(_)) => drop(lock(&self.0.locks.due).insert((ino, owner))),
@@ -287,10 +287,11 @@ impl Tree {
     }
 
     /// Has the catalog do what is for who has locked an inode only, if this mount has.
-    pub(super) async fn propose_locked(&self, ino: Ino, operation: FileOperation) -> Result<(), Error> {
+    /// `origin`: of [`Tree::origin`].
+    pub(super) async fn propose_locked(&self, ino: Ino, origin: Origin, operation: FileOperation) -> Result<(), Error> {
         match self.0.locks.session(ino) {
-            Some(session) => self.propose_under(session, operation).await,
-            None => self.propose(operation).await,
+            Some(session) => self.propose_under(session, origin, operation).await,
+            None => mounting::propose(&self.0.store, self.0.bucket.id, origin, operation).await,
         }
     }
 
@@ -299,8 +300,8 @@ impl Tree {
         self.0.locks.session(ino).is_none_or(|locked| locked == session)
     }
 
-    async fn propose_under(&self, session: SessionId, operation: FileOperation) -> Result<(), Error> {
-        let command = Command::File { bucket: self.0.bucket.id, origin: self.origin(false), operation };
+    async fn propose_under(&self, session: SessionId, origin: Origin, operation: FileOperation) -> Result<(), Error> {
+        let command = Command::File { bucket: self.0.bucket.id, origin, operation };
         mounting::done(self.0.store.session.propose_as(session, command).await?)
     }
 }

@@ -23,6 +23,7 @@ use crate::ids::{BucketId, Ino};
 use crate::object::bucket::unexpected;
 use crate::object::{Error, Store};
 
+use super::commit::Change;
 use super::open::State;
 use super::{Inner, Tree, lock};
 
@@ -57,6 +58,12 @@ pub async fn for_request<F: Future>(request: Request, work: F) -> F::Output {
 /// The number of the request that is being answered; 0: none.
 pub(super) fn request() -> u64 {
     REQUEST.try_with(|request| request.number).unwrap_or(0)
+}
+
+/// Names the commit of what was appended since `request`, for the catalog: a number that no request of a kernel's has. 0: it
+/// has no name.
+pub(super) fn name_of_appended(request: u64) -> u64 {
+    if request == 0 { 0 } else { request | 1 }
 }
 
 /// Whether what is asked may have been done by another process.
@@ -183,7 +190,11 @@ pub(super) fn done(outcome: Outcome) -> Result<(), Error> {
 impl Tree {
     /// On whose behalf a command is. `once`: it must not be done again for the same request.
     pub(super) fn origin(&self, once: bool) -> Origin {
-        let request = if once { request() } else { 0 };
+        self.origin_of(if once { request() } else { 0 })
+    }
+
+    /// For a request of the kernel's, after which nothing else is done for the same; 0: for none in particular.
+    pub(super) fn origin_of(&self, request: u64) -> Origin {
         let mut requests = lock(&self.0.mount.requests);
         if request != 0 {
             requests.under_way.insert(request);
@@ -261,10 +272,12 @@ impl Tree {
                 lock(&self.0.held).insert(ino);
             }
         }
-        for left in left {
+        for mut left in left {
             let file = self.0.files.inherit(left.ino);
             let mut state = file.state.write().await;
             let is_hidden = state.is_hidden;
+            // It may be committed already.
+            left.dirty.begin();
             *state = State {
                 dirty: left.dirty,
                 staged: Some(left.file),
@@ -275,6 +288,11 @@ impl Tree {
                 ..State::default()
             };
             file.show(&state);
+            if state.dirty.is_begun()
+                && let Err(error) = self.commit(&file, &mut state, Change::default()).await
+            {
+                tracing::warn!(ino = %file.ino, %error, "what was appended before a restart is not committed yet");
+            }
         }
         Ok(())
     }

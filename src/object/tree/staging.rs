@@ -270,7 +270,7 @@ fn read(path: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Option<Left>> {
         match (offset, len) {
             (ATTRIBUTES, _) => pending.add(&postcard::from_bytes(&bytes).map_err(io::Error::other)?, at),
             (len, 0) => dirty.cut(len),
-            (start, len) if request != 0 => dirty.append_again(start, len, staged),
+            (start, len) if request != 0 => dirty.append_again(start, len, staged, request),
             (start, len) => dirty.insert(start..start.saturating_add(len), staged),
         }
         if offset != ATTRIBUTES {

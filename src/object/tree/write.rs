@@ -38,14 +38,17 @@ impl Tree {
     pub async fn write(&self, ino: Ino, offset: u64, data: Bytes) -> Result<(), Error> {
         let file = self.0.files.get_or_make(ino);
         let mut state = file.state.write().await;
-        self.settle_appended(&file, &mut state).await?;
+        self.settle_appended(&file, &mut state, true).await?;
         self.stage(&file, &mut state, Place::At(offset), data).await.map(drop)
     }
 
-    /// Before something else is written: what was appended and had to move is committed, for the staging file does not tell
-    /// where it is.
-    async fn settle_appended(&self, file: &File, state: &mut State) -> Result<(), Error> {
-        if state.dirty.has_moved() { self.commit(file, state, Change::default()).await } else { Ok(()) }
+    /// Before more is written: what was appended is committed if that was begun before; and if it has moved and something else
+    /// is written, for the staging file does not tell where it is.
+    async fn settle_appended(&self, file: &File, state: &mut State, is_other: bool) -> Result<(), Error> {
+        match state.dirty.is_begun() || is_other && state.dirty.has_moved() {
+            true => self.commit(file, state, Change::default()).await,
+            false => Ok(()),
+        }
     }
 
     /// Writes bytes at the end of the file, wherever that is once they are committed: others may append too. Returns where
@@ -60,6 +63,7 @@ impl Tree {
         if let Some(offset) = state.appended.remove(&request) {
             return Ok(offset);
         }
+        self.settle_appended(&file, &mut state, false).await?;
         let committed_bytes = self.committed(ino).await?.size_bytes;
         self.stage(&file, &mut state, Place::AtEnd { committed_bytes, request }, data).await
     }
@@ -81,7 +85,9 @@ impl Tree {
         let (at, staged_bytes) = self.stage_record(file, state, record).await?;
         match place {
             Place::At(_) => state.dirty.insert(offset..end, at),
-            Place::AtEnd { committed_bytes, .. } => drop(state.dirty.append(committed_bytes, len, at)),
+            Place::AtEnd { committed_bytes, request } => {
+                state.dirty.append(committed_bytes, len, at, request);
+            }
         }
         state.note_written(now);
         file.show(state);
@@ -99,7 +105,7 @@ impl Tree {
             return Err(Refusal::ReadOnly.into());
         }
         self.check_locks(file.ino)?;
-        self.settle_appended(file, state).await?;
+        self.settle_appended(file, state, true).await?;
         let now = self.0.store.now();
         self.stage_record(file, state, Record { offset: len, bytes: Bytes::new(), now, request: 0 }).await?;
         state.dirty.cut(len);
@@ -298,7 +304,7 @@ impl Tree {
         let manifest = self.manifest(from.0, from.1..from.1 + len).await?;
         let (pieces, len) = pieces_of(&manifest, from.1..from.1 + len, to.1);
         let write = self.new_write(to.0, &target, crate::catalog::Content::Pieces(pieces)).await?;
-        match self.propose_locked(to.0, FileOperation::Write(write)).await {
+        match self.propose_locked(to.0, self.origin(false), FileOperation::Write(write)).await {
             // What was seen of the source is gone by now, or lies in too many pieces.
             Err(Error::Refused(Refusal::SourceGone | Refusal::TooManyRows | Refusal::RevisionChanged(_))) => {
                 self.copy_bytes(from, to, len).await

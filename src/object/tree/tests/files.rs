@@ -667,6 +667,42 @@ async fn what_two_mounts_append_is_all_there() {
     bed.assert_sound().await;
 }
 
+/// A process that is killed after a commit, before it has cut off what was staged.
+#[tokio::test]
+async fn what_was_appended_is_not_there_twice() {
+    for len in [5_usize, 50_000] {
+        let bed = bed().await;
+        let tree = outliving_tree(&bed, &bed.store, None).await;
+        let ino = tree.save(tree.root(), "f", b"first").await.unwrap().ino;
+        tree.open(ino, false).await.unwrap();
+        let line = pattern(len, 1);
+        for (number, half) in line.chunks(len.div_ceil(2)).enumerate() {
+            for_request(asked(2 + 2 * number as u64), tree.append(ino, Bytes::copy_from_slice(half))).await.unwrap();
+        }
+        let staging = bed.dir.path().join("staging");
+        let staged: Vec<_> = std::fs::read_dir(&staging).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let kept: Vec<_> = staged.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        tree.flush(ino).await.unwrap();
+        kill(tree);
+        staged.iter().zip(&kept).for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+        let store = bed.restarted(crate::object::Config::default()).await;
+        let tree = outliving_tree(&bed, &store, Some(Kernel::knowing(&[ino]))).await;
+        let mut expected = [&b"first"[..], &line].concat();
+        assert_eq!(tree.bytes(ino).await.unwrap(), expected);
+        for_request(asked(20), tree.append(ino, Bytes::from_static(b"last"))).await.unwrap();
+        tree.flush(ino).await.unwrap();
+        expected.extend_from_slice(b"last");
+        assert_eq!(bed.get("f", 0..expected.len() as u64).await.unwrap(), expected);
+
+        // Of a mount that has ended meanwhile.
+        kill(tree);
+        std::fs::write(&staged[0], &kept[0]).unwrap();
+        let store = bed.restarted(crate::object::Config::default()).await;
+        drop(outliving_tree(&bed, &store, None).await);
+        assert_eq!(bed.store.head(&target("f")).await.unwrap().version.size_bytes, expected.len() as u64);
+    }
+}
+
 /// As `relatime` has it; and what S3 wrote stays as it was.
 #[tokio::test]
 async fn times_of_access_are_told_for_many_at_once() {

@@ -3,12 +3,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use predastore_tests::disk::{FileSystem, LoopMount};
@@ -110,20 +114,86 @@ fn unmounting_by_force_always_works() -> Result<()> {
     server.finish()
 }
 
-/// Lets this process have so many files open, and some more; as many as it may if that is fewer, loudly.
-fn may_open(count: u64) -> Result<u64> {
+/// How many files one table of open files holds, at most `count`, with some more for others. Threads may have tables of their own.
+fn per_table(count: u64) -> Result<u64> {
     const OTHERS: u64 = 1000;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = count + OTHERS;
-    if setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted), hard.max(wanted)).is_ok() {
-        return Ok(count);
-    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    let fewer = count.min(hard.saturating_sub(OTHERS));
-    if fewer < count {
-        say(&format!("*** {fewer} files instead of {count}: this process may have {hard} open"));
+    let most = hard.saturating_sub(OTHERS);
+    ensure!(most > 0, "this process may have {hard} files open");
+    Ok(count.min(most))
+}
+
+/// Files that one thread makes, and holds open.
+struct Holder {
+    dir: PathBuf,
+    files: Range<u64>,
+}
+
+impl Holder {
+    fn path(&self, index: u64) -> PathBuf {
+        self.dir.join(format!("d{}/f{index}", index % 100))
     }
-    Ok(fewer)
+
+    /// Opens them; every tenth is removed, every seventh synced. Once somebody says `go`, reads and writes them, and closes them.
+    fn hold(&self, opened: &Sender<bool>, go: &Receiver<()>) -> Result<()> {
+        unshare(CloneFlags::CLONE_FILES)?;
+        let open = |index| -> io::Result<File> {
+            let mut file = File::options().read(true).write(true).create_new(true).open(self.path(index))?;
+            file.write_all(&body(index, 100))?;
+            Ok(file)
+        };
+        let files = self.files.clone().map(open).collect::<io::Result<Vec<_>>>()?;
+        for (index, file) in self.files.clone().zip(&files) {
+            if index.is_multiple_of(10) {
+                fs::remove_file(self.path(index))?;
+            }
+            if index.is_multiple_of(7) {
+                file.sync_all()?;
+            }
+        }
+        opened.send(true)?;
+        go.recv().context("the test has failed elsewhere")?;
+        for (index, file) in self.files.clone().zip(&files) {
+            let mut bytes = vec![0; 100];
+            file.read_exact_at(&mut bytes, 0).with_context(|| format!("file {index} after a restart"))?;
+            ensure!(bytes == body(index, 100), "file {index} differs after a restart");
+            if index.is_multiple_of(3) {
+                file.write_all_at(b"more", 100)?;
+            }
+        }
+        files.into_iter().try_for_each(|file| Ok(close(file)?))
+    }
+}
+
+/// Runs `meanwhile` while all files are open.
+fn while_held(holders: &[Holder], meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+    thread::scope(|scope| {
+        let (told, opened) = mpsc::channel();
+        let hold = |holder| {
+            let ((go, wait), told) = (mpsc::channel(), told.clone());
+            let held = move || {
+                let held = Holder::hold(holder, &told, &wait);
+                if held.is_err() {
+                    // Whoever waits for all is not to wait for this one.
+                    let _ = told.send(false);
+                }
+                held
+            };
+            (go, scope.spawn(held))
+        };
+        let (gos, threads): (Vec<_>, Vec<_>) = holders.iter().map(hold).unzip();
+        let are_open = holders.iter().all(|_| opened.recv() == Ok(true));
+        let outcome = if are_open { meanwhile() } else { Ok(()) };
+        if are_open && outcome.is_ok() {
+            gos.iter().try_for_each(|go| go.send(()))?;
+        }
+        drop(gos);
+        let held: Vec<_> =
+            threads.into_iter().map(|thread| thread.join().expect("a thread that does not panic")).collect();
+        outcome?;
+        held.into_iter().collect()
+    })
 }
 
 /// It has them open, reads and writes them, whatever becomes of the daemon meanwhile; and what it removed goes when it is closed.
@@ -132,38 +202,22 @@ fn a_client_holds_many_files_open() -> Result<()> {
     if !can_mount("a_client_holds_many_files_open", &[]) {
         return Ok(());
     }
-    let count = may_open(number("PREDASTORE_TEST_OPEN_FILES", 3000))?;
+    let count = number("PREDASTORE_TEST_OPEN_FILES", 3000);
+    let step = per_table(count.div_ceil(2))?;
     let mut server = Server::one_box()?;
     let dir = mountpoint()?;
     let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
-    let name = |index: u64| dir.path().join(format!("d{}/f{index}", index % 100));
     (0..100).try_for_each(|index| fs::create_dir(dir.path().join(format!("d{index}"))))?;
-    let open = |index| -> io::Result<File> {
-        let mut file = File::options().read(true).write(true).create_new(true).open(name(index))?;
-        file.write_all(&body(index, 100))?;
-        Ok(file)
-    };
+    let of = |start: u64| Holder { dir: dir.path().to_owned(), files: start..count.min(start + step) };
+    let holders: Vec<_> = (0..count).step_by(step as usize).map(of).collect();
     let began = Instant::now();
-    let files = (0..count).map(open).collect::<io::Result<Vec<_>>>()?;
-    let (opened, rss_bytes) = (began.elapsed(), server.first().rss_bytes()?);
-    // Every tenth is removed, every seventh synced.
-    (0..count).step_by(10).try_for_each(|index| fs::remove_file(name(index)))?;
-    files.iter().step_by(7).try_for_each(File::sync_all)?;
-    server.first().stand_by()?;
-    server.first().kill();
-    server.first().restart()?;
-    for (index, file) in (0..).zip(&files) {
-        let mut bytes = vec![0; 100];
-        file.read_exact_at(&mut bytes, 0).with_context(|| format!("file {index} after a restart"))?;
-        ensure!(bytes == body(index, 100), "file {index} differs after a restart");
-        if index.is_multiple_of(3) {
-            file.write_all_at(b"more", 100)?;
-        }
-    }
-    for file in files {
-        close(file)?;
-    }
-    say(&format!("{count} files opened in {opened:.1?}, {} MiB resident", rss_bytes / MIB as u64));
+    while_held(&holders, || {
+        let (opened, rss_bytes) = (began.elapsed(), server.first().rss_bytes()?);
+        say(&format!("{count} files opened in {opened:.1?}, {} MiB resident", rss_bytes / MIB as u64));
+        server.first().stand_by()?;
+        server.first().kill();
+        server.first().restart()
+    })?;
     let listed = server.gateways()[0].s3()?.list(BUCKET)?;
     let expected = count - count.div_ceil(10);
     let files: Vec<_> = listed.iter().filter(|row| !row.key.ends_with('/')).collect();

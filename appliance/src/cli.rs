@@ -81,6 +81,12 @@ enum Commands {
         /// As the program itself says it
         what: String,
     },
+    /// Write man pages and completions for shells into a directory
+    #[command(hide = true)]
+    Documents {
+        /// Where; made if need be
+        dir: PathBuf,
+    },
     /// See a cluster, and change which nodes it has
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -135,6 +141,8 @@ pub(crate) enum Action {
     Mounts(Flags),
     /// Keep a mount while its daemon is away.
     HoldMount(String),
+    /// Write man pages and completions.
+    Documents(PathBuf),
     /// See or change a cluster.
     Cluster(ClusterCommand, Flags),
     /// Measure an endpoint.
@@ -201,6 +209,7 @@ impl Cli {
             }
             Some(Commands::Mounts { settings }) => Action::Mounts(self.settings.then(settings)),
             Some(Commands::HoldMount { what }) => Action::HoldMount(what),
+            Some(Commands::Documents { dir }) => Action::Documents(dir),
             Some(Commands::Cluster(mut command)) => {
                 let settings = command.take_settings();
                 Action::Cluster(command, Flags::distributed().then(self.settings).then(settings))
@@ -292,7 +301,7 @@ mod tests {
             | Action::Umount(_, _, flags)
             | Action::Mounts(flags)
             | Action::Cluster(_, flags) => flags,
-            Action::HoldMount(_) | Action::Bench(_) => Flags::default(),
+            Action::HoldMount(_) | Action::Documents(_) | Action::Bench(_) => Flags::default(),
         };
         let mut pairs: Vec<_> = flags.0.into_iter().map(|(setting, value)| (setting.key, value)).collect();
         pairs.sort();

@@ -1,4 +1,4 @@
-//! Structured lines on stderr.
+//! Structured lines on stderr, or in the journal.
 //!
 //! Invariants
 //! - No request waits for whoever reads stderr: lines below WARN go through a queue and a thread. Were the reader to
@@ -11,8 +11,10 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::Log;
+use crate::config::{Log, LogFormat};
 
 /// Lines that wait for the thread; more are dropped.
 const QUEUE_LINES: usize = 16 << 10;
@@ -23,12 +25,22 @@ pub(crate) fn start(log: &Log) -> WorkerGuard {
     let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES).thread_name("log-lines");
     let (queue, guard) = queue.finish(std::io::stderr());
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr.with_max_level(Level::WARN).or_else(queue));
-    if log.json {
-        lines.json().flatten_event(true).init();
-    } else {
-        lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Journal if to_journal(log) => {}
+        LogFormat::Journal | LogFormat::Text => {
+            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        }
     }
     guard
+}
+
+/// Sends events to the journal, fields as `PREDASTORE_BUCKET=`. False: there is none.
+fn to_journal(log: &Log) -> bool {
+    let Ok(journal) = tracing_journald::layer() else { return false };
+    let filter = EnvFilter::builder().parse_lossy(directives(&log.directives));
+    tracing_subscriber::registry().with(filter).with(journal.with_field_prefix(Some("PREDASTORE".to_owned()))).init();
+    true
 }
 
 /// A level alone is meant for this program: Raft tells its inner life, and warns of what is no trouble (each start

@@ -5,6 +5,7 @@
 //! - `identity`, `tls`, `durable`: certificates and root credentials; `derived`: those of a cluster; `credentials`:
 //!   printing them.
 //! - `admin`, `logging`: what an operator sees; `db_status`: what a db node of a cluster answers over HTTPS.
+//! - `systemd`: sockets, readiness and the watchdog. `documents`: man pages and completions.
 //! - `mounts`: buckets as file systems.
 //! - `memory`: how much the process keeps.
 //! - `cluster`: an operator's commands for a cluster; `bench`: measures any S3 endpoint.
@@ -17,6 +18,7 @@ mod config;
 mod credentials;
 mod db_status;
 mod derived;
+mod documents;
 mod durable;
 mod identity;
 mod logging;
@@ -24,6 +26,7 @@ mod memory;
 mod mounts;
 mod serve;
 mod store;
+mod systemd;
 mod tls;
 
 use std::future::Future;
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Action::HoldMount(what) => holder::run(&what),
+        Action::Documents(dir) => exit(documents::write(&dir).map(|()| ExitCode::SUCCESS)),
         Action::Bench(args) => exit(bench::run(*args).map(|()| ExitCode::SUCCESS)),
     }
 }
@@ -123,10 +127,11 @@ fn with_control(flags: Flags, run: impl FnOnce(&Path) -> Result<(), Failure>) ->
     }
 }
 
+/// The environment, with what the machine it runs on says besides.
 fn environment() -> Vec<(String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+    let own = std::env::vars_os();
+    let own = own.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    config::installed::with_installed(own)
 }
 
 fn with_config(flags: Flags, run: impl FnOnce(Config) -> Result<ExitCode>) -> ExitCode {
@@ -148,7 +153,8 @@ fn exit(result: Result<ExitCode>) -> ExitCode {
 
 /// Logs its end, too: whoever reads the log as JSON is to find the reason there.
 fn serve(config: Config) -> ExitCode {
-    match block_on(serve::run(config)) {
+    let served = systemd::Inherited::take().and_then(|inherited| block_on(serve::run(config, inherited)));
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
             tracing::error!(error = format!("{error:#}"), "s3d ends");

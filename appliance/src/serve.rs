@@ -24,6 +24,7 @@ use crate::mounts::configured;
 use crate::mounts::control::ControlSocket;
 use crate::mounts::running::Mounts;
 use crate::store::{Frontend, Process, Store};
+use crate::systemd::{self, Inherited};
 use crate::tls::{Certificate, server_config};
 
 /// How often the server certificate's age is looked at.
@@ -33,15 +34,16 @@ const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 3600);
 ///
 /// # Errors
 /// Whatever kept it from starting, or made it stop.
-pub(crate) async fn run(config: Config) -> Result<()> {
+pub(crate) async fn run(config: Config, inherited: Inherited) -> Result<()> {
     let signals = Signals::listen()?;
     for line in &config.obsolete {
         tracing::warn!("{line}");
     }
     // What can be wrong outside of the store is found before one is made.
-    let listeners = Listeners::bind(&config).await?;
+    let listeners = Listeners::bind(&config, inherited).await?;
     Certificate::check_files(&config.server)?;
     // Of all that is kept the store first, because it locks the directory.
+    systemd::starting("opening the store");
     let process = Process::start(&config).await?;
     let served = serve(&config, &process, listeners, signals).await;
     process.shutdown().await;
@@ -59,13 +61,16 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(config: &Config) -> Result<Self> {
+    async fn bind(config: &Config, mut inherited: Inherited) -> Result<Self> {
         let admin = match config.admin {
             Some(address) => bind_admin(address, config.admin_may_be_taken).await?,
             None => None,
         };
         let s3 = match config.gateway() {
-            Some(address) => Some(bind(address, "the S3 endpoint").await?),
+            Some(address) => match inherited.on(address)? {
+                Some(socket) => Some(socket),
+                None => Some(bind(address, "the S3 endpoint").await?),
+            },
             None => None,
         };
         let mut dbs = BTreeMap::new();
@@ -86,6 +91,7 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
     let tls = certificate.clone().map(server_config).transpose()?;
     let stop = CancellationToken::new();
     serve_db_status(process, listeners.dbs, tls.as_ref(), &stop);
+    systemd::starting("waiting for the catalog");
     let Some(store) = opened(config, process, &mut signals).await? else { return Ok(()) };
 
     let mut metrics = Registry::default();
@@ -104,7 +110,9 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
         tracing::info!(bucket = bucket.name, "anybody may read this bucket: the configuration says public");
     }
     let endpoint = config.gateway().map(|_| endpoint(config, port));
-    let mounts = store.map(|store| serve_mounts(config, store, &stop)).transpose()?;
+    let mounts = store.clone().map(|store| serve_mounts(config, store, &stop)).transpose()?;
+    systemd::ready(endpoint.as_deref());
+    let telling = tokio::spawn(systemd::keep_telling(store, shown.clone()));
     tracing::info!(endpoint, data_dir = %config.storage.data_dir.display(), "serving");
     let ended = loop {
         tokio::select! {
@@ -113,11 +121,13 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
                     tracing::info!(signal = name, "draining");
                     break None;
                 }
-                Reason::Reload => reload(certificate.as_deref(), config, &identity),
+                Reason::Reload => systemd::while_reloading(|| reload(certificate.as_deref(), config, &identity)),
             },
             ended = &mut frontend => break Some(ended),
         }
     };
+    telling.abort();
+    systemd::stopping();
     shown.drain();
     stop.cancel();
     let requests = frontend.abort_handle();

@@ -164,6 +164,11 @@ impl Store {
         self.store.tree(bucket, prefix, mounting).await
     }
 
+    /// Whether the catalog of this process answers.
+    pub(crate) async fn answers(&self) -> Result<()> {
+        Ok(self.store.answers().await?)
+    }
+
     /// Makes the configured buckets that are missing; a store that only serves reads goes on without them.
     pub(crate) async fn seed(&self, config: &Config) -> Result<()> {
         if self.read_only {

@@ -389,6 +389,14 @@ impl Store {
         self.budget.taken_bytes()
     }
 
+    /// Whether the catalog answers here, however far behind others it may be: for a watchdog.
+    ///
+    /// # Errors
+    /// `Catalog`: it does not.
+    pub async fn answers(&self) -> Result<(), Error> {
+        Ok(self.ledger.readers().read(|view| Ok(view.applied_index()?)).await.map(drop)?)
+    }
+
     /// Runs `query` on one linearizable snapshot.
     async fn snapshot<R: Send + 'static>(
         &self,

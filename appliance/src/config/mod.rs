@@ -5,6 +5,7 @@
 
 pub(crate) mod cluster;
 mod document;
+pub(crate) mod installed;
 mod layers;
 pub(crate) mod settings;
 mod twice;
@@ -173,7 +174,29 @@ pub(crate) struct Control {
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) directives: String,
-    pub(crate) json: bool,
+    pub(crate) format: LogFormat,
+}
+
+/// Where its lines go, and how they look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LogFormat {
+    /// For people, on stderr.
+    Text,
+    /// One object a line, on stderr.
+    Json,
+    /// To systemd's journal, with fields.
+    Journal,
+}
+
+impl LogFormat {
+    fn named(name: &str) -> Option<LogFormat> {
+        match name {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            "journal" => Some(LogFormat::Journal),
+            _ => None,
+        }
+    }
 }
 
 /// The account id of root, and of entries that name none.
@@ -205,7 +228,6 @@ impl Config {
     fn judge(document: Document, said: Said) -> Result<Self, Error> {
         check_version(&document.version)?;
         let backend = backend(&document)?;
-        check_log(&document.log)?;
         let admin = match document.admin.port {
             0 => None,
             port => Some(resolve("admin.host", &document.admin.host, port)?),
@@ -237,7 +259,7 @@ impl Config {
             obsolete: said.obsolete,
             cluster,
             storage: storage(document.storage)?,
-            log: Log { directives: document.log.level, json: document.log.format == "json" },
+            log: log(document.log)?,
         };
         check_unique(&config)?;
         check_buckets(&config.buckets)?;
@@ -282,17 +304,17 @@ fn backend(document: &Document) -> Result<Backend, Error> {
     }
 }
 
-fn check_log(log: &document::Log) -> Result<(), Error> {
-    if !["text", "json"].contains(&log.format.as_str()) {
-        return conflict(format!("`log.format` is `{}`; it can be `text` or `json`", log.format));
-    }
+fn log(log: document::Log) -> Result<Log, Error> {
+    let Some(format) = LogFormat::named(&log.format) else {
+        return conflict(format!("`log.format` is `{}`; it can be `text`, `json` or `journal`", log.format));
+    };
     // A word that is no level would be taken for a module's name and silence everything.
     let word = !log.level.contains(['=', ',']);
     if word && log.level.parse::<tracing_subscriber::filter::LevelFilter>().is_err() {
         return conflict(format!("`log.level` is `{}`; it can be error, warn, info, debug or trace", log.level));
     }
     match EnvFilter::builder().parse(&log.level) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(Log { directives: log.level, format }),
         Err(error) => conflict(format!("`log.level`: {error}")),
     }
 }

@@ -25,7 +25,7 @@
 //!   over.
 //! - What was committed is cut off. A process killed in between commits it once more at its next start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::catalog::SetAttrs;
 use crate::env::Timestamp;
@@ -56,13 +57,24 @@ pub(super) struct Staging {
     spare: Mutex<Vec<StagingFile>>,
     /// Name of the next file.
     next: AtomicU64,
+    /// Files that are some inode's, by their age, and whose.
+    in_use: Mutex<BTreeMap<u64, Ino>>,
+    /// So many may be.
+    in_use_max: usize,
 }
+
+/// Of the files that this process may have open, the part that may be in use here.
+const OPEN_PART: u64 = 2;
+/// Files of which one may be committed for the sake of another.
+const OLDEST_COUNT: usize = 8;
 
 /// Spare files at most.
 const SPARE_COUNT: usize = 64;
 
 /// The file of one inode. Its calls block.
 pub(super) struct StagingFile {
+    /// Its age.
+    number: u64,
     path: PathBuf,
     file: Arc<File>,
     end: u64,
@@ -118,11 +130,20 @@ impl Staging {
 
     fn open_in_boot(dir: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Staging> {
         fs::create_dir_all(dir)?;
-        Ok(Staging { dir: dir.to_owned(), boot, spare: Mutex::default(), next: AtomicU64::new(1) })
+        let (may_be_open, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        Ok(Staging {
+            dir: dir.to_owned(),
+            boot,
+            spare: Mutex::default(),
+            next: AtomicU64::new(1),
+            in_use: Mutex::default(),
+            in_use_max: usize::try_from(may_be_open / OPEN_PART).unwrap_or(usize::MAX),
+        })
     }
 
     /// Takes back a file; what is in it was committed. Removes it if there are enough.
     pub(super) fn give_back(&self, mut file: StagingFile) -> io::Result<()> {
+        lock(&self.in_use).remove(&file.number);
         file.clear()?;
         let mut spare = lock(&self.spare);
         if spare.len() < SPARE_COUNT {
@@ -145,7 +166,16 @@ impl Staging {
         head.extend_from_slice(&revision.to_le_bytes());
         head.extend_from_slice(&self.boot);
         file.write_all_at(&head, 0)?;
-        Ok(StagingFile { path, file, end: HEAD_BYTES })
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.in_use).insert(number, ino);
+        Ok(StagingFile { number, path, file, end: HEAD_BYTES })
+    }
+
+    /// If as many files are in use as may be: whose the oldest are. One of them is to be given back before another is made.
+    pub(super) fn oldest(&self) -> Vec<Ino> {
+        let in_use = lock(&self.in_use);
+        let is_full = in_use.len() >= self.in_use_max;
+        in_use.values().take(if is_full { OLDEST_COUNT } else { 0 }).copied().collect()
     }
 
     fn make(&self) -> io::Result<(PathBuf, Arc<File>)> {
@@ -285,7 +315,7 @@ fn read(path: &Path, boot: [u8; BOOT_BYTES]) -> io::Result<Option<Left>> {
     if dirty.is_empty() && pending.is_empty() {
         return Ok(None);
     }
-    let file = StagingFile { path: path.to_owned(), file: Arc::new(file), end };
+    let file = StagingFile { number: 0, path: path.to_owned(), file: Arc::new(file), end };
     Ok(Some(Left { ino, revision, is_of_this_boot: written_in == boot, file, dirty, modified, pending, appended }))
 }
 
@@ -395,6 +425,21 @@ mod tests {
         let many: Vec<_> = (0..100).map(|ino| staging.create(Ino(ino), 1).unwrap()).collect();
         many.into_iter().for_each(|file| staging.give_back(file).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), SPARE_COUNT);
+    }
+
+    #[test]
+    fn the_oldest_are_told_once_too_many_are_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut staging = Staging::open(dir.path()).unwrap();
+        staging.in_use_max = 3;
+        let first = staging.create(Ino(1), 1).unwrap();
+        let rest: Vec<_> = (2..4).map(|ino| (staging.oldest(), staging.create(Ino(ino), 1).unwrap())).collect();
+        assert!(rest.iter().all(|(oldest, _)| oldest.is_empty()));
+        assert_eq!(staging.oldest(), [Ino(1), Ino(2), Ino(3)]);
+        staging.give_back(first).unwrap();
+        assert_eq!(staging.oldest(), []);
+        drop(staging.create(Ino(4), 1).unwrap());
+        assert_eq!(staging.oldest(), [Ino(2), Ino(3), Ino(4)]);
     }
 
     #[test]

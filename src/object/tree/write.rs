@@ -37,6 +37,7 @@ impl Tree {
     /// `Refused(FileTooLarge | ReadOnly)`, `Full`, `Io`: the staging file.
     pub async fn write(&self, ino: Ino, offset: u64, data: Bytes) -> Result<(), Error> {
         let file = self.0.files.get_or_make(ino);
+        self.spare_staging(ino).await;
         let mut state = file.state.write().await;
         self.settle_appended(&file, &mut state, true).await?;
         self.stage(&file, &mut state, Place::At(offset), data).await.map(drop)
@@ -58,6 +59,7 @@ impl Tree {
     /// As of [`Tree::write`]. `Refused(Stale)`.
     pub async fn append(&self, ino: Ino, data: Bytes) -> Result<u64, Error> {
         let file = self.0.files.get_or_make(ino);
+        self.spare_staging(ino).await;
         let mut state = file.state.write().await;
         let request = mounting::request();
         if let Some(offset) = state.appended.remove(&request) {
@@ -66,6 +68,20 @@ impl Tree {
         self.settle_appended(&file, &mut state, false).await?;
         let committed_bytes = self.committed(ino).await?.size_bytes;
         self.stage(&file, &mut state, Place::AtEnd { committed_bytes, request }, data).await
+    }
+
+    /// Each file that was written has a staging file open, and this process may have so many open: one of the oldest is
+    /// committed, before it is flushed, if there are too many.
+    async fn spare_staging(&self, ino: Ino) {
+        for oldest in self.0.staging.oldest() {
+            let Some(file) = self.0.files.get(oldest).filter(|_| oldest != ino) else { continue };
+            // Who uses it now commits it soon enough.
+            let Ok(mut state) = file.state.try_write() else { continue };
+            match self.commit(&file, &mut state, Change::default()).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(ino = %oldest, %error, "a file is not committed early"),
+            }
+        }
     }
 
     async fn stage(&self, file: &File, state: &mut State, place: Place, data: Bytes) -> Result<u64, Error> {
@@ -118,6 +134,7 @@ impl Tree {
     /// Notes attributes that are committed with the bytes: of a file that S3 does not see yet. False: it sees the file.
     pub(super) async fn set_pending(&self, ino: Ino, set: &SetAttrs) -> Result<bool, Error> {
         let Some(file) = self.0.files.get(ino) else { return Ok(false) };
+        self.spare_staging(ino).await;
         let mut state = file.state.write().await;
         if !state.is_hidden {
             return Ok(false);
@@ -189,6 +206,7 @@ impl Tree {
             return Err(Refusal::FileTooLarge.into());
         }
         let file = self.0.files.get_or_make(ino);
+        self.spare_staging(ino).await;
         let mut state = file.state.write().await;
         let resized = match waits {
             true => self.stage_cut(&file, &mut state, size_bytes).await,

@@ -1,0 +1,138 @@
+//! What systemd and the daemon say to each other: sockets that were opened for it, that it serves, what it does, and that it
+//! lives. Where there is no systemd all of this does nothing.
+//!
+//! Invariants
+//! - `READY=1` is said once requests are answered, not before.
+//! - The watchdog is fed only while the runtime runs tasks and the catalog of this process answers. A cluster without a
+//!   quorum is no reason to be killed: it would come back no better.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::time::{interval, timeout};
+
+use crate::admin::Shown;
+use crate::store::Store;
+
+/// Of the watchdog's time, how often the daemon looks at itself.
+const LOOKS: u32 = 4;
+/// How often it tells what it does.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Sockets that were opened for this process, in the order of the socket unit.
+pub(crate) struct Inherited(Vec<StdListener>);
+
+impl Inherited {
+    /// Takes them, once, before anything else opens files.
+    ///
+    /// # Errors
+    /// What came is no listening TCP socket.
+    pub(crate) fn take() -> Result<Self> {
+        let mut passed = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..passed.len() {
+            let socket = passed.take_tcp_listener(index).context("a socket that systemd passed")?;
+            sockets.extend(socket);
+        }
+        Ok(Inherited(sockets))
+    }
+
+    /// The one on the port of `address`. Others are left alone: the socket unit names another port than the configuration.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub(crate) fn on(&mut self, address: SocketAddr) -> Result<Option<TcpListener>> {
+        let is_wanted = |socket: &StdListener| socket.local_addr().is_ok_and(|bound| bound.port() == address.port());
+        let Some(index) = self.0.iter().position(is_wanted) else {
+            for bound in self.0.iter().filter_map(|socket| socket.local_addr().ok()) {
+                tracing::warn!(%bound, configured = %address, "systemd listens on another port than `server.port` says");
+            }
+            return Ok(None);
+        };
+        let socket = self.0.swap_remove(index);
+        socket.set_nonblocking(true)?;
+        Ok(Some(TcpListener::from_std(socket)?))
+    }
+}
+
+/// Requests are answered from now on.
+pub(crate) fn ready(endpoint: Option<&str>) {
+    let status = endpoint.map_or_else(|| "serving".to_owned(), |endpoint| format!("serving {endpoint}"));
+    say(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// What is done before that.
+pub(crate) fn starting(what: &str) {
+    say(&[NotifyState::Status(what)]);
+}
+
+/// The configuration's files are read again, by `f`.
+pub(crate) fn while_reloading(f: impl FnOnce()) {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        say(&[NotifyState::Reloading, now]);
+    }
+    f();
+    say(&[NotifyState::Ready]);
+}
+
+/// No new requests are taken.
+pub(crate) fn stopping() {
+    say(&[NotifyState::Stopping, NotifyState::Status("ending: what runs may finish")]);
+}
+
+fn say(state: &[NotifyState<'_>]) {
+    // Who does not listen does not miss it.
+    let _ = sd_notify::notify(state);
+}
+
+/// Feeds the watchdog, if there is one, and tells what the daemon does, for as long as it lives.
+pub(crate) async fn keep_telling(store: Option<Store>, shown: Arc<Shown>) {
+    let watchdog = sd_notify::watchdog_enabled();
+    let pace = watchdog.map_or(STATUS_INTERVAL, |within| (within / LOOKS).min(STATUS_INTERVAL));
+    let mut looks = interval(pace);
+    loop {
+        looks.tick().await;
+        match alive(store.as_ref(), pace).await {
+            Ok(()) => say(&[NotifyState::Watchdog, NotifyState::Status(&shown.line())]),
+            Err(error) => {
+                tracing::error!(%error, "the daemon does not answer itself");
+                say(&[NotifyState::Status(&format!("does not answer itself: {error}"))]);
+            }
+        }
+    }
+}
+
+/// Whether a task is run and the catalog answers, within `patience`.
+async fn alive(store: Option<&Store>, patience: Duration) -> Result<()> {
+    let store = store.cloned();
+    let look = tokio::spawn(async move {
+        match store {
+            Some(store) => store.answers().await,
+            None => Ok(()),
+        }
+    });
+    timeout(patience, look).await.context("the catalog does not answer in time")??
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_taken_for_its_port_only() {
+        let sockets: Vec<_> = (0..2).map(|_| StdListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        let mut inherited = Inherited(sockets);
+        let of = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        assert!(inherited.on(of(1)).unwrap().is_none());
+        let taken = inherited.on(of(ports[1])).unwrap().unwrap();
+        assert_eq!(taken.local_addr().unwrap().port(), ports[1]);
+        assert!(inherited.on(of(ports[1])).unwrap().is_none());
+    }
+}

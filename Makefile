@@ -15,7 +15,7 @@ DATA ?= data
 
 CLUSTER ?= boxes
 
-.PHONY: run build dev cluster test test-deps preflight bench bench-cluster bench-fuse soak fuzz clean
+.PHONY: run build deb dev cluster test test-deps preflight bench bench-cluster bench-fuse soak fuzz clean
 
 build:
 	@$(CARGO) build --release -p predastore-appliance
@@ -112,3 +112,10 @@ fuzz:
 clean:
 	$(CARGO) clean
 	rm -rf bin
+
+# dist/predastore_*.deb and its debugging symbols, with the toolchain that is there.
+deb:
+	dpkg-checkbuilddeps -Ppkg.predastore.rustup
+	dpkg-buildpackage -us -uc -b -Ppkg.predastore.rustup
+	mkdir -p dist
+	mv ../predastore_*.deb ../predastore-dbgsym_*.deb ../predastore_*.changes ../predastore_*.buildinfo dist/

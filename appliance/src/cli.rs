@@ -36,6 +36,16 @@ enum Commands {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Print how the daemon on this machine is; exit code 0: well, 1: somebody should look, 2: it does not serve
+    Status {
+        #[command(flatten)]
+        settings: Flags,
+    },
+    /// Look for what will hurt the store on this machine, each finding with its remedy; exit code as `status`
+    Doctor {
+        #[command(flatten)]
+        settings: Flags,
+    },
     /// Verify a stopped store completely; exit code 0: clean, 1: damaged or not to be read
     Check {
         #[command(flatten)]
@@ -129,6 +139,10 @@ pub(crate) enum Action {
     Serve(Flags),
     /// Print the root credentials.
     Credentials(Form, Flags),
+    /// Print how the daemon is.
+    Status(Flags),
+    /// Look at the machine.
+    Doctor(Flags),
     /// Verify a stopped store.
     Check(Flags),
     /// Accept that acknowledged writes are lost.
@@ -194,6 +208,8 @@ impl Cli {
                 };
                 Action::Credentials(form, self.settings.then(settings))
             }
+            Some(Commands::Status { settings }) => Action::Status(self.settings.then(settings)),
+            Some(Commands::Doctor { settings }) => Action::Doctor(self.settings.then(settings)),
             Some(Commands::Check { settings }) => Action::Check(self.settings.then(settings)),
             Some(Commands::Recover { settings }) => Action::Recover(self.settings.then(settings)),
             Some(Commands::Mount { source, dir, form, settings }) => {
@@ -295,6 +311,8 @@ mod tests {
         let flags = match cli.action() {
             Action::Serve(flags)
             | Action::Check(flags)
+            | Action::Status(flags)
+            | Action::Doctor(flags)
             | Action::Recover(flags)
             | Action::Credentials(_, flags)
             | Action::Mount(_, flags)

@@ -165,6 +165,15 @@ impl Identity {
         Ok(ServerCertificate { pem, renewed: true })
     }
 
+    /// When the server certificate ends that this store keeps; none: it keeps none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn server_certificate_ends(&self) -> Result<Option<OffsetDateTime>> {
+        let pem = read_optional(&self.dir.join("server.pem"))?;
+        Ok(pem.and_then(|pem| Notes::read(&pem)).map(|notes| notes.expires))
+    }
+
     /// Key and certificate of the authority.
     fn ensure_ca(&self, now: OffsetDateTime) -> Result<(KeyPair, String)> {
         if let Some(pem) = read_optional(&self.ca_file())? {

@@ -7,6 +7,7 @@
 //! - `admin`, `logging`: what an operator sees; `db_status`: what a db node of a cluster answers over HTTPS.
 //! - `systemd`: sockets, readiness and the watchdog. `documents`: man pages and completions.
 //! - `mounts`: buckets as file systems.
+//! - `operator`: `status` and `doctor`, for whoever runs this machine.
 //! - `memory`: how much the process keeps.
 //! - `cluster`: an operator's commands for a cluster; `bench`: measures any S3 endpoint.
 
@@ -24,6 +25,7 @@ mod identity;
 mod logging;
 mod memory;
 mod mounts;
+mod operator;
 mod serve;
 mod store;
 mod systemd;
@@ -63,6 +65,16 @@ fn main() -> ExitCode {
         Action::Credentials(form, flags) => with_config(flags, |config| {
             print(&credentials::print(&config, form)?)?;
             Ok(ExitCode::SUCCESS)
+        }),
+        Action::Status(flags) => with_config(flags, |config| {
+            let (text, health) = operator::status::run(&config)?;
+            print(&text)?;
+            Ok(ExitCode::from(health.code()))
+        }),
+        Action::Doctor(flags) => with_config(flags, |config| {
+            let (text, health) = operator::doctor::run(&config);
+            print(&text)?;
+            Ok(ExitCode::from(health.code()))
         }),
         Action::Check(flags) => with_config(flags, |config| {
             let _lines = logging::start(&config.log);

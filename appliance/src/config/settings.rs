@@ -121,7 +121,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("admin.host", "127.0.0.1", "Address of the admin endpoint; it has no authentication")
         .flag("admin-host", "ADDRESS"),
     Setting::new("admin.port", "8444", "Port of the admin endpoint; 0: off").flag("admin-port", "PORT"),
-    Setting::new("control.socket", "", "Socket by which `s3d mount` reaches the daemon; unset: `control.sock` in the data directory")
+    Setting::new("control.socket", "", "Socket by which `s3d mount` reaches the daemon; unset: /run/predastore/control.sock of an installed box, else `control.sock` in the data directory")
         .flag("control", "FILE"),
     Setting::new("control.users", "", "Users, by name or number, who may use it beside root and the daemon's own; they have all buckets then"),
     Setting::new("log.level", "info", "error, warn, info, debug, trace, or directives as `info,predastore=debug`")

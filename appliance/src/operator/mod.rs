@@ -1,0 +1,42 @@
+//! What an operator asks of this machine: how the daemon is, and what is wrong with the machine under it.
+
+pub(crate) mod doctor;
+pub(crate) mod status;
+
+/// How it stands, as exit codes tell it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Health {
+    /// Nothing to do.
+    Well = 0,
+    /// It serves, and somebody should look.
+    Ailing = 1,
+    /// It does not serve.
+    Down = 2,
+}
+
+impl Health {
+    /// Exit code.
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Bytes for people.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_told_in_the_unit_that_fits() {
+        assert_eq!([human(0), human(1023), human(1536), human(5 << 40)], ["0 B", "1023 B", "1.5 KiB", "5.0 TiB"]);
+    }
+}

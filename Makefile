@@ -1,6 +1,7 @@
 # make run    build and start one box, data in ./data        make test     all tests, with what they need installed
 # make build  bin/s3d                                       make soak     the long forms of the crash tests
 # make bench  figures of this machine                       make preflight  formatting, lints, documentation
+# make deb    dist/predastore_*.deb                         make appliance-test  the package on machines under systemd
 # make bench-fuse  figures of the mount beside ext4, s3fs and rclone mount
 # make cluster  three boxes on this machine, data in ./boxes   make bench-cluster  figures of clusters beside one box
 
@@ -15,7 +16,7 @@ DATA ?= data
 
 CLUSTER ?= boxes
 
-.PHONY: run build deb dev cluster test test-deps preflight bench bench-cluster bench-fuse soak fuzz clean
+.PHONY: run build deb appliance-test dev cluster test test-deps preflight bench bench-cluster bench-fuse soak fuzz clean
 
 build:
 	@$(CARGO) build --release -p predastore-appliance
@@ -119,3 +120,7 @@ deb:
 	dpkg-buildpackage -us -uc -b -Ppkg.predastore.rustup
 	mkdir -p dist
 	mv ../predastore_*.deb ../predastore-dbgsym_*.deb ../predastore_*.changes ../predastore_*.buildinfo dist/
+
+# Of `make test` the part that installs the package, with the program that is built for users.
+appliance-test: test-deps build
+	S3D_BIN=$(abspath bin/s3d) $(CARGO) test -p predastore-tests --test appliance -- --nocapture

@@ -36,6 +36,10 @@ need sqlite3 sqlite3
 need inotifywait inotify-tools
 need git git
 need vi vim-tiny
+need systemd-nspawn systemd-container
+need mmdebstrap mmdebstrap
+need dh debhelper
+need dpkg-buildpackage dpkg-dev
 [ -e /usr/include/sys/acl.h ] || missing="$missing libacl1-dev" # pjdfstest is linked with it
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 

@@ -1,8 +1,8 @@
 //! The daemon: opens the store, serves it, and closes it again on SIGTERM or SIGINT.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +25,10 @@ use crate::mounts::control::ControlSocket;
 use crate::mounts::running::Mounts;
 use crate::store::{Frontend, Process, Store};
 use crate::systemd::{self, Inherited};
-use crate::tls::{Certificate, server_config};
+use crate::tls::{Certificate, own_addresses, server_config};
 
+/// How often it is asked whether the machine has other addresses, which the certificate is to name.
+const ADDRESS_CHECK: Duration = Duration::from_secs(60);
 /// How often the server certificate's age is looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 3600);
 
@@ -271,25 +273,38 @@ struct Signals {
     interrupt: Signal,
     hangup: Signal,
     daily: tokio::time::Interval,
+    minutely: tokio::time::Interval,
+    addresses: BTreeSet<IpAddr>,
 }
 
 impl Signals {
     fn listen() -> Result<Self> {
-        let first = tokio::time::Instant::now() + CERTIFICATE_CHECK;
+        let first = |after| tokio::time::Instant::now() + after;
         Ok(Signals {
             term: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            daily: tokio::time::interval_at(first, CERTIFICATE_CHECK),
+            daily: tokio::time::interval_at(first(CERTIFICATE_CHECK), CERTIFICATE_CHECK),
+            minutely: tokio::time::interval_at(first(ADDRESS_CHECK), ADDRESS_CHECK),
+            addresses: own_addresses(),
         })
     }
 
     async fn next(&mut self) -> Reason {
-        tokio::select! {
-            _ = self.term.recv() => Reason::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Reason::Stop("SIGINT"),
-            _ = self.hangup.recv() => Reason::Reload,
-            _ = self.daily.tick() => Reason::Reload,
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return Reason::Stop("SIGTERM"),
+                _ = self.interrupt.recv() => return Reason::Stop("SIGINT"),
+                _ = self.hangup.recv() => return Reason::Reload,
+                _ = self.daily.tick() => return Reason::Reload,
+                _ = self.minutely.tick() => {
+                    let addresses = own_addresses();
+                    if addresses != self.addresses {
+                        self.addresses = addresses;
+                        return Reason::Reload;
+                    }
+                }
+            }
         }
     }
 }

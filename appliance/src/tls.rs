@@ -1,10 +1,14 @@
 //! TLS for the S3 endpoint: the certificate, and its exchange while running.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result, anyhow};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
@@ -56,8 +60,9 @@ fn read(config: &Config, identity: &Identity) -> Result<CertifiedKey> {
         Tls::Files { cert, key } => read_files(cert, key),
         Tls::Own | Tls::Off => {
             let mut names = host_names(&server.domains);
-            if !server.address.ip().is_unspecified() {
-                names.insert(server.address.ip().to_string());
+            match server.address.ip() {
+                ip if ip.is_unspecified() => names.extend(own_addresses().iter().map(IpAddr::to_string)),
+                ip => drop(names.insert(ip.to_string())),
             }
             names.extend(config.cluster.iter().flat_map(|cluster| cluster.role.host_names.iter().cloned()));
             let certificate = identity.ensure_server_certificate(&names, OffsetDateTime::now_utc())?;
@@ -67,6 +72,20 @@ fn read(config: &Config, identity: &Identity) -> Result<CertifiedKey> {
             certified(&certificate.pem, &certificate.pem).context("the store's own certificate")
         }
     }
+}
+
+/// The addresses by which others may reach this machine.
+pub(crate) fn own_addresses() -> BTreeSet<IpAddr> {
+    let address = |storage: SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+    };
+    let is_local = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+    };
+    let interfaces = getifaddrs().into_iter().flatten().filter_map(|interface| address(interface.address?));
+    interfaces.filter(|ip| !is_local(ip)).collect()
 }
 
 fn read_files(cert: &Path, key: &Path) -> Result<CertifiedKey> {

@@ -14,6 +14,7 @@
 //! - [`linear`]: clients on few keys through several gateways, and a checker of what they saw.
 //! - [`fault`]: what befalls a box of a cluster while clients work.
 //! - [`disk`]: loop mounts that can be filled, shut down and mounted again.
+//! - [`lab`]: machines under systemd on a network of their own.
 //! - [`mount`]: buckets mounted as file systems, or any other directory for the suites of a file system.
 //! - [`clients`]: aws cli, boto3, s3cmd, rclone, restic, s3fs, pointed at one process.
 //! - [`tree`]: trees of files for the clients to carry; [`attributes`]: trees with all that a file system keeps of files.
@@ -29,6 +30,7 @@ pub mod file_writer;
 pub mod history;
 pub mod http;
 pub mod knobs;
+pub mod lab;
 pub mod linear;
 pub mod mount;
 pub mod namespace;

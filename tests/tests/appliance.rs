@@ -1,0 +1,215 @@
+//! The package on machines under systemd: installed, upgraded, killed, switched off, removed.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use predastore_tests::clients::venv_program;
+use predastore_tests::knobs::{can_run, say};
+use predastore_tests::lab::{self, Lab, NEEDS, Node};
+use predastore_tests::random::body;
+use predastore_tests::shell::run_within;
+
+/// What `systemd-analyze security` may say at most.
+const EXPOSURE_MAX: f64 = 1.5;
+const INSTALL: &str = "dpkg -i /root/predastore.deb";
+
+fn box_with_package(test: &str, suite: &str) -> Result<Option<(tempfile::TempDir, Lab, Node)>> {
+    if !can_run(test, &NEEDS) {
+        return Ok(None);
+    }
+    let dir = tempfile::tempdir()?;
+    let package = lab::package("0.1.0", dir.path())?;
+    let lab = Lab::new(suite)?;
+    let node = lab.boot("one", 11)?;
+    node.put("/root/predastore.deb", &fs::read(&package)?)?;
+    Ok(Some((dir, lab, node)))
+}
+
+/// Calls the AWS CLI on the lab's network, with the box's credentials and authority.
+struct Client<'a> {
+    lab: &'a Lab,
+    node: &'a Node,
+    dir: tempfile::TempDir,
+}
+
+impl<'a> Client<'a> {
+    fn new(lab: &'a Lab, node: &'a Node) -> Result<Client<'a>> {
+        let dir = tempfile::tempdir()?;
+        fs::write(dir.path().join("ca.pem"), node.get("/var/lib/predastore/keys/ca.pem")?)?;
+        Ok(Client { lab, node, dir })
+    }
+
+    fn aws(&self, args: &[&str]) -> Result<String> {
+        let credentials = self.node.sh("predastore credentials --env")?;
+        let endpoint = format!("https://{}:8443", self.node.address);
+        let mut call = self.lab.outside(&[&venv_program("aws").display().to_string(), "--endpoint-url", &endpoint]);
+        for line in credentials.lines() {
+            let said = line.strip_prefix("export ").and_then(|said| said.split_once('='));
+            if let Some((name, value)) = said {
+                call.env(name, value.trim_matches(['"', '\'']));
+            }
+        }
+        call.env("AWS_CA_BUNDLE", self.dir.path().join("ca.pem")).args(args);
+        run_within(Duration::from_secs(60), &mut call)
+    }
+}
+
+/// `systemctl show` of the service.
+fn shown(node: &Node, property: &str) -> Result<String> {
+    node.sh(&format!("systemctl show -P {property} s3d.service"))
+}
+
+fn serves(node: &Node) -> Result<()> {
+    node.wait("systemctl is-active s3d.service && predastore status")
+}
+
+#[test]
+fn a_box_is_installed_and_lives_through_what_befalls_it() -> Result<()> {
+    let test = "a_box_is_installed_and_lives_through_what_befalls_it";
+    let Some((dir, lab, mut node)) = box_with_package(test, "bookworm")? else { return Ok(()) };
+    // Without a network beyond the lab: nothing waits for one.
+    let said = node.sh(INSTALL)?;
+    ensure!(said.contains("predastore status") && !said.contains("SECRET"), "the installation says:\n{said}");
+    ensure!(node.sh("systemctl is-active s3d.service")? == "active", "it does not run after its installation");
+    ensure!(node.sh("systemctl is-enabled s3d.service s3d.socket")? == "enabled\nenabled", "not enabled");
+    ensure!(shown(&node, "StatusText")?.contains("8443"), "the status is {}", shown(&node, "StatusText")?);
+    ensure!(node.sh("ps -o user= -C s3d")?.starts_with("predast"), "it runs as another user");
+    let (code, status) = node.code("predastore status")?;
+    ensure!(code == 0 && status.contains("all is well"), "{code}: {status}");
+    let (code, findings) = node.code("predastore doctor")?;
+    ensure!(code < 2 && findings.contains("ok    port"), "{code}: {findings}");
+
+    let client = Client::new(&lab, &node)?;
+    client.aws(&["s3", "mb", "s3://first"])?;
+    let file = dir.path().join("file");
+    fs::write(&file, body(1, 3 << 20))?;
+    client.aws(&["s3", "cp", &file.display().to_string(), "s3://first/file"])?;
+    let is_whole = || -> Result<()> {
+        let back = dir.path().join("back");
+        client.aws(&["s3", "cp", "s3://first/file", &back.display().to_string()])?;
+        ensure!(fs::read(&back)? == body(1, 3 << 20), "the object differs");
+        Ok(())
+    };
+    is_whole()?;
+
+    security(&node)?;
+    killed_and_frozen(&node)?;
+    is_whole()?;
+    mounted(&lab, &node)?;
+    upgraded(dir.path(), &node)?;
+    is_whole()?;
+    node.power_cycle()?;
+    let client = Client::new(&lab, &node)?;
+    serves(&node)?;
+    client.aws(&["s3", "ls", "s3://first/file"])?;
+    removed(&node)?;
+    drop(node);
+    Ok(())
+}
+
+#[test]
+fn debian_13_is_as_good() -> Result<()> {
+    let Some((dir, lab, node)) = box_with_package("debian_13_is_as_good", "trixie")? else { return Ok(()) };
+    node.sh(INSTALL)?;
+    serves(&node)?;
+    let client = Client::new(&lab, &node)?;
+    client.aws(&["s3", "mb", "s3://first"])?;
+    let file = dir.path().join("file");
+    fs::write(&file, body(1, 100_000))?;
+    client.aws(&["s3", "cp", &file.display().to_string(), "s3://first/file"])?;
+    node.sh("mkdir -p /mnt/first && predastore mount first /mnt/first && cat /mnt/first/file > /dev/null && umount /mnt/first")?;
+    Ok(())
+}
+
+/// The sandbox holds what it should, and nothing in the journal is a secret.
+fn security(node: &Node) -> Result<()> {
+    let said = node.sh("systemd-analyze security --no-pager s3d.service | tail -n 1")?;
+    let exposure: f64 = said.split_whitespace().find_map(|word| word.parse().ok()).context("an exposure")?;
+    say(&format!("systemd-analyze security: {exposure}"));
+    ensure!(exposure <= EXPOSURE_MAX, "the exposure is {exposure}");
+    let secret = node.sh("predastore credentials | awk '/secret/ { print $NF }'")?;
+    ensure!(secret.len() >= 20, "no secret to look for");
+    ensure!(!node.sh("journalctl --no-pager -o verbose")?.contains(&secret), "the secret is in the journal");
+    ensure!(
+        !node.sh("ls -l /var/lib/predastore | grep -v total | grep -c '^.......rwx' || true")?.starts_with('1'),
+        "open to all"
+    );
+    let fields = node.sh("journalctl --no-pager -o json -u s3d | grep -c PREDASTORE_ENDPOINT")?;
+    ensure!(fields != "0", "the journal has no fields");
+    Ok(())
+}
+
+/// SIGKILL, and a process that is frozen, which only the watchdog finds. Who connects meanwhile waits.
+fn killed_and_frozen(node: &Node) -> Result<()> {
+    node.sh("mkdir -p /etc/systemd/system/s3d.service.d && printf '[Service]\\nWatchdogSec=3\\n' > /etc/systemd/system/s3d.service.d/soon.conf && systemctl daemon-reload && systemctl restart s3d")?;
+    serves(node)?;
+    let first = shown(node, "MainPID")?;
+    node.sh("systemctl kill -s KILL s3d.service")?;
+    let code = node.sh("curl -sk --max-time 30 -o /dev/null -w '%{http_code}' https://localhost:8443/")?;
+    ensure!(code == "403", "a request while it starts again: {code}");
+    serves(node)?;
+    let second = shown(node, "MainPID")?;
+    node.sh("systemctl kill -s STOP s3d.service")?;
+    node.wait(&format!("pid=$(systemctl show -P MainPID s3d.service); [ $pid != 0 ] && [ $pid != {second} ]"))?;
+    serves(node)?;
+    ensure!(first != second, "it was not killed");
+    ensure!(node.sh("journalctl --no-pager -u s3d | grep -c -i watchdog")? != "0", "it was not the watchdog");
+    node.sh("rm -r /etc/systemd/system/s3d.service.d && systemctl daemon-reload && systemctl restart s3d")?;
+    // Nobody is refused while it is restarted.
+    let script = "(for _ in 1 2 3 4 5; do systemctl restart s3d; done) & n=0; while kill -0 $! 2>/dev/null; do
+        curl -sk --max-time 60 -o /dev/null https://localhost:8443/ || { echo refused after $n; exit 1; }; n=$((n + 1)); done; echo $n";
+    let count: u64 = node.sh(script)?.parse()?;
+    ensure!(count > 5, "only {count} requests");
+    serves(node)
+}
+
+/// A mount by hand goes on through a restart; one of fstab comes by itself, also after the machine was switched off.
+fn mounted(lab: &Lab, node: &Node) -> Result<()> {
+    node.sh(
+        "mkdir -p /mnt/first && predastore mount first /mnt/first && cmp -n 3145728 /mnt/first/file /mnt/first/file",
+    )?;
+    node.sh("exec 3>/mnt/first/open; echo before >&3; systemctl restart s3d; echo after >&3; exec 3>&-
+         printf 'before\\nafter\\n' | cmp - /mnt/first/open")?;
+    node.sh("systemctl kill -s KILL s3d; ls /mnt/first | grep -q file; umount /mnt/first")?;
+    Client::new(lab, node)?.aws(&["s3", "ls", "s3://first/open"])?;
+    node.sh(
+        "mkdir -p /srv/first; echo 'first /srv/first predastore _netdev,nofail,x-systemd.automount 0 0' >> /etc/fstab
+         systemctl daemon-reload; systemctl start srv-first.automount; cat /srv/first/open; systemctl restart s3d; cat /srv/first/open",
+    )?;
+    Ok(())
+}
+
+/// A configuration that was edited stays, and so does what was switched off; a file that is open goes on.
+fn upgraded(dir: &Path, node: &Node) -> Result<()> {
+    let next = lab::package("0.1.1", dir)?;
+    node.put("/root/next.deb", &fs::read(&next)?)?;
+    node.sh("mkdir -p /etc/predastore; echo 'region = \"eu-central-1\"' > /etc/predastore/predastore.toml")?;
+    node.sh("exec 3>/srv/first/upgraded; echo before >&3; dpkg -i /root/next.deb; echo after >&3; exec 3>&-; printf 'before\\nafter\\n' | cmp - /srv/first/upgraded")?;
+    serves(node)?;
+    ensure!(node.sh("predastore status")?.contains("eu-central-1"), "the configuration is not heeded");
+    node.sh("systemctl disable --now s3d.service s3d.socket; dpkg -i /root/next.deb")?;
+    let enabled = node.code("systemctl is-enabled s3d.service; systemctl is-active s3d.service")?.1;
+    ensure!(enabled.contains("disabled") && enabled.contains("inactive"), "an upgrade starts it: {enabled}");
+    node.sh("systemctl enable --now s3d.socket s3d.service")?;
+    serves(node)
+}
+
+/// Removed and installed again it is what it was; purged, its objects are left and nothing else.
+fn removed(node: &Node) -> Result<()> {
+    let before = node.sh("predastore credentials")?;
+    node.sh("umount -l /srv/first; sed -i /predastore/d /etc/fstab; systemctl daemon-reload")?;
+    node.sh("dpkg -r predastore")?;
+    ensure!(node.code("command -v s3d || systemctl is-active s3d.service")?.0 != 0, "it is still there");
+    node.sh(INSTALL)?;
+    serves(node)?;
+    ensure!(node.sh("predastore credentials")? == before, "another identity after a removal");
+    let said = node.sh("dpkg -P predastore 2>&1")?;
+    ensure!(said.contains("Objects are kept in /var/lib/predastore"), "the purge says:\n{said}");
+    let left = node.sh("find / -xdev \\( -name '*predastore*' -o -name '*s3d*' \\) -not -path '/proc/*' -not -path '/root/*' -not -path '/var/lib/predastore' -not -path '/var/log/journal/*'")?;
+    ensure!(left.is_empty(), "a purge leaves:\n{left}");
+    ensure!(node.sh("ls /var/lib/predastore/chunks | wc -l")? != "0", "the objects are gone");
+    ensure!(node.code("test -e /var/lib/predastore/keys")?.0 != 0, "the keys are left");
+    Ok(())
+}

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
@@ -189,8 +189,10 @@ fn while_held(holders: &[Holder], meanwhile: impl FnOnce() -> Result<()>) -> Res
             gos.iter().try_for_each(|go| go.send(()))?;
         }
         drop(gos);
-        let held: Vec<_> =
-            threads.into_iter().map(|thread| thread.join().expect("a thread that does not panic")).collect();
+        let joined = |thread: thread::ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().map_err(|_| anyhow!("a thread panicked")).and_then(|held| held)
+        };
+        let held: Vec<_> = threads.into_iter().map(joined).collect();
         outcome?;
         held.into_iter().collect()
     })

@@ -1,14 +1,18 @@
-//! What an installed box says beside its environment: the configuration file where packages have theirs, and systemd's
-//! credentials. Both count as variables that nobody set.
+//! What is otherwise where this program was installed by a package: its data, the configuration file where packages have
+//! theirs; and systemd's credentials. File and credentials count as variables that nobody set.
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::settings::{CONFIG_KEY, SETTINGS, Setting};
 
 /// Where the configuration file is, if nobody says; the first that is there.
 const FILES: [&str; 3] =
     ["/etc/predastore/predastore.toml", "/etc/predastore/predastore.yaml", "/etc/predastore/predastore.yml"];
+/// Where a package puts this program, and where the data of such a one is.
+const PROGRAM: &str = "/usr/bin/s3d";
+pub(super) const DATA_DIR: &str = "/var/lib/predastore";
 /// Where systemd puts credentials of a service.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
@@ -16,8 +20,18 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// or is the file that it wants (`server.tls.key_file`).
 pub(crate) fn with_installed(env: Vec<(String, String)>) -> Vec<(String, String)> {
     let credentials = env.iter().find(|(name, _)| name == CREDENTIALS).map(|(_, dir)| dir.clone());
-    let file = FILES.iter().find(|file| Path::new(file).exists());
+    let file = FILES.iter().filter(|_| is_installed()).find(|file| Path::new(file).exists());
     with(env, file.copied(), credentials.as_deref().map(Path::new))
+}
+
+fn is_installed() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| std::env::current_exe().is_ok_and(|program| program == Path::new(PROGRAM)))
+}
+
+/// The default of a setting here.
+pub(super) fn default_of(setting: &Setting) -> &'static str {
+    if setting.key == "storage.data_dir" && is_installed() { DATA_DIR } else { setting.default }
 }
 
 fn with(mut env: Vec<(String, String)>, file: Option<&str>, credentials: Option<&Path>) -> Vec<(String, String)> {

@@ -9,9 +9,9 @@ use figment::providers::{Format, Toml, Yaml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::Error;
 use super::settings::{CONFIG_KEY, ENV_PREFIX, LISTS, OBSOLETE, POLICY_FIELDS, SETTINGS, Setting, is_section, setting};
 use super::twice::NoKeyTwice;
+use super::{Error, installed};
 
 const DEFAULTS: &str = "the defaults";
 
@@ -96,7 +96,7 @@ impl Given<'_> {
         self.check_env()?;
         let mut figment = Figment::new();
         for setting in SETTINGS.iter().filter(|s| !s.default.is_empty()) {
-            figment = figment.merge(Layer::single(DEFAULTS.to_owned(), setting.key, setting.default));
+            figment = figment.merge(Layer::single(DEFAULTS.to_owned(), setting.key, installed::default_of(setting)));
         }
         if let Some(path) = self.config_path() {
             figment = figment.merge(file_layer(Path::new(&path))?);

@@ -411,13 +411,11 @@ pub(crate) fn control_socket(flags: &[(&'static Setting, String)], env: &[(Strin
     }
 }
 
-/// Where an installed box has its data, and nobody but its daemon and root looks.
-const INSTALLED_DATA: &str = "/var/lib/predastore";
 /// Where its daemon has its socket: systemd makes the directory.
 const INSTALLED_SOCKET: &str = "/run/predastore/control.sock";
 
 fn default_socket(data_dir: &Path) -> PathBuf {
-    if data_dir == Path::new(INSTALLED_DATA) {
+    if data_dir == Path::new(installed::DATA_DIR) {
         return INSTALLED_SOCKET.into();
     }
     data_dir.join("control.sock")

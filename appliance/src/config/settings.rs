@@ -50,7 +50,7 @@ pub(crate) const CONFIG_KEY: &str = "config";
 
 /// Every setting with a single value, in the order of the manual.
 pub(crate) const SETTINGS: &[Setting] = &[
-    Setting::new(CONFIG_KEY, "", "Configuration file, .yaml or .toml; unset: /etc/predastore/predastore.toml or .yaml, if there is one").flag("config", "FILE").short_env("CONFIG"),
+    Setting::new(CONFIG_KEY, "", "Configuration file, .yaml or .toml; unset: of an installed box /etc/predastore/predastore.toml or .yaml, if there is one").flag("config", "FILE").short_env("CONFIG"),
     Setting::new("version", "1.0", "Version of the configuration's form"),
     Setting::new("region", "us-east-1", "Region the store says it is in, and that signatures name"),
     Setting::new("server.host", "0.0.0.0", "Address the S3 endpoint listens on").flag("host", "ADDRESS"),
@@ -76,7 +76,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("storage.backend", "file", "`file`: one box, plain files; `distributed`: several boxes")
         .flag("backend", "NAME")
         .short_env("BACKEND"),
-    Setting::new("storage.data_dir", "/var/lib/predastore", "Directory that holds everything stored; of a cluster's process only certificates").flag("data-dir", "DIR"),
+    Setting::new("storage.data_dir", "data", "Directory that holds everything stored (of an installed box /var/lib/predastore); of a cluster's process only certificates").flag("data-dir", "DIR"),
     Setting::new("storage.memory_budget", "256MiB", "Most bytes of bodies held in memory at once"),
     Setting::new("storage.log_cache", "8MiB", "Memory for the newest log records; given back while nothing is written"),
     Setting::new("storage.catalog_cache", "8MiB", "Memory for pages of the catalog, shared evenly by its connections"),

@@ -113,16 +113,13 @@ fn mounts_are_judged_with_all_else() {
 #[test]
 fn the_control_socket_is_found_without_judging_the_rest() {
     let socket = |case: Case| control_socket(&case.flags, &case.env).unwrap();
-    assert_eq!(socket(Case::new()), Path::new("/run/predastore/control.sock"));
+    assert_eq!(socket(Case::new()), Path::new("data/control.sock"));
     assert_eq!(socket(Case::new().flag("storage.data_dir", "/d")), Path::new("/d/control.sock"));
     assert_eq!(socket(Case::new().env("PREDASTORE_CONTROL_SOCKET", "/run/s")), Path::new("/run/s"));
     // A cluster's file whose secret nobody here may read.
-    assert_eq!(socket(Case::new().file("c.toml", CLUSTER_TOML)), Path::new("/run/predastore/control.sock"));
+    assert_eq!(socket(Case::new().file("c.toml", CLUSTER_TOML)), Path::new("data/control.sock"));
     let config = Case::new().env("PREDASTORE_CONTROL_USERS", "root,12").load().unwrap();
-    assert_eq!(
-        (config.control.users, config.control.socket),
-        (vec![0, 12], PathBuf::from("/run/predastore/control.sock"))
-    );
+    assert_eq!((config.control.users, config.control.socket), (vec![0, 12], PathBuf::from("data/control.sock")));
     assert!(Case::new().env("PREDASTORE_CONTROL_USERS", "no such user").load().is_err());
 }
 

@@ -93,8 +93,16 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
     let tls = certificate.clone().map(server_config).transpose()?;
     let stop = CancellationToken::new();
     serve_db_status(process, listeners.dbs, tls.as_ref(), &stop);
-    systemd::starting("waiting for the catalog");
-    let Some(store) = opened(config, process, &mut signals).await? else { return Ok(()) };
+    // What a member of a cluster can do alone it does by now; for the rest it waits until enough others do.
+    let waiting = match config.cluster {
+        Some(_) => Some(tokio::spawn(systemd::wait_for_others())),
+        None => None,
+    };
+    let opened = opened(config, process, &mut signals).await;
+    if let Some(waiting) = &waiting {
+        waiting.abort();
+    }
+    let Some(store) = opened? else { return Ok(()) };
 
     let mut metrics = Registry::default();
     let frontend = store.as_ref().map(|store| Frontend::new(config, store, accounts, &mut metrics));

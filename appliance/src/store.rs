@@ -11,7 +11,7 @@ use predastore::env::Env;
 use predastore::ids::NodeId;
 use predastore::node::{self, Members, Node, members};
 use predastore::object::tree::{Mounting, Tree};
-use predastore::object::{self, Pressure, Workers};
+use predastore::object::{self, Pressure, Upkeep, Workers};
 use predastore_s3::app::{self, App};
 use predastore_s3::keyring::{self, Grants, Key, Keyring};
 use predastore_s3::metrics::Metrics;
@@ -278,18 +278,24 @@ fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {
         Pressure::Full => 2,
     };
     let index = |index: Option<u64>| index.unwrap_or_default();
-    let upkeep = store.upkeep();
+    // Who led before knows what it saw then.
+    let leads = status.leader == Some(status.node);
+    let upkeep = if leads { store.upkeep() } else { Upkeep::default() };
     let (log, apply) = (&status.log, &status.apply);
     [
         ("read_only", "1: the log lost acknowledged writes, reads only", u64::from(status.read_only)),
         ("pressure", "How full the disk is: 0 fine, 1 nearly full, 2 full", pressure),
         ("memory_budget_taken_bytes", "Bytes of bodies held in memory", store.budget_taken_bytes()),
-        ("chunks_below_target", "Chunks to be repaired, when the leader last looked", upkeep.below_target_count),
+        (
+            "chunks_below_target",
+            "Chunks to be repaired, when the leader last looked; 0 where another leads",
+            upkeep.below_target_count,
+        ),
         ("chunks_lost", "Of these, chunks that cannot be read: too few shards are left", upkeep.lost_count),
         ("chunks_to_move", "Chunks that lie elsewhere than the map wants them", upkeep.to_move_count),
         ("recounts", "Comparisons of the catalog with all shard nodes, by the leader", upkeep.recount_count),
         ("scrub_passes", "Passes over all that one shard node has, by the leader", upkeep.scrub_pass_count),
-        ("raft_leads", "1: this process leads", u64::from(status.leader == Some(status.node))),
+        ("raft_leads", "1: this process leads", u64::from(leads)),
         ("raft_term", "Term of Raft", status.term),
         ("raft_last_index", "Last entry in the log", index(status.last_index)),
         ("raft_committed_index", "Last committed entry", index(status.committed_index)),

@@ -2,7 +2,8 @@
 //! lives. Where there is no systemd all of this does nothing.
 //!
 //! Invariants
-//! - `READY=1` is said once requests are answered, not before.
+//! - `READY=1` is said once requests are answered, not before; by a member of a cluster once its nodes do: what waits for it
+//!   (an installation, say) must not wait for other machines.
 //! - The watchdog is fed only while the runtime runs tasks and the catalog of this process answers. A cluster without a
 //!   quorum is no reason to be killed: it would come back no better.
 
@@ -66,6 +67,22 @@ pub(crate) fn ready(endpoint: Option<&str>) {
     say(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
+/// The nodes of this member of a cluster run; it is ready, and waits for a quorum. Feeds the watchdog until dropped.
+pub(crate) async fn wait_for_others() {
+    let status = NotifyState::Status("waiting for a quorum of the cluster");
+    say(&[NotifyState::Ready, status]);
+    let mut looks = interval(pace());
+    loop {
+        looks.tick().await;
+        say(&[NotifyState::Watchdog]);
+    }
+}
+
+/// How often the watchdog is fed.
+fn pace() -> Duration {
+    sd_notify::watchdog_enabled().map_or(STATUS_INTERVAL, |within| (within / LOOKS).min(STATUS_INTERVAL))
+}
+
 /// What is done before that.
 pub(crate) fn starting(what: &str) {
     say(&[NotifyState::Status(what)]);
@@ -92,8 +109,7 @@ fn say(state: &[NotifyState<'_>]) {
 
 /// Feeds the watchdog, if there is one, and tells what the daemon does, for as long as it lives.
 pub(crate) async fn keep_telling(store: Option<Store>, shown: Arc<Shown>) {
-    let watchdog = sd_notify::watchdog_enabled();
-    let pace = watchdog.map_or(STATUS_INTERVAL, |within| (within / LOOKS).min(STATUS_INTERVAL));
+    let pace = pace();
     let mut looks = interval(pace);
     loop {
         looks.tick().await;

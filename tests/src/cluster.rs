@@ -259,8 +259,9 @@ impl Cluster {
             let index = self.leader()?;
             let (leader, process) = ((index, self.processes[index].pid()?), &self.processes[index]);
             let figure = |name: &str| process.status().ok().and_then(|status| status["store"][name].as_u64());
-            match (figure("recounts"), figure("chunks_below_target")) {
-                (Some(count), Some(below)) => return Ok((Recounts { leader, count }, below)),
+            // It may lead no more.
+            match (figure("raft_leads"), figure("recounts"), figure("chunks_below_target")) {
+                (Some(1), Some(count), Some(below)) => return Ok((Recounts { leader, count }, below)),
                 _ => ensure!(Instant::now() < deadline, "the leader {leader:?} does not say how repair is"),
             }
         }

@@ -228,13 +228,22 @@ impl Node {
         run_within(PATIENCE, &mut command(&["bash", "-c", &script])).map(drop)
     }
 
-    /// Switches it off and on again.
+    /// Switches it on again.
     ///
     /// # Errors
     /// It does not come up.
-    pub fn power_cycle(&mut self) -> Result<()> {
-        self.power_off()?;
+    pub fn power_on(&mut self) -> Result<()> {
         self.start()
+    }
+
+    /// Pulls its cable, or plugs it in again.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn link(&self, is_up: bool) -> Result<()> {
+        let end = format!("to-{}", self.name);
+        let state = if is_up { "up" } else { "down" };
+        run(&mut command(&["ip", "-n", &self.lab, "link", "set", &end, state])).map(drop)
     }
 }
 

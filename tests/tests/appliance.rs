@@ -41,6 +41,12 @@ impl<'a> Client<'a> {
         Ok(Client { lab, node, dir })
     }
 
+    fn new_of_cluster(lab: &'a Lab, node: &'a Node) -> Result<Client<'a>> {
+        let dir = tempfile::tempdir()?;
+        fs::write(dir.path().join("ca.pem"), node.get("/var/lib/predastore/keys/cluster-ca.pem")?)?;
+        Ok(Client { lab, node, dir })
+    }
+
     fn aws(&self, args: &[&str]) -> Result<String> {
         let credentials = self.node.sh("predastore credentials --env")?;
         let endpoint = format!("https://{}:8443", self.node.address);
@@ -100,7 +106,8 @@ fn a_box_is_installed_and_lives_through_what_befalls_it() -> Result<()> {
     mounted(&lab, &node)?;
     upgraded(dir.path(), &node)?;
     is_whole()?;
-    node.power_cycle()?;
+    node.power_off()?;
+    node.power_on()?;
     let client = Client::new(&lab, &node)?;
     serves(&node)?;
     client.aws(&["s3", "ls", "s3://first/file"])?;
@@ -121,6 +128,75 @@ fn debian_13_is_as_good() -> Result<()> {
     client.aws(&["s3", "cp", &file.display().to_string(), "s3://first/file"])?;
     node.sh("mkdir -p /mnt/first && predastore mount first /mnt/first && cat /mnt/first/file > /dev/null && umount /mnt/first")?;
     Ok(())
+}
+
+/// Each installed with its part of one file; objects of one are read on the others, whichever is off or cut off.
+#[test]
+fn three_boxes_are_a_cluster() -> Result<()> {
+    if !can_run("three_boxes_are_a_cluster", &NEEDS) {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let package = fs::read(lab::package("0.1.0", dir.path())?)?;
+    let lab = Lab::new("bookworm")?;
+    let mut nodes = Vec::new();
+    for number in 1..=3_u8 {
+        let node = lab.boot(&format!("box{number}"), 20 + number)?;
+        node.put("/root/predastore.deb", &package)?;
+        node.put("/etc/predastore/predastore.toml", cluster_file(number).as_bytes())?;
+        node.put("/etc/predastore/secret", "0123456789abcdef".repeat(4).as_bytes())?;
+        let credential = "[Service]\nLoadCredential=cluster.secret_file:/etc/predastore/secret\n";
+        node.put("/etc/systemd/system/s3d.service.d/cluster.conf", credential.as_bytes())?;
+        node.sh("chmod 600 /etc/predastore/secret; systemctl daemon-reload")?;
+        // The first waits for no other.
+        node.sh(INSTALL)?;
+        nodes.push(node);
+    }
+    nodes.iter().try_for_each(serves)?;
+    let client = |node: &Node, args: &[&str]| Client::new_of_cluster(&lab, node)?.aws(args);
+    let file = dir.path().join("file");
+    fs::write(&file, body(1, 3 << 20))?;
+    let (file, back) = (file.display().to_string(), dir.path().join("back"));
+    let is_whole = |node: &Node, key: &str| -> Result<()> {
+        client(node, &["s3", "cp", &format!("s3://shared/{key}"), &back.display().to_string()])?;
+        ensure!(fs::read(&back)? == body(1, 3 << 20), "{key} differs on {}", node.address);
+        Ok(())
+    };
+    client(&nodes[0], &["s3", "mb", "s3://shared"])?;
+    client(&nodes[0], &["s3", "cp", &file, "s3://shared/first"])?;
+    nodes.iter().try_for_each(|node| is_whole(node, "first"))?;
+
+    nodes[2].power_off()?;
+    nodes[1].wait("predastore status || [ $? = 1 ]")?;
+    client(&nodes[1], &["s3", "cp", &file, "s3://shared/without-the-third"])?;
+    is_whole(&nodes[0], "without-the-third")?;
+    nodes[2].power_on()?;
+    nodes[2].wait("predastore status || [ $? = 1 ]")?;
+    is_whole(&nodes[2], "without-the-third")?;
+
+    nodes[0].link(false)?;
+    client(&nodes[1], &["s3", "cp", &file, "s3://shared/without-the-first"])?;
+    is_whole(&nodes[2], "without-the-first")?;
+    nodes[0].link(true)?;
+    nodes[0].wait("predastore status || [ $? = 1 ]")?;
+    is_whole(&nodes[0], "without-the-first")?;
+    // At full strength again, all of them.
+    nodes.iter().try_for_each(serves)
+}
+
+fn cluster_file(own: u8) -> String {
+    let node = |number: u8| {
+        let (host, dir) = (format!("10.77.0.{}", 20 + number), "/var/lib/predastore");
+        format!(
+            "[[db]]\nid = {number}\nhost = \"{host}\"\nport = 6660\npath = \"{dir}/db\"\n\
+             [[nodes]]\nid = {number}\nhost = \"{host}\"\nport = 9990\npath = \"{dir}/node\"\n"
+        )
+    };
+    let nodes: String = (1..=3).map(node).collect();
+    format!(
+        "[server]\nport = 8443\n[storage]\nbackend = \"distributed\"\n[cluster]\nsecret_file = \"/etc/predastore/secret\"\n\
+         node = {own}\ndb_node = {own}\n[rs]\ndata = 2\nparity = 1\n{nodes}"
+    )
 }
 
 /// The sandbox holds what it should, and nothing in the journal is a secret.

@@ -40,8 +40,8 @@ const COMMIT_MAX_BYTES: u64 = GIB;
 const COMMIT_RANGE_COUNT: usize = 500;
 /// What is read at once of what is staged.
 const RUN_BYTES: u64 = 256 << 10;
-/// How often a commit begins anew because somebody else changed the file.
-const TRY_COUNT: u32 = 16;
+/// How often a commit begins anew because somebody else changed the file: each time somebody got on.
+const TRY_COUNT: u32 = 256;
 
 /// What a commit does besides.
 #[derive(Clone, Default)]

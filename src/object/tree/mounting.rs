@@ -25,6 +25,7 @@ use crate::object::{Error, Store};
 
 use super::commit::Change;
 use super::open::State;
+use super::pending::Pending;
 use super::{Inner, Tree, lock};
 
 /// How long mounts may take to come back after the start.
@@ -282,7 +283,8 @@ impl Tree {
                 dirty: left.dirty,
                 staged: Some(left.file),
                 modified: left.modified,
-                pending: left.pending,
+                // What S3 sees by now has them already, and maybe others since.
+                pending: if is_hidden { left.pending } else { Pending::default() },
                 appended: left.appended,
                 is_hidden,
                 ..State::default()

@@ -738,6 +738,26 @@ async fn times_of_access_are_told_for_many_at_once() {
     bed.assert_sound().await;
 }
 
+/// By a process that was killed after a commit, before it had cut off what was staged.
+#[tokio::test]
+async fn attributes_that_were_committed_are_not_set_again() {
+    let bed = bed().await;
+    let tree = outliving_tree(&bed, &bed.store, None).await;
+    let ino = tree.make_open(tree.root(), b"f", file()).await.unwrap().ino;
+    tree.set_stat(ino, SetStat { mode: Some(0o640), ..SetStat::default() }).await.unwrap();
+    let staged = std::fs::read_dir(bed.dir.path().join("staging")).unwrap().next().unwrap().unwrap().path();
+    let kept = std::fs::read(&staged).unwrap();
+    tree.flush(ino).await.unwrap();
+    assert_eq!(tree.committed(ino).await.unwrap().mode, 0o640);
+    tree.set_stat(ino, SetStat { mode: Some(0o600), ..SetStat::default() }).await.unwrap();
+    kill(tree);
+    std::fs::write(&staged, &kept).unwrap();
+    let store = bed.restarted(crate::object::Config::default()).await;
+    let tree = outliving_tree(&bed, &store, Some(Kernel::knowing(&[ino]))).await;
+    tree.flush(ino).await.unwrap();
+    assert_eq!(tree.committed(ino).await.unwrap().mode, 0o600);
+}
+
 /// How many extents a file has.
 async fn extent_count(tree: &Tree, ino: Ino) -> usize {
     match tree.manifest(ino, 0..u64::MAX).await.unwrap() {

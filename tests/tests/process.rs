@@ -1,5 +1,6 @@
 //! The process itself: its lock, its signals, its identity, its admin endpoint.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use predastore_tests::http::{Endpoint, Request};
 use predastore_tests::random::body;
-use predastore_tests::s3d::{Config, PATIENCE, S3d};
+use predastore_tests::s3d::{Config, PATIENCE, S3d, root};
 use predastore_tests::sigv4::UNSIGNED_PAYLOAD;
 
 const MIB: usize = 1 << 20;
@@ -172,6 +173,17 @@ fn the_admin_endpoint_tells_what_happens() -> Result<()> {
     let counted = metrics.lines().any(|line| line.contains("\"PutObject\"") && line.trim_end().ends_with(" 7"));
     ensure!(counted, "seven PUTs are not in the metrics:\n{metrics}");
     ensure!(metrics.contains("_bucket{"), "no histogram in the metrics");
+    // What the alerts and the dashboard of the package ask for is there.
+    for file in ["packaging/prometheus/predastore.rules.yml", "packaging/grafana/predastore.json"] {
+        let text = std::fs::read_to_string(root().join(file))?;
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let asked: BTreeSet<&str> = words.filter(|word| word.starts_with("predastore_")).collect();
+        ensure!(asked.len() > 5, "{file} asks for nothing");
+        for name in asked {
+            let has = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+            ensure!(metrics.lines().any(has), "{file} asks for {name}, which nobody tells");
+        }
+    }
     let status = s3d.status()?;
     ensure!(status["state"] == "serving", "{status}");
     for text in [metrics, status.to_string()] {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -122,6 +123,9 @@ impl Drop for Lab {
 
 /// The cached root of a release.
 fn root_of(suite: &str) -> Result<PathBuf> {
+    // Tests of one suite want the same one at once.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let root = target_dir().join("lab").join(suite);
     if root.join("etc/os-release").exists() {
         return Ok(root);

@@ -17,7 +17,7 @@ Flags may be written with one dash or two. Every setting can also stand in a fil
 all. The root credentials are made at the first start, or derived from a cluster's secret; `s3d credentials` prints
 them.";
 
-/// Predastore: an S3 object store. Without a command it serves.
+/// The Predastore object store and file system. Without a command it serves.
 #[derive(Parser)]
 #[command(name = "s3d", version, args_override_self = true, after_help = AFTER_HELP)]
 pub(crate) struct Cli {

@@ -26,7 +26,7 @@ pub(crate) fn write(dir: &Path) -> Result<()> {
     let man = dir.join("man");
     fs::create_dir_all(&man).with_context(|| man.display().to_string())?;
     for name in NAMES {
-        pages(&man, name, Cli::command())?;
+        pages(&man, &[name], Cli::command())?;
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let into = dir.join(shell.to_string());
             fs::create_dir_all(&into)?;
@@ -37,18 +37,22 @@ pub(crate) fn write(dir: &Path) -> Result<()> {
     settings_page(page)
 }
 
-/// The page of a command, and those of its own commands.
-fn pages(dir: &Path, name: &str, command: Command) -> Result<()> {
+/// The page of a command, and those of its own commands. `words`: as it is called.
+fn pages(dir: &Path, words: &[&str], command: Command) -> Result<()> {
+    let name = words.join("-");
     for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help") {
-        pages(dir, &format!("{name}-{}", inner.get_name()), inner.clone())?;
+        pages(dir, &[words, &[inner.get_name()]].concat(), inner.clone())?;
     }
-    let title: &'static str = Box::leak(name.to_owned().into_boxed_str());
-    let page = fs::File::create(dir.join(format!("{name}.1"))).with_context(|| name.to_owned())?;
-    Man::new(command.name(title).version(env!("CARGO_PKG_VERSION")).disable_help_subcommand(true))
-        .source("Predastore")
-        .manual("Predastore")
-        .date("")
-        .render(&mut &page)?;
+    let page = fs::File::create(dir.join(format!("{name}.1"))).with_context(|| name.clone())?;
+    // The library wants names that live as long as the program; this one ends soon.
+    let title: &'static str = Box::leak(name.into_boxed_str());
+    Man::new(
+        command.name(title).bin_name(words.join(" ")).version(env!("CARGO_PKG_VERSION")).disable_help_subcommand(true),
+    )
+    .source("Predastore")
+    .manual("Predastore")
+    .date("")
+    .render(&mut &page)?;
     Ok(())
 }
 
@@ -103,6 +107,9 @@ mod tests {
         for page in ["s3d.1", "predastore.1", "s3d-mount.1", "predastore-cluster-status.1", "s3d-credentials.1"] {
             assert!(read(&format!("man/{page}")).contains(".TH"), "{page}");
         }
+        let spoken = |page: &str, words: &str| assert!(read(page).contains(&escaped(words)), "{page} lacks `{words}`");
+        spoken("man/s3d-mount.1", "s3d mount");
+        spoken("man/predastore-cluster-add-db.1", "predastore cluster add-db");
         assert!(!dir.path().join("man/s3d-hold-mount.1").exists());
         let settings = read("man/predastore.toml.5");
         assert!(SETTINGS.iter().skip(1).all(|setting| settings.contains(&escaped(setting.key))));

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::knobs::Need;
+use crate::knobs::{Need, can_run, flag, say};
 use crate::s3d::{binary, root, target_dir};
 use crate::shell::{command, output_within, run, run_within};
 
 /// What a lab needs.
-pub const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 7] = [
     Need::Root,
     Need::Fuse,
     Need::Program("systemd-nspawn"),
@@ -30,6 +30,19 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Packages of a root beside Debian's least.
 const PACKAGES: &str =
     "systemd,systemd-sysv,dbus,udev,libpam-systemd,iproute2,fuse3,procps,curl,init-system-helpers,ca-certificates";
+
+/// Whether machines can be booted here. If not, says so loudly; with `CI=true` it panics instead.
+pub fn can_boot(test: &str) -> bool {
+    if !can_run(test, &NEEDS) {
+        return false;
+    }
+    let probe = "cgroup=$(awk '$3 == \"cgroup2\" { print $2; exit }' /proc/mounts)/pd-probe-$$
+        mkdir \"$cgroup\" && rmdir \"$cgroup\" && unshare -m true && ip netns add pd-probe-$$ && ip netns del pd-probe-$$";
+    let Err(error) = run(&mut command(&["bash", "-c", probe])) else { return true };
+    assert!(!flag("CI"), "{test} cannot run in CI: {error:#}");
+    say(&format!("\n*** SKIPPED {test}: no machines can be booted here: {error:#} ***\n"));
+    false
+}
 
 /// A network, and the machines on it.
 pub struct Lab {

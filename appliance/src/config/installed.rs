@@ -1,9 +1,11 @@
 //! What is otherwise where this program was installed by a package: its data, the configuration file where packages have
-//! theirs; and systemd's credentials. File and credentials count as variables that nobody set.
+//! theirs; and what systemd gives a service: credentials, and a journal. File and credentials count as variables that nobody set.
 
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
+
+use nix::sys::stat::fstat;
 
 use super::settings::{CONFIG_KEY, SETTINGS, Setting};
 
@@ -31,7 +33,17 @@ fn is_installed() -> bool {
 
 /// The default of a setting here.
 pub(super) fn default_of(setting: &Setting) -> &'static str {
-    if setting.key == "storage.data_dir" && is_installed() { DATA_DIR } else { setting.default }
+    match setting.key {
+        "storage.data_dir" if is_installed() => DATA_DIR,
+        "log.format" if logs_to_journal() => "journal",
+        _ => setting.default,
+    }
+}
+
+/// Whether systemd has connected stderr with its journal.
+fn logs_to_journal() -> bool {
+    let said = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    fstat(std::io::stderr()).is_ok_and(|stderr| said == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
 fn with(mut env: Vec<(String, String)>, file: Option<&str>, credentials: Option<&Path>) -> Vec<(String, String)> {

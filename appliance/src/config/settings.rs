@@ -126,7 +126,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("control.users", "", "Users, by name or number, who may use it beside root and the daemon's own; they have all buckets then"),
     Setting::new("log.level", "info", "error, warn, info, debug, trace, or directives as `info,predastore=debug`")
         .flag("log-level", "LEVEL"),
-    Setting::new("log.format", "text", "`text` or `json`, one line an event; `journal`: to systemd's journal, with fields").flag("log-format", "FORMAT"),
+    Setting::new("log.format", "text", "`text` or `json`, one line an event, or `journal`: to systemd's journal, with fields, as a service of systemd's does unless told otherwise").flag("log-format", "FORMAT"),
     Setting::new("cluster.secret_file", "", "Distributed: file with the secret that all nodes share; nobody else may read it"),
     Setting::new("cluster.node", "", "Distributed: run this shard node; without any of these three, all nodes").flag("node", "ID").short_env("NODE"),
     Setting::new("cluster.db_only", "", "Distributed: run a db node and no shard node").flag("db", "").short_env("DB_ONLY"),

@@ -94,10 +94,7 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
     let stop = CancellationToken::new();
     serve_db_status(process, listeners.dbs, tls.as_ref(), &stop);
     // What a member of a cluster can do alone it does by now; for the rest it waits until enough others do.
-    let waiting = match config.cluster {
-        Some(_) => Some(tokio::spawn(systemd::wait_for_others())),
-        None => None,
-    };
+    let waiting = config.cluster.is_some().then(|| tokio::spawn(systemd::wait_for_others()));
     let opened = opened(config, process, &mut signals).await;
     if let Some(waiting) = &waiting {
         waiting.abort();

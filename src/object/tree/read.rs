@@ -28,17 +28,19 @@ impl Tree {
         let Some(file) = self.0.files.get(ino) else {
             return self.read_committed(ino, offset..offset.saturating_add(len)).await;
         };
-        let mut state = file.state.read().await;
-        if state.dirty.is_empty() {
-            return self.read_committed(ino, offset..offset.saturating_add(len)).await;
-        }
-        let committed = self.committed(ino).await?;
-        if !state.dirty.is_at(committed.size_bytes) {
+        let (state, committed) = loop {
+            let state = file.state.read().await;
+            if state.dirty.is_empty() {
+                return self.read_committed(ino, offset..offset.saturating_add(len)).await;
+            }
+            // Under the lock: what is committed meanwhile is not dirty any more.
+            let committed = self.committed(ino).await?;
+            if state.dirty.is_at(committed.size_bytes) {
+                break (state, committed);
+            }
             drop(state);
-            let mut moved = file.state.write().await;
-            moved.dirty.follow(committed.size_bytes);
-            state = moved.downgrade();
-        }
+            file.state.write().await.dirty.follow(committed.size_bytes);
+        };
         let size_bytes = state.dirty.size_over(committed.size_bytes);
         let range = offset.min(size_bytes)..offset.saturating_add(len).min(size_bytes);
         self.assemble(&committed, &state, range).await

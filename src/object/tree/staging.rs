@@ -73,7 +73,7 @@ const SPARE_COUNT: usize = 64;
 
 /// The file of one inode. Its calls block.
 pub(super) struct StagingFile {
-    /// Its age.
+    /// Its age; 0: an earlier process left it, and it is not counted.
     number: u64,
     path: PathBuf,
     file: Arc<File>,

@@ -37,7 +37,7 @@ impl Tree {
     /// `Refused(FileTooLarge | ReadOnly)`, `Full`, `Io`: the staging file.
     pub async fn write(&self, ino: Ino, offset: u64, data: Bytes) -> Result<(), Error> {
         let file = self.0.files.get_or_make(ino);
-        self.spare_staging(ino).await;
+        self.spare_staging(&file).await;
         let mut state = file.state.write().await;
         self.settle_appended(&file, &mut state, true).await?;
         self.stage(&file, &mut state, Place::At(offset), data).await.map(drop)
@@ -59,7 +59,7 @@ impl Tree {
     /// As of [`Tree::write`]. `Refused(Stale)`.
     pub async fn append(&self, ino: Ino, data: Bytes) -> Result<u64, Error> {
         let file = self.0.files.get_or_make(ino);
-        self.spare_staging(ino).await;
+        self.spare_staging(&file).await;
         let mut state = file.state.write().await;
         let request = mounting::request();
         if let Some(offset) = state.appended.remove(&request) {
@@ -72,9 +72,13 @@ impl Tree {
 
     /// Each file that was written has a staging file open, and this process may have so many open: one of the oldest is
     /// committed, before it is flushed, if there are too many.
-    async fn spare_staging(&self, ino: Ino) {
-        for oldest in self.0.staging.oldest() {
-            let Some(file) = self.0.files.get(oldest).filter(|_| oldest != ino) else { continue };
+    async fn spare_staging(&self, wanting: &File) {
+        let crowd = self.0.staging.oldest();
+        if crowd.is_empty() || wanting.state.try_read().is_ok_and(|state| state.staged.is_some()) {
+            return;
+        }
+        for oldest in crowd {
+            let Some(file) = self.0.files.get(oldest).filter(|_| oldest != wanting.ino) else { continue };
             // Who uses it now commits it soon enough.
             let Ok(mut state) = file.state.try_write() else { continue };
             match self.commit(&file, &mut state, Change::default()).await {
@@ -134,7 +138,7 @@ impl Tree {
     /// Notes attributes that are committed with the bytes: of a file that S3 does not see yet. False: it sees the file.
     pub(super) async fn set_pending(&self, ino: Ino, set: &SetAttrs) -> Result<bool, Error> {
         let Some(file) = self.0.files.get(ino) else { return Ok(false) };
-        self.spare_staging(ino).await;
+        self.spare_staging(&file).await;
         let mut state = file.state.write().await;
         if !state.is_hidden {
             return Ok(false);
@@ -206,7 +210,7 @@ impl Tree {
             return Err(Refusal::FileTooLarge.into());
         }
         let file = self.0.files.get_or_make(ino);
-        self.spare_staging(ino).await;
+        self.spare_staging(&file).await;
         let mut state = file.state.write().await;
         let resized = match waits {
             true => self.stage_cut(&file, &mut state, size_bytes).await,

@@ -19,6 +19,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
+use crate::operator::troubles;
+
 /// One figure at one moment: of the process, the catalog, the log, the disk.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Figure {
@@ -66,15 +68,8 @@ impl Shown {
         let figure = |name: &str| figures.iter().find(|figure| figure.name == name).map_or(0.0, |figure| figure.value);
         let endpoint = self.facts.get("endpoint").and_then(Value::as_str).unwrap_or_default();
         let mut line = format!("{} {endpoint}, {} entries applied", self.state(), figure("raft_applied_index"));
-        let troubles = [
-            (figure("read_only") > 0.0, "READS ONLY".to_owned()),
-            (figure("pressure") == 1.0, "disk nearly full".to_owned()),
-            (figure("pressure") >= 2.0, "DISK FULL".to_owned()),
-            (figure("chunks_below_target") > 0.0, format!("{} chunks to repair", figure("chunks_below_target"))),
-            (figure("chunks_lost") > 0.0, format!("{} CHUNKS LOST", figure("chunks_lost"))),
-        ];
-        for (_, trouble) in troubles.into_iter().filter(|(is_so, _)| *is_so) {
-            line.push_str(", ");
+        for trouble in troubles(|name| figure(name) as u64) {
+            line.push_str("; ");
             line.push_str(&trouble);
         }
         line

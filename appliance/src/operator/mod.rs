@@ -21,6 +21,19 @@ impl Health {
     }
 }
 
+/// What is wrong with a store, as its figures tell, for people.
+pub(crate) fn troubles(figure: impl Fn(&str) -> u64) -> Vec<String> {
+    let (below, lost) = (figure("chunks_below_target"), figure("chunks_lost"));
+    let found = [
+        (figure("read_only") > 0, "reads only: the log has lost acknowledged writes; see `s3d recover`".to_owned()),
+        (figure("pressure") == 1, "the disk is nearly full".to_owned()),
+        (figure("pressure") >= 2, "the disk is full: new bytes are refused, deleting works".to_owned()),
+        (below > 0, format!("{below} chunks lack shards; repair is at it")),
+        (lost > 0, format!("{lost} chunks cannot be read: too few shards are left")),
+    ];
+    found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what).collect()
+}
+
 /// Bytes for people.
 fn human(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];

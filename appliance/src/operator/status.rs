@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::statvfs::statvfs;
 use serde_json::Value;
 
-use super::{Health, human};
+use super::{Health, human, troubles};
 use crate::config::Config;
 
 /// Whoever serves answers this at once.
@@ -50,7 +50,10 @@ fn render(status: &Value, config: &Config) -> (String, Health) {
     let word = |name: &str| status[name].as_str().unwrap_or("?").to_owned();
     let figure = |group: &str, name: &str| status[group][name].as_u64().unwrap_or(0);
     let store = |name: &str| figure("store", name);
-    let troubles = troubles(&store, status["state"] == "serving");
+    let mut troubles = troubles(store);
+    if status["state"] != "serving" {
+        troubles.insert(0, "it is about to end".to_owned());
+    }
     let health = if troubles.is_empty() { Health::Well } else { Health::Ailing };
     let uptime = status["uptime_s"].as_u64().unwrap_or(0);
     let mut text = String::new();
@@ -85,21 +88,6 @@ fn render(status: &Value, config: &Config) -> (String, Health) {
         }),
     }
     (text, health)
-}
-
-fn troubles(store: &impl Fn(&str) -> u64, is_serving: bool) -> Vec<String> {
-    let found = [
-        (!is_serving, "it is about to end".to_owned()),
-        (store("read_only") > 0, "reads only: the log has lost acknowledged writes; see `s3d recover`".to_owned()),
-        (store("pressure") == 1, "the disk is nearly full".to_owned()),
-        (store("pressure") >= 2, "the disk is full: new bytes are refused, deleting works".to_owned()),
-        (
-            store("chunks_below_target") > 0,
-            format!("{} chunks lack shards; repair is at it", store("chunks_below_target")),
-        ),
-        (store("chunks_lost") > 0, format!("{} chunks cannot be read: too few shards are left", store("chunks_lost"))),
-    ];
-    found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what).collect()
 }
 
 fn room(config: &Config) -> String {

@@ -81,10 +81,11 @@ pub(super) fn find(view: &View<'_>, name: &str) -> Result<Bucket, Error> {
     view.bucket(name)?.ok_or(Error::Refused(Refusal::NoSuchBucket))
 }
 
-/// The answer to a command that tells nothing.
+/// The answer to a command that tells nothing. A refusal is an error.
 pub(super) fn done(outcome: Outcome) -> Result<(), Error> {
     match outcome {
         Outcome::Done => Ok(()),
+        Outcome::Refused(refusal) => Err(refusal.into()),
         outcome => Err(unexpected(&outcome)),
     }
 }

@@ -17,6 +17,7 @@
 //! - A version and its manifest come from one snapshot, and what that snapshot names is kept until the read ends.
 //! - No call holds more bytes than it took from the budget at its entrance.
 
+pub mod access;
 mod bucket;
 mod budget;
 mod chunks;
@@ -240,6 +241,9 @@ pub struct Completed {
     pub figures: Option<(u64, Vec<Checksum>)>,
 }
 
+/// Between two looks whether the feature level has been raised.
+const LEVEL_PAUSE: Duration = Duration::from_millis(100);
+
 /// How a store behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -404,6 +408,28 @@ impl Store {
     ) -> Result<R, Error> {
         self.ledger.barrier().await?;
         self.ledger.readers().read(move |view| Ok(query(view))).await?
+    }
+}
+
+impl Store {
+    /// Waits for what comes with a feature level: a cluster that was made or replaced just now is about to raise its.
+    /// `otherwise`: why it is not there.
+    ///
+    /// # Errors
+    /// `Unavailable`: some process does not know the level.
+    async fn wait_for_level(
+        &self,
+        is_there: fn(&View<'_>) -> Result<bool, catalog::Error>,
+        otherwise: &str,
+    ) -> Result<(), Error> {
+        let deadline = self.env.clock.monotonic() + self.config.propose_patience;
+        while !self.snapshot(move |view| Ok(is_there(view)?)).await? {
+            if self.env.clock.monotonic() >= deadline {
+                return Err(Error::Unavailable(otherwise.to_owned()));
+            }
+            tokio::time::sleep(LEVEL_PAUSE).await;
+        }
+        Ok(())
     }
 }
 

@@ -260,7 +260,37 @@ fn unmounting_by_force_works_while_the_daemon_sleeps() -> Result<()> {
     server.finish()
 }
 
-/// Two of three boxes die: who asks gets an answer or an error in time, nobody hangs; they come back, and so does the mount.
+/// With `hard`, who uses the mount waits for a daemon that is away; then all goes on, with no error.
+#[test]
+fn a_hard_mount_waits_for_its_daemon() -> Result<()> {
+    if !can_mount("a_hard_mount_waits_for_its_daemon", &[]) {
+        return Ok(());
+    }
+    let mut server = Server::one_box()?;
+    let dir = mountpoint()?;
+    let mount = Mount::with(server.gateways()[0], BUCKET, dir.path(), "hard")?;
+    let open = File::create(dir.path().join("open"))?;
+    open.write_all_at(b"before", 0)?;
+    server.first().kill();
+    // Spawning in the mount would wait for it here.
+    let script = "cd \"$0\" && printf after | dd of=open seek=6 bs=1 conv=notrunc,fsync status=none && mkdir new && mv open new/moved";
+    let mut working = command(&["sh", "-c", script]);
+    let mut working = working.arg(dir.path()).spawn()?;
+    std::thread::sleep(Duration::from_secs(4));
+    ensure!(working.try_wait()?.is_none(), "somebody answers though the daemon is dead");
+    server.first().restart()?;
+    let status = wait_within(PATIENCE, &mut working)?;
+    ensure!(status.is_some_and(|status| status.success()), "who waited was told an error: {status:?}");
+    open.write_all_at(b"B", 0)?;
+    close(open)?;
+    ensure!(fs::read(dir.path().join("new/moved"))? == b"Beforeafter", "the file differs");
+    server.gateways()[0].s3()?.expect_body(BUCKET, "new/moved", b"Beforeafter")?;
+    mount.unmount()?;
+    server.finish()
+}
+
+/// Two of three boxes die: who asks gets an answer or an error in time, nobody hangs; they come back, and so does the mount. On
+/// a mount with `hard` who asks waits meanwhile, and what was asked is done once.
 #[test]
 fn a_cluster_that_is_away_is_an_error() -> Result<()> {
     if !can_mount("a_cluster_that_is_away", &[]) {
@@ -272,14 +302,32 @@ fn a_cluster_that_is_away_is_an_error() -> Result<()> {
     for index in 0..20 {
         write(&dir.path().join(format!("file-{index}")), &body(index, 100_000))?;
     }
+    let hard_dir = mountpoint()?;
+    let hard = Mount::with(server.gateways()[0], BUCKET, hard_dir.path(), "hard")?;
+    let mut log = File::options().append(true).create(true).open(hard_dir.path().join("log"))?;
+    log.write_all(b"first\n")?;
+    log.sync_all()?;
     let Server::Cluster(cluster) = &mut server else { unreachable!("a cluster was started") };
     cluster.kill(&[1, 2]);
+    let script = "cd \"$0\" && mkdir made && echo text >made/file && ln made/file made/linked && mv made/file made/moved && \
+                  echo second >>log && rm made/linked && setfattr -n user.a -v b made/moved && cat log";
+    let mut waiting = command(&["sh", "-c", script]);
+    let mut waiting = waiting.arg(hard_dir.path()).stdout(Stdio::piped()).spawn()?;
     let patience = Duration::from_secs(180);
     let mut new = command(&["sh", "-c", "echo text >new"]);
     ensure!(run_within(patience, new.current_dir(dir.path())).is_err(), "a write without a majority succeeds");
     let mut look = command(&["sh", "-c", "cd \"$0\" && ls -l; cat file-7 >/dev/null; true"]);
     run_within(patience, look.arg(dir.path()))?;
+    ensure!(waiting.try_wait()?.is_none(), "a change was answered without a majority");
     cluster.restart_all()?;
+    let status = wait_within(PATIENCE, &mut waiting)?;
+    ensure!(status.is_some_and(|status| status.success()), "who waited was told an error: {status:?}");
+    let mut said = String::new();
+    waiting.stdout.take().context("it has an output")?.read_to_string(&mut said)?;
+    ensure!(said == "first\nsecond\n", "{said:?} was appended");
+    ensure!(fs::read(hard_dir.path().join("made/moved"))? == b"text\n", "the file differs");
+    close(log)?;
+    hard.unmount()?;
     let deadline = Instant::now() + PATIENCE;
     while let Err(error) = write(&dir.path().join("after"), b"text") {
         ensure!(Instant::now() < deadline, "still {error} after the others came back");

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use predastore::catalog::{RenameMode, Stat, TreeEntry};
 use predastore::ids::Ino;
 use predastore::object::Error;
-use predastore::object::tree::{Allocate, Lock, NewNode, Seek, SetStat, Tree, TreeSpace, XattrMode};
+use predastore::object::tree::{Allocate, Lock, NewNode, Seek, SetStat, Tree, TreeSpace, WriteRoom, XattrMode};
 
 macro_rules! namespace {
     ($(fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
@@ -64,6 +64,7 @@ namespace! {
     fn open(ino: Ino, truncate: bool) -> Stat;
     fn release(ino: Ino) -> ();
     fn read(ino: Ino, offset: u64, len: u64) -> Bytes;
+    fn hold_write(len_bytes: u64) -> WriteRoom;
     fn write(ino: Ino, offset: u64, data: Bytes) -> ();
     fn append(ino: Ino, data: Bytes) -> u64;
     fn flush(ino: Ino) -> ();

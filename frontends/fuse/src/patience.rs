@@ -3,12 +3,13 @@
 //! - A request is answered by its deadline whatever the store does; with `hard` it has none.
 //! - What the store refused because it is overloaded did not happen: it is tried again until the deadline.
 //! - What became of a change is unknown where the store went away under it: such a call is tried again only with `hard`, and
-//!   only if doing it twice is doing it once.
+//!   only if doing it twice is doing it once, by itself or because the store knows what it did for a request.
 
 use std::future::Future;
 use std::time::Duration;
 
 use predastore::object::Error;
+use predastore::object::tree::once_more;
 use tokio::time::Instant;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -23,6 +24,8 @@ pub(crate) struct Deadline(Option<Instant>);
 pub(crate) enum Repeat {
     /// Twice is once.
     Safe,
+    /// The store does it once for each request of the kernel's.
+    Known,
     /// A second one could find the work of the first.
     Once,
 }
@@ -46,10 +49,14 @@ impl Deadline {
     where
         F: Future<Output = Result<R, Error>>,
     {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut is_again) = (FIRST_PAUSE, false);
         loop {
-            match call().await {
-                Err(error) if self.again(&error, repeat, pause) => tokio::time::sleep(pause).await,
+            let outcome = if is_again { once_more(call()).await } else { call().await };
+            match outcome {
+                Err(error) if self.again(&error, repeat, pause) => {
+                    is_again |= matches!(error, Error::Unavailable(_));
+                    tokio::time::sleep(pause).await;
+                }
                 outcome => return outcome,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -59,7 +66,7 @@ impl Deadline {
     fn again(self, error: &Error, repeat: Repeat, pause: Duration) -> bool {
         match error {
             Error::Overloaded => self.0.is_none_or(|at| Instant::now() + pause < at),
-            Error::Unavailable(_) => self.0.is_none() && repeat == Repeat::Safe,
+            Error::Unavailable(_) => self.0.is_none() && repeat != Repeat::Once,
             _ => false,
         }
     }
@@ -114,6 +121,7 @@ mod tests {
         assert_eq!(tries(soft, Repeat::Safe, 1, unavailable).await, (false, 1));
         let hard = Deadline::after(Duration::ZERO, true);
         assert_eq!(tries(hard, Repeat::Safe, 2, unavailable).await, (true, 3));
+        assert_eq!(tries(hard, Repeat::Known, 2, unavailable).await, (true, 3));
         assert_eq!(tries(hard, Repeat::Once, 1, unavailable).await, (false, 1));
     }
 

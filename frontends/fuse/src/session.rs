@@ -48,6 +48,8 @@ pub enum Error {
 pub struct Mounted {
     ended: watch::Receiver<Option<Result<(), Error>>>,
     changed: Box<dyn Fn(Event) + Send + Sync>,
+    /// Nothing that its threads wait for is worth waiting for any more.
+    end: Box<dyn Fn() + Send + Sync>,
     invalidations: Arc<Invalidations>,
     device: Mutex<Option<Device>>,
 }
@@ -96,6 +98,7 @@ pub fn serve_over<T: Namespace>(
         ids: NodeIds::new(tree.root()),
         known: Known::default(),
         requests: Requests::new(tree, options, invalidations.clone()),
+        ending: watch::Sender::new(false),
     });
 
     let copy = device.try_clone().map(File::from).map_err(resources)?;
@@ -129,8 +132,14 @@ pub fn serve_over<T: Namespace>(
             ending.send_replace(Some(outcome.map_err(|error| Error::Session(Arc::new(error)))));
         }
     })?;
+    let end = Box::new({
+        let shared = shared.clone();
+        move || {
+            shared.ending.send_replace(true);
+        }
+    });
     let changed = Box::new(move |event| shared.requests.changed(event));
-    Ok((Mounted { ended, changed, invalidations, device: Mutex::new(Some(device)) }, handshake))
+    Ok((Mounted { ended, changed, end, invalidations, device: Mutex::new(Some(device)) }, handshake))
 }
 
 impl Mounted {
@@ -159,6 +168,7 @@ impl Mounted {
     pub async fn end(&self) -> Result<(), Error> {
         let device = self.device.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(device) = device.filter(|_| self.ended.borrow().is_none()) {
+            (self.end)();
             device.let_go().map_err(resources)?;
             self.invalidations.close();
         }

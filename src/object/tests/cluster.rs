@@ -280,6 +280,7 @@ async fn permits_exhausted_on_every_gateway_at_once_stop_nothing_that_has_begun(
     let begun_before = rig.named().await.len();
     until(|| rig.cluster.begun_count() == begun_before + 3 * gateways.len()).await;
     for store in &gateways {
+        let write_part = store.budget.take_for_write(u64::MAX).await;
         assert!(store.budget_taken_bytes() >= budget_bytes);
         assert!(matches!(put(store, "small", b"small").await, Err(Error::Overloaded)));
         assert!(matches!(read(store, "kept").await, Err(Error::Overloaded)));
@@ -293,6 +294,7 @@ async fn permits_exhausted_on_every_gateway_at_once_stop_nothing_that_has_begun(
         store.sweep_shards(Duration::ZERO).await.unwrap();
         store.delete("b", vec![delete_key("dead")]).await.unwrap();
         store.drain().await.unwrap();
+        drop(write_part);
     }
     open.send(true).unwrap();
     for put in join_all(puts).await {

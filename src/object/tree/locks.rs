@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::catalog::{Command, FileOperation, LOCK_END, Lock, Origin, Refusal};
 use crate::ids::{Ino, SessionId};
 use crate::object::Error;
+use crate::object::bucket::done;
 
 use super::{Tree, lock, mounting};
 
@@ -302,6 +303,6 @@ impl Tree {
 
     async fn propose_under(&self, session: SessionId, origin: Origin, operation: FileOperation) -> Result<(), Error> {
         let command = Command::File { bucket: self.0.bucket.id, origin, operation };
-        mounting::done(self.0.store.session.propose_as(session, command).await?)
+        done(self.0.store.session.propose_as(session, command).await?)
     }
 }

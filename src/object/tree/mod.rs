@@ -36,7 +36,6 @@ mod write;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -55,11 +54,10 @@ use staging::Staging;
 
 pub use crate::catalog::{Changed, FileKind, LOCK_END, Lock, RenameMode, Stat, TreeEntry};
 pub use locks::WHOLE;
-pub use mounting::{Knows, Mounting, Request, Watch, for_request};
+pub use mounting::{Knows, Mounting, Request, Watch, for_request, once_more};
 pub(super) use mounting::{RETURN_PATIENCE, settle_inheritance};
+pub use write::WriteRoom;
 
-/// Between two looks whether a file system may be mounted yet.
-const LEVEL_PAUSE: Duration = Duration::from_millis(100);
 /// Names of inodes that no file system has changed yet, of which this process knows at most so many.
 const HINT_COUNT_MAX: usize = 1 << 16;
 
@@ -210,7 +208,7 @@ impl Store {
     /// `Refused(NoSuchBucket | NoEntry | NotDirectory)`; `Io`: the staging directory. `Unavailable`.
     pub async fn tree(&self, bucket: &str, prefix: &[u8], mounting: Mounting<'_>) -> Result<Tree, Error> {
         let bucket = self.bucket(bucket).await?;
-        self.wait_for_files().await?;
+        self.wait_for_level(|view| view.has_locks(), "some process of the cluster knows no file systems yet").await?;
         let mut inner = Inner {
             store: self.clone(),
             root: bucket.id.root(),
@@ -236,20 +234,6 @@ impl Store {
         lock(&self.live_trees).push(Arc::downgrade(&tree.0));
         tree.keep();
         Ok(tree)
-    }
-}
-
-impl Store {
-    /// A cluster that was made or replaced just now is about to raise its feature level.
-    async fn wait_for_files(&self) -> Result<(), Error> {
-        let deadline = self.env.clock.monotonic() + self.config.propose_patience;
-        while !self.snapshot(|view| Ok(view.has_locks()?)).await? {
-            if self.env.clock.monotonic() >= deadline {
-                return Err(Error::Unavailable("some process of the cluster knows no file systems yet".into()));
-            }
-            tokio::time::sleep(LEVEL_PAUSE).await;
-        }
-        Ok(())
     }
 }
 

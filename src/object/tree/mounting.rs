@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::catalog::{Changed, Command, FileOperation, Heard, Notice, Origin, Outcome};
+use crate::catalog::{Changed, Command, FileOperation, Heard, Notice, Origin};
 use crate::ids::{BucketId, Ino};
-use crate::object::bucket::unexpected;
+use crate::object::bucket::done;
 use crate::object::{Error, Store};
 
 use super::commit::Change;
@@ -42,7 +42,7 @@ const ANSWERED_COUNT: usize = 256;
 pub struct Request {
     /// Not 0, less than 2^63.
     pub number: u64,
-    /// Whether another process may have done it before.
+    /// Whether it may have been done before, by another process or this one.
     pub is_again: bool,
 }
 
@@ -56,6 +56,14 @@ pub async fn for_request<F: Future>(request: Request, work: F) -> F::Output {
     REQUEST.scope(request, work).await
 }
 
+/// Does `work` once more for the request that is being answered: it may have been done before.
+pub async fn once_more<F: Future>(work: F) -> F::Output {
+    match REQUEST.try_with(|request| *request) {
+        Ok(request) => REQUEST.scope(Request { is_again: true, ..request }, work).await,
+        Err(_) => work.await,
+    }
+}
+
 /// The number of the request that is being answered; 0: none.
 pub(super) fn request() -> u64 {
     REQUEST.try_with(|request| request.number).unwrap_or(0)
@@ -67,7 +75,7 @@ pub(super) fn name_of_appended(request: u64) -> u64 {
     if request == 0 { 0 } else { request | 1 }
 }
 
-/// Whether what is asked may have been done by another process.
+/// Whether what is asked may have been done before.
 pub(super) fn is_again() -> bool {
     REQUEST.try_with(|request| request.is_again).unwrap_or(false)
 }
@@ -177,15 +185,6 @@ pub(super) async fn propose(
     operation: FileOperation,
 ) -> Result<(), Error> {
     done(store.session.propose(Command::File { bucket, origin, operation }).await?)
-}
-
-/// What came of it. A refusal is an error.
-pub(super) fn done(outcome: Outcome) -> Result<(), Error> {
-    match outcome {
-        Outcome::Done => Ok(()),
-        Outcome::Refused(refusal) => Err(refusal.into()),
-        outcome => Err(unexpected(&outcome)),
-    }
 }
 
 impl Tree {

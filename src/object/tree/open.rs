@@ -54,7 +54,8 @@ pub(super) struct State {
     pub(super) modified: Option<Timestamp>,
     /// Attributes that a new file was given.
     pub(super) pending: Pending,
-    /// Requests that appended for the process before this one, and where: they may come again.
+    /// Requests that appended and may come again, and where: of the process before this one, or of this one where what came
+    /// after the bytes were staged failed.
     pub(super) appended: HashMap<u64, u64>,
     /// Whether S3 does not see the file yet.
     pub(super) is_hidden: bool,

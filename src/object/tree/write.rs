@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::catalog::{FileOperation, Manifest, Piece, Refusal, SetAttrs, Source};
 use crate::ids::Ino;
+use crate::object::budget::Permit;
 use crate::object::{Error, blocking};
 use crate::units::FILE_MAX_BYTES;
 
@@ -29,7 +30,20 @@ enum Place {
     AtEnd { committed_bytes: u64, request: u64 },
 }
 
+/// Memory that is held for bytes that are being written; given back when dropped.
+#[derive(Default)]
+pub struct WriteRoom(#[allow(dead_code)] Option<Permit>);
+
 impl Tree {
+    /// Waits, for as long as it takes, for memory for bytes that are about to be written: of the budget's part for that.
+    ///
+    /// # Errors
+    /// `Overloaded`: the process ends.
+    pub async fn hold_write(&self, len_bytes: u64) -> Result<WriteRoom, Error> {
+        let permit = self.0.store.budget.take_for_write(len_bytes).await;
+        permit.map(|permit| WriteRoom(Some(permit))).ok_or(Error::Overloaded)
+    }
+
     /// Writes bytes: they survive the end of this process, are seen by who reads here, and are committed by
     /// [`Tree::flush`].
     ///
@@ -107,16 +121,18 @@ impl Tree {
             Place::At(_) => state.dirty.insert(offset..end, at),
             Place::AtEnd { committed_bytes, request } => {
                 state.dirty.append(committed_bytes, len, at, request);
+                state.appended.extend((request != 0).then_some((request, offset)));
             }
         }
         state.note_written(now);
         file.show(state);
         self.stream(file.ino, state, offset, data).await?;
         // A file that S3 does not see may be committed piece by piece, and one whose staging is mostly overwritten must be.
-        match staged_bytes > STAGED_MAX_BYTES && (state.is_hidden || staged_bytes > 2 * state.dirty.len_bytes()) {
-            true => self.commit(file, state, Change::default()).await.map(|()| offset),
-            false => Ok(offset),
+        if staged_bytes > STAGED_MAX_BYTES && (state.is_hidden || staged_bytes > 2 * state.dirty.len_bytes()) {
+            self.commit(file, state, Change::default()).await?;
         }
+        state.appended.remove(&request);
+        Ok(offset)
     }
 
     /// Notes a length that is committed later.

@@ -14,6 +14,7 @@ use nix::errno::Errno as Failure;
 use predastore::catalog::Stat;
 use predastore::ids::Ino;
 use predastore::object::tree::TreeSpace;
+use tokio::sync::watch;
 
 use crate::attributes::{bare_directory, file_attr, file_type};
 use crate::directory::Entry;
@@ -34,6 +35,8 @@ pub(crate) struct Shared<T> {
     pub(crate) requests: Requests<T>,
     pub(crate) known: Known,
     pub(crate) ids: NodeIds,
+    /// The session ends: nothing is waited for.
+    pub(crate) ending: watch::Sender<bool>,
 }
 
 /// One request's answer on its way.

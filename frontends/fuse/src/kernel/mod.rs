@@ -3,8 +3,8 @@
 //! `answers` has the putting together.
 //!
 //! Invariants
-//! - The thread that takes requests from the device begins with each of them, and blocks for a query or a write to the page
-//!   cache; what has to wait for more is a task of its own.
+//! - The thread that takes requests from the device begins with each of them, and blocks for a query, a write to the page
+//!   cache, or memory for what a WRITE brings; what has to wait for more is a task of its own.
 //! - A request is answered by its deadline. What it asked of the tree is not stopped then, for it may be half done.
 //! - An inode is counted as known before the answer that tells of it is sent.
 
@@ -28,7 +28,7 @@ use fuser::{
 use nix::errno::Errno as Failure;
 use nix::libc;
 use predastore::ids::Ino;
-use predastore::object::tree::{self, SetStat, for_request};
+use predastore::object::tree::{self, SetStat, WriteRoom, for_request};
 use predastore::patient;
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
@@ -108,7 +108,23 @@ impl<T: Namespace> Kernel<T> {
         O: Send + 'static,
         W: Future<Output = Result<O, Failure>> + Send + 'static,
     {
-        let call = self.call(request, operation, size);
+        self.run_call(request, self.call(request, operation, size), reply, work, answer);
+    }
+
+    /// The same for a request whose deadline runs already.
+    fn run_call<R, O, W>(
+        &self,
+        request: &Request,
+        call: Call,
+        reply: R,
+        work: impl FnOnce(Arc<Shared<T>>, Call) -> W,
+        answer: impl FnOnce(&Answering<T>, R, O) + Send + 'static,
+    ) where
+        R: Refuse,
+        O: Send + 'static,
+        W: Future<Output = Result<O, Failure>> + Send + 'static,
+    {
+        let operation = call.operation;
         let shared = self.shared.clone();
         let (number, begun) = (request.unique().0, Instant::now());
         let request = tree::Request { number: number & !RESENT, is_again: number & RESENT != 0 };
@@ -143,6 +159,20 @@ impl<T: Namespace> Kernel<T> {
         let is_endless = options.hard || size == Size::Wait;
         let deadline = Deadline::after(options.deadline.saturating_mul(factor), is_endless);
         Call { operation, uid: request.uid(), gid: request.gid(), deadline }
+    }
+
+    /// Memory for what a WRITE brings. The kernel sends no more to this thread meanwhile, so that programs that write faster
+    /// than is committed wait, and not their bytes. None: not by the deadline, or the session ends.
+    fn room_for_write(&self, call: &Call, len_bytes: u32) -> Option<WriteRoom> {
+        let mut ending = self.shared.ending.subscribe();
+        let mut held = pin!(self.shared.requests.hold_write(len_bytes));
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                room = call.deadline.wait(&mut held) => room?.ok(),
+                _ = ending.wait_for(|ending| *ending) => None,
+            }
+        })
     }
 
     fn ino(&self, node: INodeNo) -> Ino {
@@ -354,9 +384,17 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         // At most `max_write_bytes`, so it fits.
         let len_bytes = data.len() as u32;
         let is_from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let call = self.call(request, "write", Size::One);
+        let Some(room) = self.room_for_write(&call, len_bytes) else {
+            warn!(mount = self.shared.requests.options().source, "no memory for a write by the deadline");
+            return reply.refuse(Failure::EIO);
+        };
         let written = Written { offset, data: Bytes::copy_from_slice(data), flags: flags.0, is_from_mapping };
-        let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.write(&call, ino, written).await };
-        self.run((request, "write", Size::One), reply, work, move |_, reply, ()| reply.written(len_bytes));
+        let work = |shared: Arc<Shared<T>>, call| async move {
+            let _room = room;
+            shared.requests.write(&call, ino, written).await
+        };
+        self.run_call(request, call, reply, work, move |_, reply, ()| reply.written(len_bytes));
     }
 
     fn flush(&self, request: &Request, node: INodeNo, handle: FileHandle, owner: LockOwner, reply: ReplyEmpty) {

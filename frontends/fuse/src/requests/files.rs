@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use nix::libc;
 use predastore::catalog::{FileKind, Stat};
 use predastore::ids::Ino;
-use predastore::object::tree::{Allocate, NewKind, Seek};
+use predastore::object::Error;
+use predastore::object::tree::{Allocate, NewKind, Seek, WriteRoom};
 
 use super::{Call, Requests};
 use crate::invalidate::Event;
@@ -44,7 +45,7 @@ impl<T: Namespace> Requests<T> {
         if truncates || flags & libc::O_ACCMODE != libc::O_RDONLY {
             self.may_change()?;
         }
-        let stat = self.ask(call, ino, Repeat::Once, || self.tree.open(ino, truncates)).await?;
+        let stat = self.ask(call, ino, Repeat::Safe, || self.tree.open(ino, truncates)).await?;
         self.unless_late(call, ino).await?;
         let keeps_pages = stat.kind == FileKind::File && self.pages.opened(ino, stat.revision);
         Ok(Opened { stat: self.shown(stat), handle: self.handles.next(stat.revision), keeps_pages })
@@ -64,7 +65,7 @@ impl<T: Namespace> Requests<T> {
     ) -> Result<Opened, Errno> {
         let asked = Instant::now();
         let new = self.new_node(call, parent, mode, NewKind::File).await?;
-        let made = self.ask(call, parent, Repeat::Once, || self.tree.make_open(parent, name, new.clone())).await;
+        let made = self.ask(call, parent, Repeat::Known, || self.tree.make_open(parent, name, new.clone())).await;
         let stat = match made {
             Err(Errno::EEXIST) if flags & libc::O_EXCL == 0 => return Err(Errno::ESTALE),
             made => made?,
@@ -77,7 +78,7 @@ impl<T: Namespace> Requests<T> {
 
     /// Opens a directory: it stays, with its inode, until released.
     pub(crate) async fn open_directory(&self, call: &Call, ino: Ino) -> Result<(), Errno> {
-        self.ask(call, ino, Repeat::Once, || self.tree.open(ino, false)).await?;
+        self.ask(call, ino, Repeat::Safe, || self.tree.open(ino, false)).await?;
         self.unless_late(call, ino).await
     }
 
@@ -116,6 +117,11 @@ impl<T: Namespace> Requests<T> {
         Ok(bytes)
     }
 
+    /// Waits for memory for so many bytes of a WRITE.
+    pub(crate) async fn hold_write(&self, len_bytes: u32) -> Result<WriteRoom, Error> {
+        self.tree.hold_write(len_bytes.into()).await
+    }
+
     /// Writes all of it.
     pub(crate) async fn write(&self, call: &Call, ino: Ino, written: Written) -> Result<(), Errno> {
         self.may_change()?;
@@ -123,7 +129,7 @@ impl<T: Namespace> Requests<T> {
         if flags & libc::O_APPEND == 0 || is_from_mapping {
             return self.ask(call, ino, Repeat::Safe, || self.tree.write(ino, offset, data.clone())).await;
         }
-        let landed = self.ask(call, ino, Repeat::Once, || self.tree.append(ino, data.clone())).await?;
+        let landed = self.ask(call, ino, Repeat::Known, || self.tree.append(ino, data.clone())).await?;
         if landed != offset {
             // Somebody else appended meanwhile. The kernel's pages have these bytes where it thought the end was.
             self.changed(Event::Inode(ino));

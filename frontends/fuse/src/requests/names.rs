@@ -56,7 +56,7 @@ impl<T: Namespace> Requests<T> {
 
     async fn make(&self, call: &Call, parent: Ino, name: &[u8], mode: u32, kind: NewKind) -> Result<Stat, Errno> {
         let new = self.new_node(call, parent, mode, kind).await?;
-        let stat = self.ask(call, parent, Repeat::Once, || self.tree.make(parent, name, new.clone())).await?;
+        let stat = self.ask(call, parent, Repeat::Known, || self.tree.make(parent, name, new.clone())).await?;
         Ok(self.shown(stat))
     }
 
@@ -72,19 +72,19 @@ impl<T: Namespace> Requests<T> {
     /// Another name for an inode.
     pub(crate) async fn link(&self, call: &Call, ino: Ino, parent: Ino, name: &[u8]) -> Result<Stat, Errno> {
         self.may_change()?;
-        self.ask(call, ino, Repeat::Once, || self.tree.link(ino, parent, name)).await.map(|stat| self.shown(stat))
+        self.ask(call, ino, Repeat::Known, || self.tree.link(ino, parent, name)).await.map(|stat| self.shown(stat))
     }
 
     /// unlink.
     pub(crate) async fn unlink(&self, call: &Call, parent: Ino, name: &[u8]) -> Result<(), Errno> {
         self.may_change()?;
-        self.ask(call, parent, Repeat::Once, || self.tree.unlink(parent, name)).await
+        self.ask(call, parent, Repeat::Known, || self.tree.unlink(parent, name)).await
     }
 
     /// rmdir.
     pub(crate) async fn remove_directory(&self, call: &Call, parent: Ino, name: &[u8]) -> Result<(), Errno> {
         self.may_change()?;
-        self.ask(call, parent, Repeat::Once, || self.tree.remove_directory(parent, name)).await
+        self.ask(call, parent, Repeat::Known, || self.tree.remove_directory(parent, name)).await
     }
 
     /// rename; `flags` of `renameat2(2)`.
@@ -102,7 +102,7 @@ impl<T: Namespace> Requests<T> {
             libc::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return Err(Errno::EINVAL),
         };
-        self.ask(call, from.0, Repeat::Once, || self.tree.rename(from, to, mode)).await
+        self.ask(call, from.0, Repeat::Known, || self.tree.rename(from, to, mode)).await
     }
 
     /// A symbolic link's target.

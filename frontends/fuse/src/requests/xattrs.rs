@@ -71,8 +71,7 @@ impl<T: Namespace> Requests<T> {
             libc::XATTR_REPLACE => XattrMode::Replace,
             _ => return Err(Errno::EINVAL),
         };
-        let repeat = if mode == XattrMode::Create { Repeat::Once } else { Repeat::Safe };
-        let outcome = self.ask(call, ino, repeat, || self.tree.set_xattr(ino, name, value, mode)).await;
+        let outcome = self.ask(call, ino, Repeat::Known, || self.tree.set_xattr(ino, name, value, mode)).await;
         self.plain_files.remove(ino);
         outcome
     }
@@ -81,7 +80,7 @@ impl<T: Namespace> Requests<T> {
     pub(crate) async fn remove_xattr(&self, call: &Call, ino: Ino, name: &[u8]) -> Result<(), Errno> {
         kept(name)?;
         self.may_change()?;
-        self.ask(call, ino, Repeat::Once, || self.tree.remove_xattr(ino, name)).await
+        self.ask(call, ino, Repeat::Known, || self.tree.remove_xattr(ino, name)).await
     }
 }
 

@@ -246,6 +246,38 @@ fn a_slow_request_blocks_nobody_and_ends_by_its_deadline() {
 }
 
 #[test]
+fn a_write_that_finds_no_memory_is_an_error_by_the_deadline() {
+    let deadline = Duration::from_millis(300);
+    let Some(fixture) = fixture(MountOptions { deadline, ..MountOptions::default() }) else { return };
+    let file = File::create(fixture.path().join("file")).unwrap();
+    fixture.model.slow("hold_write", Duration::from_secs(3600));
+    let (begun, outcome) = (Instant::now(), file.write_at(b"x", 0));
+    assert_eq!(outcome.unwrap_err().raw_os_error(), Some(nix::libc::EIO));
+    assert!(begun.elapsed() >= deadline);
+    fixture.model.slow("hold_write", Duration::ZERO);
+    assert_eq!(file.write_at(b"x", 0).unwrap(), 1);
+    drop(file);
+    fixture.unmount();
+}
+
+#[test]
+fn a_session_ends_though_a_write_waits_for_memory() {
+    let Some(mut fixture) = fixture(MountOptions { hard: true, threads: 1, ..MountOptions::default() }) else { return };
+    fixture.device = None;
+    let file = File::create(fixture.path().join("file")).unwrap();
+    fixture.model.slow("hold_write", Duration::from_secs(3600));
+    std::thread::scope(|scope| {
+        let written = scope.spawn(|| file.write_at(b"x", 0));
+        wait_until(|| fixture.model.calls("hold_write") > 0);
+        let end = async { tokio::time::timeout(Duration::from_secs(20), fixture.mounted.end()).await };
+        fixture.runtime.block_on(end).unwrap().unwrap();
+        assert!(written.join().unwrap().is_err());
+    });
+    drop(file);
+    umount2(fixture.path(), MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
 fn a_session_ends_though_the_file_system_is_mounted() {
     for threads in [1, 3] {
         let Some(mut fixture) = fixture(MountOptions { threads, ..MountOptions::default() }) else { return };

@@ -1,5 +1,7 @@
 //! Single files: what was written, who sees it when, what remains.
 
+use std::time::Duration;
+
 use super::*;
 use crate::catalog::ListQuery;
 use crate::object::Target;
@@ -663,6 +665,41 @@ async fn what_two_mounts_append_is_all_there() {
         for tree in &trees {
             tree.release(ino).await.unwrap();
         }
+    }
+    bed.assert_sound().await;
+}
+
+/// One reads while both append and commit: what is read is the file as it was once, without the end of one commit missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn what_is_read_beside_appends_is_whole() {
+    const LINE: &[u8] = b"0123456789abcde\n";
+    let bed = bed().await;
+    let trees = [tree_of(&bed, &bed.store, "staging").await, tree_of(&bed, &bed.store, "other").await];
+    let ino = trees[0].save(trees[0].root(), "log", b"").await.unwrap().ino;
+    let writers = trees.clone().map(|tree| {
+        tokio::spawn(async move {
+            tree.open(ino, false).await.unwrap();
+            for _ in 0..60 {
+                tree.append(ino, Bytes::from_static(LINE)).await.unwrap();
+                tree.append(ino, Bytes::from_static(LINE)).await.unwrap();
+                tokio::task::yield_now().await;
+                tree.flush(ino).await.unwrap();
+            }
+        })
+    });
+    let mut seen = 0;
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        let bytes = trees[0].bytes(ino).await.unwrap();
+        assert!(bytes.chunks(LINE.len()).all(|line| line == LINE), "a line is cut or filled with zeros");
+        assert!(bytes.len() >= seen, "{} bytes after {seen}", bytes.len());
+        seen = bytes.len();
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(trees[0].bytes(ino).await.unwrap().len(), 240 * LINE.len());
+    for tree in &trees {
+        tree.release(ino).await.unwrap();
     }
     bed.assert_sound().await;
 }

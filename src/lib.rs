@@ -11,6 +11,7 @@
 //! - [`mod@file`]: the `plain` layout: one file per chunk on one node.
 //! - [`shard`]: a shard node: shards in a log, an index, the space given back, and the calls that ask for it.
 //! - [`placement`]: a hash ring's members to the nodes for a chunk; what changing it costs; how wide to write.
+//! - [`policy`]: policies in IAM's language: what they allow and deny.
 //! - [`segment`]: the frame of one segment: compressed, sealed, checksummed; stripes of frames; keys of chunks.
 //! - [`erasure`]: chunks over k+m shards: which bytes are in which segment of which shard, and Reed-Solomon parity.
 //! - [`transport`]: messages between nodes.
@@ -30,6 +31,7 @@ pub mod node;
 pub mod object;
 pub mod patient;
 pub mod placement;
+pub mod policy;
 pub mod segment;
 pub mod shard;
 pub mod transport;

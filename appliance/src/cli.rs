@@ -10,6 +10,7 @@ use crate::cluster::ClusterCommand;
 use crate::config::settings::{SETTINGS, Setting};
 use crate::mounts::kernel::Way;
 use crate::mounts::options::Source;
+use crate::operator::users::UserCommand;
 
 const AFTER_HELP: &str = "\
 Flags may be written with one dash or two. Every setting can also stand in a file (-config) or in the environment
@@ -97,6 +98,9 @@ enum Commands {
         /// Where; made if need be
         dir: PathBuf,
     },
+    /// Users with access keys of their own, and what they may do
+    #[command(subcommand)]
+    User(UserCommand),
     /// See a cluster, and change which nodes it has
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -106,13 +110,24 @@ enum Commands {
 
 #[derive(Args)]
 #[group(multiple = false)]
-struct CredentialsForm {
+pub(crate) struct CredentialsForm {
     /// As lines for a shell: eval "$(s3d credentials --env)"
     #[arg(long)]
     env: bool,
     /// As a profile for ~/.aws/credentials
     #[arg(long)]
     aws: bool,
+}
+
+impl CredentialsForm {
+    /// Which was asked for.
+    pub(crate) fn form(&self) -> Form {
+        match (self.env, self.aws) {
+            (true, _) => Form::Env,
+            (_, true) => Form::Aws,
+            _ => Form::Plain,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -157,6 +172,8 @@ pub(crate) enum Action {
     HoldMount(String),
     /// Write man pages and completions.
     Documents(PathBuf),
+    /// See or change users.
+    User(UserCommand, Flags),
     /// See or change a cluster.
     Cluster(ClusterCommand, Flags),
     /// Measure an endpoint.
@@ -201,12 +218,7 @@ impl Cli {
         match self.command {
             None => Action::Serve(self.settings),
             Some(Commands::Credentials { form, settings }) => {
-                let form = match (form.env, form.aws) {
-                    (true, _) => Form::Env,
-                    (_, true) => Form::Aws,
-                    _ => Form::Plain,
-                };
-                Action::Credentials(form, self.settings.then(settings))
+                Action::Credentials(form.form(), self.settings.then(settings))
             }
             Some(Commands::Status { settings }) => Action::Status(self.settings.then(settings)),
             Some(Commands::Doctor { settings }) => Action::Doctor(self.settings.then(settings)),
@@ -226,6 +238,10 @@ impl Cli {
             Some(Commands::Mounts { settings }) => Action::Mounts(self.settings.then(settings)),
             Some(Commands::HoldMount { what }) => Action::HoldMount(what),
             Some(Commands::Documents { dir }) => Action::Documents(dir),
+            Some(Commands::User(mut command)) => {
+                let settings = command.take_settings();
+                Action::User(command, self.settings.then(settings))
+            }
             Some(Commands::Cluster(mut command)) => {
                 let settings = command.take_settings();
                 Action::Cluster(command, Flags::distributed().then(self.settings).then(settings))
@@ -318,6 +334,7 @@ mod tests {
             | Action::Mount(_, flags)
             | Action::Umount(_, _, flags)
             | Action::Mounts(flags)
+            | Action::User(_, flags)
             | Action::Cluster(_, flags) => flags,
             Action::HoldMount(_) | Action::Documents(_) | Action::Bench(_) => Flags::default(),
         };

@@ -25,12 +25,20 @@ pub(crate) fn print(config: &Config, form: Form) -> Result<String> {
             ),
         },
     };
+    print_account(config, form, &account)
+}
+
+/// What to print of any account's key.
+///
+/// # Errors
+/// The certificate authority's file has no place.
+pub(crate) fn print_account(config: &Config, form: Form, account: &Account) -> Result<String> {
     let ca_file = match config.server.tls {
-        Tls::Own => Some(absolute(identity.ca_file())?.display().to_string()),
+        Tls::Own => Some(absolute(Identity::of(config).ca_file())?.display().to_string()),
         Tls::Off | Tls::Files { .. } => None,
     };
     let endpoint = config.gateway().map(|address| endpoint(config, address.port()));
-    Ok(render(form, &account, &config.region, endpoint.as_deref(), ca_file.as_deref()))
+    Ok(render(form, account, &config.region, endpoint.as_deref(), ca_file.as_deref()))
 }
 
 /// The URL at which clients on this host find the store, which listens on `port`.

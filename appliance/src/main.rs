@@ -85,6 +85,10 @@ fn main() -> ExitCode {
             print(&format!("{}\n", block_on(store::recover(&config))?))?;
             Ok(ExitCode::SUCCESS)
         }),
+        Action::User(command, flags) => with_config(flags, |config| {
+            print(&operator::users::run(&config, command)?)?;
+            Ok(ExitCode::SUCCESS)
+        }),
         Action::Cluster(command, flags) => with_config(flags, |config| {
             let (text, code) = block_on(cluster::run(&config, command))?;
             print(&text)?;

@@ -102,7 +102,7 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
     let Some(store) = opened? else { return Ok(()) };
 
     let mut metrics = Registry::default();
-    let frontend = store.as_ref().map(|store| Frontend::new(config, store, accounts, &mut metrics));
+    let frontend = store.as_ref().map(|store| Frontend::new(config, store, accounts, &mut metrics)).transpose()?;
     let port = listeners.s3.as_ref().map(TcpListener::local_addr).transpose()?.map_or(0, |address| address.port());
     let shown = Shown::new(facts(config, port), process.figures(store.as_ref()), metrics);
     if let Some(listener) = listeners.admin {

@@ -3,27 +3,29 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use predastore::catalog::Refusal;
 use predastore::check::Report;
 use predastore::consensus::{State, Status};
 use predastore::env::Env;
 use predastore::ids::NodeId;
 use predastore::node::{self, Members, Node, members};
+use predastore::object::access::{Authority, Caller, Secret};
 use predastore::object::tree::{Mounting, Tree};
 use predastore::object::{self, Pressure, Upkeep, Workers};
+use predastore::policy::{self, Policy};
 use predastore_s3::app::{self, App};
-use predastore_s3::keyring::{self, Grants, Key, Keyring};
 use predastore_s3::metrics::Metrics;
 use predastore_s3::server::Limits;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Figure, Figures};
 use crate::config::cluster;
-use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Tls};
+use crate::config::{Account, Config, Grant, ROOT_ACCOUNT_ID, Tls};
 use crate::db_status::{DbStatus, RaftState, StatusSource};
 
 /// At least so often a session is renewed while it may stand still.
@@ -64,6 +66,13 @@ pub(crate) struct Findings {
     pub(crate) damage: Vec<String>,
     /// What was looked at, in one line.
     pub(crate) summary: String,
+}
+
+impl Store {
+    /// The core's.
+    pub(crate) fn core(&self) -> &object::Store {
+        &self.store
+    }
 }
 
 impl Process {
@@ -323,8 +332,11 @@ fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {
 }
 
 impl Frontend {
-    /// `accounts`: who may sign requests, root first. Its metrics go to `metrics`.
-    pub(crate) fn new(config: &Config, store: &Store, accounts: Vec<Account>, registry: &mut Registry) -> Self {
+    /// `accounts`: who may sign requests, root first. Its metrics go to `registry`.
+    ///
+    /// # Errors
+    /// What an account may do cannot be said in a policy.
+    pub(crate) fn new(config: &Config, store: &Store, accounts: Vec<Account>, registry: &mut Registry) -> Result<Self> {
         let server = &config.server;
         let metrics = Metrics::default();
         metrics.register(registry);
@@ -335,15 +347,16 @@ impl Frontend {
             tls: server.tls != Tls::Off,
         };
         let public = config.buckets.iter().filter(|bucket| bucket.public).map(|bucket| bucket.name.clone());
-        let keys = accounts.into_iter().map(|account| (account.access_key.clone(), key_of(account)));
-        let keyring = Keyring::new(keys.collect(), public.collect());
+        let callers = accounts.into_iter().map(caller).collect::<Result<_>>()?;
+        let authority = Arc::new(Authority::new(store.store.clone(), callers, public.collect()));
         let limits = Limits {
             headers: server.header_timeout,
             stall: server.body_timeout,
             drain: server.drain_timeout,
             ..Limits::default()
         };
-        Frontend { app: App::new(store.store.clone(), s3, keyring, metrics, Env::system().random_u64()), limits }
+        let app = App::new(store.store.clone(), s3, authority, metrics, Env::system().random_u64());
+        Ok(Frontend { app, limits })
     }
 
     /// Serves `listener` until `stop`, then lets running requests end for a while.
@@ -359,14 +372,30 @@ impl Frontend {
     }
 }
 
-fn key_of(account: Account) -> Key {
-    let grants = match account.policy {
-        None => Grants::All,
-        Some(policy) => Grants::Only(
-            policy.into_iter().map(|grant| keyring::Grant { bucket: grant.bucket, actions: grant.actions }).collect(),
-        ),
-    };
-    Key { account_id: account.account_id, secret: predastore_s3::auth::Secret::new(account.secret.reveal()), grants }
+/// The holder of a key of the configuration.
+fn caller(account: Account) -> Result<Caller> {
+    let policy = account.policy.map(|grants| policy_of(&grants)).transpose();
+    let policy = policy.with_context(|| format!("what access key {} may do", account.access_key))?;
+    Ok(Caller {
+        policies: policy.map(|policy| [policy].into_iter().collect()),
+        access_key_id: account.access_key,
+        account_id: account.account_id,
+        user: None,
+        secret: Secret::new(account.secret.reveal()),
+    })
+}
+
+/// Grants as a policy: actions on a bucket and all in it.
+fn policy_of(grants: &[Grant]) -> Result<Policy> {
+    let statements: Vec<_> = grants
+        .iter()
+        .map(|grant| {
+            let bucket = format!("arn:aws:s3:::{}", grant.bucket);
+            json!({"Effect": "Allow", "Action": grant.actions, "Resource": [bucket, format!("{bucket}/*")]})
+        })
+        .collect();
+    let document = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+    Ok(Policy::parse(document.as_bytes(), policy::Kind::Identity)?)
 }
 
 /// Verifies the stopped store of `config` completely.

@@ -52,6 +52,7 @@ impl Notice {
 pub struct Changes {
     batches: broadcast::Sender<Batch>,
     told: Arc<AtomicU64>,
+    access: Arc<AtomicU64>,
 }
 
 /// What one transaction changed.
@@ -65,7 +66,7 @@ pub struct Batch {
 
 impl Changes {
     pub(super) fn new() -> Changes {
-        Changes { batches: broadcast::Sender::new(BACKLOG_COUNT), told: Arc::default() }
+        Changes { batches: broadcast::Sender::new(BACKLOG_COUNT), told: Arc::default(), access: Arc::default() }
     }
 
     /// Whether somebody listens.
@@ -86,6 +87,16 @@ impl Changes {
     /// The number of the last batch; 0: there was none.
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::Acquire)
+    }
+
+    /// Who may do what is another thing by now. Of the one writer.
+    pub(super) fn tell_access(&self) {
+        self.access.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts the changes of users and access keys. What was read after the count was, is no older than that.
+    pub fn access(&self) -> u64 {
+        self.access.load(Ordering::Acquire)
     }
 
     /// Listens from now on.

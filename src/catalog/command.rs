@@ -382,6 +382,39 @@ pub enum Command {
         /// What.
         operation: FileOperation,
     },
+    /// Stores, replaces or removes a record, if what is there is still what its writer has seen.
+    SetRecord {
+        /// Of what.
+        kind: RecordKind,
+        /// 1 to 128 bytes.
+        name: String,
+        /// What is there; none: nothing.
+        was: Option<Bytes>,
+        /// What shall be, at most [`RECORD_MAX_BYTES`]; none: nothing.
+        value: Option<Bytes>,
+    },
+}
+
+/// What a record is of. What is in it the catalog does not know. Ordinals are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RecordKind {
+    /// Somebody who has access keys.
+    User,
+    /// What lets a node join.
+    Token,
+}
+
+/// The most bytes of a record.
+pub const RECORD_MAX_BYTES: usize = 256 << 10;
+
+impl RecordKind {
+    /// As rows have it.
+    pub(super) fn number(self) -> i64 {
+        match self {
+            RecordKind::User => 0,
+            RecordKind::Token => 1,
+        }
+    }
 }
 
 /// What a write under a key did.
@@ -578,6 +611,9 @@ pub enum Refusal {
     /// One owner has as many locks on an inode as it may have.
     #[error("too many locks")]
     TooManyLocks,
+    /// The record is not what its writer has seen.
+    #[error("somebody else has changed it meanwhile")]
+    RecordChanged,
 }
 
 impl Envelope {

@@ -32,7 +32,7 @@ pub use check::{ChunkRow, VersionRow};
 pub use command::{
     ACCESSED_COUNT_MAX, Body, Change, Command, CompletePart, Content, DeleteKey, Deleted, Due, Envelope, FileOperation,
     Hint, LOCK_END, Lock, NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Origin, Outcome, PartBody, Piece, Precondition,
-    Refusal, SetAttrs, Source, Write, Written,
+    RECORD_MAX_BYTES, RecordKind, Refusal, SetAttrs, Source, Write, Written,
 };
 pub use inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, RenameMode, Stat, TreeEntry};
 pub use level::{FEATURE_LEVEL, Levels};

@@ -14,6 +14,7 @@ use rusqlite::{Connection, Params, params};
 
 pub use files::HeldLock;
 
+use super::level::RECORDS_LEVEL;
 use super::types::InodeAttrs;
 use super::*;
 use crate::env::Timestamp;
@@ -616,6 +617,35 @@ impl View<'_> {
     pub fn credential(&self, access_key: &str) -> Result<Option<(String, Bytes)>, Error> {
         let sql = "SELECT account,attrs FROM credential WHERE access_key=?1";
         self.one(sql, [access_key], |row| Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?))))
+    }
+
+    /// All access keys: key, account, encoded attributes.
+    pub fn credentials(&self) -> Result<Vec<(String, String, Bytes)>, Error> {
+        let sql = "SELECT access_key,account,attrs FROM credential ORDER BY access_key";
+        self.all(sql, [], |row| Ok((row.get(0)?, row.get(1)?, Bytes::from(row.get::<_, Vec<u8>>(2)?))))
+    }
+
+    /// Whether there may be records: see [`Command::SetRecord`](super::Command::SetRecord).
+    pub fn has_records(&self) -> Result<bool, Error> {
+        Ok(self.feature_level()? >= RECORDS_LEVEL)
+    }
+
+    /// A record.
+    pub fn record(&self, kind: RecordKind, name: &str) -> Result<Option<Bytes>, Error> {
+        if !self.has_records()? {
+            return Ok(None);
+        }
+        let sql = "SELECT value FROM record WHERE kind=?1 AND name=?2";
+        self.one(sql, params![kind.number(), name], |row| Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?)))
+    }
+
+    /// All records of a kind, by name.
+    pub fn records(&self, kind: RecordKind) -> Result<Vec<(String, Bytes)>, Error> {
+        if !self.has_records()? {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT name,value FROM record WHERE kind=?1 ORDER BY name";
+        self.all(sql, [kind.number()], |row| Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?))))
     }
 
     /// The cluster's map, if it has one.

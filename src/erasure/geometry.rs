@@ -345,7 +345,7 @@ mod tests {
             let geometry = Geometry::new(scheme, len_bytes).unwrap();
             geometry.stripes().flat_map(Stripe::segments).map(|segment| segment.len_bytes()).collect()
         };
-        assert_eq!(lens(0), []);
+        assert!(lens(0).is_empty());
         assert_eq!(lens(1), [1]);
         assert_eq!(lens(8192 * 2 + 1), [8192, 8192, 1]);
         assert_eq!(lens(8192 * 3 + 1), [16384, 8193]);

@@ -17,7 +17,7 @@ use super::budget::Permit;
 use super::digest::Digests;
 use super::session::{FreshId, Session};
 use super::sink::{PlainSink, Sink, StripedSink, shards_of};
-use super::striped::{self, Striper};
+use super::striped::{self, ClusterKeys, Striper};
 use super::{Error, blocking};
 
 /// What keeps a store's chunks.
@@ -46,6 +46,11 @@ impl Chunks {
         dir: PathBuf,
     ) -> Chunks {
         Chunks { files, remote: Some(remote), striper: Some(striper), dir: Some(dir) }
+    }
+
+    /// What secrets are sealed under; none on a box.
+    pub(super) fn cluster_keys(&self) -> Option<&ClusterKeys> {
+        self.striper.as_ref().map(|striper| striper.cluster_keys())
     }
 
     /// Where the batches of a new body go.

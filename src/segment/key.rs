@@ -1,9 +1,12 @@
-//! Keys: one for each chunk, made afresh, kept in the catalog wrapped by the cluster's.
+//! Keys: one for each chunk, made afresh, kept in the catalog wrapped by the cluster's; and secrets of users, kept there
+//! sealed by it.
 //!
 //! ```text
 //! wrapped key, 61 bytes    0 version u8 = 1    1 nonce 12, random    13 the chunk's key, sealed 32    45 tag 16
 //!                          AES-256-GCM under the cluster's key
 //!                          associated data: "predastore chunk key" | version u8 | key id u32 LE | chunk id u64 LE
+//! sealed secret            0 version u8 = 1    1 nonce 12, random    13 the secret, sealed n    13 + n tag 16
+//!                          associated data: "predastore secret of" | version u8 | key id u32 LE | whose, UTF-8
 //! ```
 //!
 //! Invariants
@@ -28,6 +31,7 @@ const NONCE_AT: usize = 1;
 const SEALED_AT: usize = NONCE_AT + NONCE_LEN;
 const VERSION: u8 = 1;
 const CONTEXT: &[u8; 20] = b"predastore chunk key";
+const SECRET_CONTEXT: &[u8; 20] = b"predastore secret of";
 
 /// The key that a chunk's segments are sealed under. Opens them; only a [`super::Sealer`] makes one.
 #[derive(PartialEq, Eq)]
@@ -69,13 +73,33 @@ impl ClusterKey {
         self.id
     }
 
-    fn associated_data(&self, chunk: Ino) -> Aad<[u8; 33]> {
-        let mut bytes = [0; 33];
-        bytes[..20].copy_from_slice(CONTEXT);
-        bytes[20] = VERSION;
-        bytes[21..25].copy_from_slice(&self.id.to_le_bytes());
-        bytes[25..].copy_from_slice(&chunk.0.to_le_bytes());
-        Aad::from(bytes)
+    fn associated_data(&self, context: &[u8; 20], of: &[u8]) -> Aad<Vec<u8>> {
+        Aad::from([&context[..], &[VERSION], &self.id.to_le_bytes(), of].concat())
+    }
+
+    fn seal(&self, aad: Aad<Vec<u8>>, bytes: &[u8], rng: &dyn Rng) -> Vec<u8> {
+        let mut nonce = [0; NONCE_LEN];
+        rng.fill(&mut nonce);
+        let mut sealed = bytes.to_vec();
+        let tag = self.cipher.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed);
+        let Ok(tag) = tag else { unreachable!("so few bytes can be sealed") };
+        [&[VERSION], &nonce[..], &sealed, tag.as_ref()].concat()
+    }
+
+    fn open(&self, aad: Aad<Vec<u8>>, wrapped: &[u8]) -> Result<Vec<u8>, Error> {
+        if let Some(version) = wrapped.first().copied().filter(|version| *version != VERSION) {
+            return Err(Error::UnknownFormat { version });
+        }
+        let Some(len) = wrapped.len().checked_sub(SEALED_AT + TAG_BYTES) else {
+            return Err(Error::Length { len_bytes: wrapped.len(), frame_len_bytes: SEALED_AT + TAG_BYTES });
+        };
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(&wrapped[NONCE_AT..SEALED_AT]);
+        let (sealed, tag) = wrapped[SEALED_AT..].split_at(len);
+        let mut opened = vec![0; len];
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let outcome = self.cipher.open_separate_gather(nonce, aad, sealed, tag, &mut opened);
+        outcome.map(|()| opened).map_err(|_| Error::Seal)
     }
 }
 
@@ -87,16 +111,7 @@ impl fmt::Debug for ClusterKey {
 
 /// The key of `chunk`, as the catalog may keep it.
 pub fn wrap(cluster_key: &ClusterKey, chunk: Ino, key: &ChunkKey, rng: &dyn Rng) -> Vec<u8> {
-    let mut nonce = [0; NONCE_LEN];
-    rng.fill(&mut nonce);
-    let mut sealed = key.0;
-    let tag = cluster_key.cipher.seal_in_place_separate_tag(
-        Nonce::assume_unique_for_key(nonce),
-        cluster_key.associated_data(chunk),
-        &mut sealed,
-    );
-    let Ok(tag) = tag else { unreachable!("32 bytes can be sealed") };
-    [&[VERSION], &nonce[..], &sealed, tag.as_ref()].concat()
+    cluster_key.seal(cluster_key.associated_data(CONTEXT, &chunk.0.to_le_bytes()), &key.0, rng)
 }
 
 /// The inverse of [`wrap`], under the cluster's key and for the chunk that it was wrapped with.
@@ -105,20 +120,22 @@ pub fn wrap(cluster_key: &ClusterKey, chunk: Ino, key: &ChunkKey, rng: &dyn Rng)
 /// [`Error::UnknownFormat`]: of a version that came later. [`Error::Length`]: not a wrapped key. [`Error::Seal`]: wrapped
 /// under another key or for another chunk, or damaged.
 pub fn unwrap(cluster_key: &ClusterKey, chunk: Ino, wrapped: &[u8]) -> Result<ChunkKey, Error> {
-    if let Some(version) = wrapped.first().copied().filter(|version| *version != VERSION) {
-        return Err(Error::UnknownFormat { version });
-    }
-    let Ok(wrapped) = <&[u8; WRAPPED_BYTES]>::try_from(wrapped) else {
-        return Err(Error::Length { len_bytes: wrapped.len(), frame_len_bytes: WRAPPED_BYTES });
-    };
-    let mut nonce = [0; NONCE_LEN];
-    nonce.copy_from_slice(&wrapped[NONCE_AT..SEALED_AT]);
-    let (sealed, tag) = wrapped[SEALED_AT..].split_at(KEY_BYTES);
-    let mut key = [0; KEY_BYTES];
-    let nonce = Nonce::assume_unique_for_key(nonce);
-    let opened =
-        cluster_key.cipher.open_separate_gather(nonce, cluster_key.associated_data(chunk), sealed, tag, &mut key);
-    opened.map(|()| ChunkKey(key)).map_err(|_| Error::Seal)
+    let opened = cluster_key.open(cluster_key.associated_data(CONTEXT, &chunk.0.to_le_bytes()), wrapped)?;
+    let length = |_| Error::Length { len_bytes: wrapped.len(), frame_len_bytes: WRAPPED_BYTES };
+    <[u8; KEY_BYTES]>::try_from(opened).map(ChunkKey).map_err(length)
+}
+
+/// A secret of somebody or something, `of`, as the catalog may keep it.
+pub fn seal_secret(cluster_key: &ClusterKey, of: &str, secret: &[u8], rng: &dyn Rng) -> Vec<u8> {
+    cluster_key.seal(cluster_key.associated_data(SECRET_CONTEXT, of.as_bytes()), secret, rng)
+}
+
+/// The inverse of [`seal_secret`].
+///
+/// # Errors
+/// As of [`unwrap`].
+pub fn open_secret(cluster_key: &ClusterKey, of: &str, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    cluster_key.open(cluster_key.associated_data(SECRET_CONTEXT, of.as_bytes()), sealed)
 }
 
 fn cipher(bytes: &[u8; KEY_BYTES]) -> LessSafeKey {
@@ -175,6 +192,19 @@ pub(super) mod tests {
         }
         let of_later = [&[2], &wrapped[1..]].concat();
         assert_eq!(unwrap(&cluster_key, CHUNK, &of_later), Err(Error::UnknownFormat { version: 2 }));
+    }
+
+    #[test]
+    fn a_sealed_secret_is_golden_and_opens_for_its_owner_only() {
+        let cluster_key = ClusterKey::new(9, &[3; KEY_BYTES]);
+        let sealed = seal_secret(&cluster_key, "AKIAX", b"hush", &counting());
+        let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("golden/sealed_secret.txt").trim());
+        assert_eq!(open_secret(&cluster_key, "AKIAX", &sealed).unwrap(), b"hush");
+        assert_eq!(open_secret(&cluster_key, "AKIAY", &sealed), Err(Error::Seal));
+        assert_eq!(open_secret(&ClusterKey::new(10, &[3; KEY_BYTES]), "AKIAX", &sealed), Err(Error::Seal));
+        assert!(open_secret(&cluster_key, "AKIAX", &sealed[..28]).is_err());
+        assert_eq!(unwrap(&cluster_key, CHUNK, &sealed), Err(Error::Seal));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! - [`Sealer`], [`Opener`]: plaintext to frame and back, under a [`ChunkKey`].
 //! - [`Frame`]: a frame whose checksum and place were verified, for which no key is needed.
 //! - [`stripe`]: the parity frames of a stripe, and the frames that it lost.
-//! - [`wrap`], [`unwrap`]: chunk keys under the key of the cluster.
+//! - [`wrap`], [`unwrap`]: chunk keys under the key of the cluster. [`seal_secret`], [`open_secret`]: secrets under it.
 //!
 //! Layout: [`mod@format`]. Any bytes may be given to what verifies, opens, rebuilds or unwraps.
 
@@ -19,7 +19,7 @@ use std::fmt;
 
 pub use compress::Workspace;
 pub use format::{Frame, Header, Kind};
-pub use key::{ChunkKey, ClusterKey, KEY_BYTES, unwrap, wrap};
+pub use key::{ChunkKey, ClusterKey, KEY_BYTES, open_secret, seal_secret, unwrap, wrap};
 pub use seal::{Opener, Sealer};
 
 use crate::erasure;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use md5::{Digest, Md5};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -131,6 +133,12 @@ impl Request {
     /// A request with a body and no header yet.
     pub fn new(method: &str, target: &str, body: impl Into<Vec<u8>>) -> Request {
         Request { method: method.into(), target: target.into(), headers: Vec::new(), body: body.into() }
+    }
+
+    /// With the MD5 of its body, which S3 wants of some.
+    pub fn with_md5(self) -> Request {
+        let digest = base64::engine::general_purpose::STANDARD.encode(Md5::digest(&self.body));
+        self.header("Content-MD5", digest)
     }
 
     /// Adds a header field.

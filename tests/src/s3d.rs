@@ -328,7 +328,11 @@ impl S3d {
         })
     }
 
-    fn subcommand(&self, words: &[&str]) -> Result<String> {
+    /// Runs `s3d` with `words` and its own configuration; what it printed.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn subcommand(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new(binary());
         command.args(words).arg("-data-dir").arg(&self.data_dir);
         if self.config.toml.is_some() {

@@ -127,6 +127,17 @@ pub(crate) fn mounts(control: &Path) -> Result<String, Failure> {
     }
 }
 
+/// Asks the daemon behind `control` something that is not about mounts.
+///
+/// # Errors
+/// It cannot be asked, or refuses.
+pub(crate) fn ask(control: &Path, request: &Request) -> Result<Reply, Failure> {
+    match Client::connect(control, Duration::ZERO)?.ask(request, None)? {
+        Reply::Refused(reason) => Err(Failure::Refused(reason)),
+        reply => Ok(reply),
+    }
+}
+
 fn strange(reply: &Reply) -> String {
     format!("the daemon answers what was not asked: {reply:?}")
 }

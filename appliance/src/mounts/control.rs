@@ -26,6 +26,7 @@ use super::protocol::{self, HEAD_BYTES, Reply, Request};
 use super::running::Mounts;
 use super::socket::Address;
 use crate::config::Control;
+use crate::operator::users;
 
 /// How long a peer may take to say what it wants, and to hear the answer.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
@@ -87,17 +88,18 @@ impl ControlSocket {
                     continue;
                 }
             };
-            let is_welcome = self.is_welcome(&stream);
+            let uid = self.welcome(&stream);
             let mounts = mounts.clone();
             tokio::spawn(async move {
-                attend(stream, is_welcome, &mounts, permit).await;
+                attend(stream, uid, &mounts, permit).await;
             });
         }
     }
 
-    fn is_welcome(&self, stream: &UnixStream) -> bool {
-        let Ok(peer) = stream.peer_cred() else { return false };
-        peer.uid() == 0 || peer.uid() == geteuid().as_raw() || self.users.contains(&peer.uid())
+    /// Who asks; none: somebody who may not.
+    fn welcome(&self, stream: &UnixStream) -> Option<u32> {
+        let uid = stream.peer_cred().ok()?.uid();
+        (uid == 0 || uid == geteuid().as_raw() || self.users.contains(&uid)).then_some(uid)
     }
 }
 
@@ -130,10 +132,10 @@ fn bind(path: &Path, users: &[u32]) -> Result<Option<ControlSocket>> {
 }
 
 /// One peer, from its request to the answer.
-async fn attend(mut stream: UnixStream, is_welcome: bool, mounts: &Mounts, permit: OwnedSemaphorePermit) {
-    let reply = match is_welcome {
-        false => Reply::Refused("only root, the daemon's user and those in `control.users` may ask".to_owned()),
-        true => match timeout(PEER_PATIENCE, receive(&stream)).await.unwrap_or(Err(Error::Late)) {
+async fn attend(mut stream: UnixStream, uid: Option<u32>, mounts: &Mounts, permit: OwnedSemaphorePermit) {
+    let reply = match uid {
+        None => Reply::Refused("only root, the daemon's user and those in `control.users` may ask".to_owned()),
+        Some(uid) => match timeout(PEER_PATIENCE, receive(&stream)).await.unwrap_or(Err(Error::Late)) {
             Ok((Request::Watch { connection }, _)) => {
                 // There are no more of these than mounts.
                 drop(permit);
@@ -143,7 +145,7 @@ async fn attend(mut stream: UnixStream, is_welcome: bool, mounts: &Mounts, permi
                     false => Reply::Refused("this daemon does not serve that mount".to_owned()),
                 }
             }
-            Ok((request, descriptor)) => answer(request, descriptor, mounts).await,
+            Ok((request, descriptor)) => answer(request, descriptor, mounts, uid).await,
             Err(Error::Silent) => return,
             Err(error) => Reply::Refused(error.to_string()),
         },
@@ -173,7 +175,8 @@ async fn closed(stream: &UnixStream) {
     }
 }
 
-async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts) -> Reply {
+/// `uid`: who asks.
+async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts, uid: u32) -> Reply {
     let answered = match (request, descriptor) {
         (Request::Mount(mount), Some(device)) => mounts.serve(mount, device, None).await.map(Reply::Served),
         (Request::Resume { mount, handshake }, Some(device)) => {
@@ -188,6 +191,10 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts) 
             Ok(if ended { Reply::Done {} } else { Reply::Busy {} })
         }
         (Request::Mounts {}, _) => Ok(Reply::Mounts(mounts.list())),
+        (Request::Users(ask), _) => {
+            let told = users::answer(mounts.store().core(), ask, uid).await;
+            return told.map_or_else(|error| Reply::Refused(error.to_string()), Reply::Users);
+        }
     };
     answered.unwrap_or_else(|error| Reply::Refused(error.to_string()))
 }

@@ -24,7 +24,7 @@ mod mountinfo;
 mod mounting;
 pub(crate) mod options;
 pub(crate) mod probe;
-mod protocol;
+pub(crate) mod protocol;
 pub(crate) mod running;
 mod socket;
 #[cfg(test)]

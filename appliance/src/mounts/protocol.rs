@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::options::{Served, Source};
+use crate::operator::users;
 
 /// The version this program speaks.
 pub(crate) const VERSION: u32 = 1;
@@ -68,6 +69,8 @@ pub(crate) enum Request {
     },
     /// Tell what is mounted.
     Mounts {},
+    /// About users and access keys.
+    Users(users::Ask),
 }
 
 /// A mount.
@@ -108,6 +111,8 @@ pub(crate) enum Reply {
     Busy {},
     /// What is mounted.
     Mounts(Vec<Mount>),
+    /// About users and access keys.
+    Users(users::Told),
     /// It cannot be, for this reason.
     Refused(String),
 }

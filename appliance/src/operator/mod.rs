@@ -1,7 +1,8 @@
-//! What an operator asks of this machine: how the daemon is, and what is wrong with the machine under it.
+//! What an operator asks of this machine: how the daemon is, what is wrong with the machine under it, who may do what.
 
 pub(crate) mod doctor;
 pub(crate) mod status;
+pub(crate) mod users;
 
 /// How it stands, as exit codes tell it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

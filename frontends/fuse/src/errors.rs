@@ -55,7 +55,8 @@ fn of_refusal(refusal: &Refusal) -> Errno {
         | Refusal::NoSuchUpload
         | Refusal::InvalidPart { .. }
         | Refusal::InvalidPartOrder
-        | Refusal::PartTooSmall { .. } => Errno::EIO,
+        | Refusal::PartTooSmall { .. }
+        | Refusal::RecordChanged => Errno::EIO,
     }
 }
 

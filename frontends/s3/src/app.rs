@@ -5,6 +5,7 @@
 //! - Every answer has a request id, and an error body names the same one.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,18 +16,19 @@ use axum::response::Response;
 use axum::{Extension, Router};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use predastore::object::access::{Authority, Caller, Deed};
 use predastore::object::{Pressure, Store};
 
-use crate::auth::{Authenticated, Identity, RequestHead, Verifier};
+use crate::auth::{self, Authenticated, Identity, RequestHead, SignedBy, Verifier};
 use crate::body::Upload;
+use crate::context::OfRequest;
 use crate::error::{ErrorCode, S3Error};
-use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::names::{CopySource, Target};
 use crate::query::Query;
 use crate::route::{Level, Operation};
 use crate::server::Peer;
-use crate::{hoisted, operations, respond};
+use crate::{failure, hoisted, operations, respond};
 
 /// What the frontend is told at its start.
 #[derive(Clone, Debug)]
@@ -47,8 +49,8 @@ pub struct App {
     pub store: Store,
     /// Settings.
     pub config: Config,
-    keyring: Arc<Keyring>,
-    verifier: Verifier<Arc<Keyring>>,
+    authority: Arc<Authority>,
+    verifier: Verifier,
     metrics: Metrics,
     request_id_base: u64,
     request_count: AtomicU64,
@@ -62,16 +64,23 @@ pub struct Request {
     pub query: Query,
     /// Bucket and key.
     pub target: Target,
-    /// The account that asks; empty for anybody.
-    pub account_id: String,
-    /// The key that signed; none for anybody.
-    pub access_key_id: Option<String>,
+    /// Who asks, proven; none: anybody.
+    pub caller: Option<Arc<Caller>>,
+    /// Where the signature was; none: there is none.
+    pub signed_by: Option<SignedBy>,
+    /// From where.
+    pub peer: Option<SocketAddr>,
 }
 
 impl Request {
     /// The bucket's name; empty for the service.
     pub fn bucket(&self) -> &str {
         self.target.bucket.as_deref().unwrap_or_default()
+    }
+
+    /// The account that asks; empty for anybody.
+    pub fn account_id(&self) -> &str {
+        self.caller.as_ref().map_or("", |caller| caller.account_id.as_str())
     }
 
     /// The key; empty where there is none.
@@ -103,18 +112,26 @@ struct Account {
     operation: Option<Operation>,
     bucket: String,
     key: String,
+    /// The key that signed, or is said to have.
     access_key_id: Option<String>,
+    /// Whose it is, proven.
+    caller: Option<Arc<Caller>>,
     received_bytes: u64,
     /// The connection ends with this answer.
     close: bool,
 }
 
 impl App {
-    /// Begins the frontend. `keyring`: who may do what.
-    pub fn new(store: Store, config: Config, keyring: Keyring, metrics: Metrics, request_id_base: u64) -> Self {
-        let keyring = Arc::new(keyring);
-        let verifier = Verifier::new(keyring.clone(), Vec::new());
-        App { store, config, keyring, verifier, metrics, request_id_base, request_count: AtomicU64::new(0) }
+    /// Begins the frontend. `authority`: who may do what.
+    pub fn new(
+        store: Store,
+        config: Config,
+        authority: Arc<Authority>,
+        metrics: Metrics,
+        request_id_base: u64,
+    ) -> Self {
+        let verifier = Verifier::new(Vec::new());
+        App { store, config, authority, verifier, metrics, request_id_base, request_count: AtomicU64::new(0) }
     }
 
     /// The router that [`crate::server::serve`] serves: every path and method comes to one handler.
@@ -128,9 +145,14 @@ impl App {
         format!("{:016X}", self.request_id_base.wrapping_add(count.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
     }
 
-    async fn answer(&self, head: Parts, body: Body, account: &mut Account) -> Result<Response, S3Error> {
+    async fn answer(
+        &self,
+        (head, peer): (Parts, Option<SocketAddr>),
+        body: Body,
+        account: &mut Account,
+    ) -> Result<Response, S3Error> {
         let mut body = Upload::new(body, &head.headers, self.config.stall);
-        let answered = self.carry_out(head, &mut body, account).await;
+        let answered = self.carry_out((head, peer), &mut body, account).await;
         account.received_bytes = body.received_bytes();
         account.close = body.continue_was_withheld();
         if answered.is_err() {
@@ -140,7 +162,12 @@ impl App {
         answered.map_err(|error| named(error, account))
     }
 
-    async fn carry_out(&self, mut head: Parts, body: &mut Upload, account: &mut Account) -> Result<Response, S3Error> {
+    async fn carry_out(
+        &self,
+        (mut head, peer): (Parts, Option<SocketAddr>),
+        body: &mut Upload,
+        account: &mut Account,
+    ) -> Result<Response, S3Error> {
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let host = head.uri.host().or(header_of(&head.headers, "host")?);
         if host.is_none() && head.version == Version::HTTP_11 {
@@ -154,18 +181,16 @@ impl App {
         account.operation = Some(operation);
 
         // The headers as they were sent are those that must be signed.
-        let authenticated = self.authenticate(&head, &query)?;
+        let (caller, authenticated) = self.authenticate(&head, &query, account).await?;
         if let Cow::Owned(headers) = headers {
             head.headers = headers;
         }
-        let access_key_id = match authenticated.identity {
+        let signed_by = match authenticated.identity {
             Identity::Anonymous => None,
-            Identity::Signed { access_key_id, .. } => Some(access_key_id),
+            Identity::Signed { how, .. } => Some(how),
         };
-        account.access_key_id.clone_from(&access_key_id);
-        let account_id =
-            access_key_id.as_deref().and_then(|id| self.keyring.account(id)).unwrap_or_default().to_owned();
-        let request = Request { head, query, target, account_id, access_key_id };
+        account.caller.clone_from(&caller);
+        let request = Request { head, query, target, caller, signed_by, peer };
         self.authorize(operation, &request)?;
         body.verify(authenticated.payload);
         let mut response = operations::carry_out(self, operation, &request, body).await?;
@@ -175,34 +200,58 @@ impl App {
         Ok(response)
     }
 
-    fn authenticate(&self, head: &Parts, query: &Query) -> Result<Authenticated, S3Error> {
+    async fn authenticate(
+        &self,
+        head: &Parts,
+        query: &Query,
+        account: &mut Account,
+    ) -> Result<(Option<Arc<Caller>>, Authenticated), S3Error> {
         let request =
             RequestHead { method: head.method.as_str(), raw_path: head.uri.path(), query, headers: &head.headers };
-        self.verifier.authenticate(&request, self.store.now().seconds())
+        let Some(claim) = self.verifier.claim(&request, self.store.now().seconds())? else {
+            return Ok((None, auth::anonymous(&request)?));
+        };
+        account.access_key_id = Some(claim.access_key_id().to_owned());
+        let caller = self.authority.caller(claim.access_key_id()).await.map_err(failure::of)?;
+        let secret = caller.as_ref().map(|caller| &caller.secret);
+        let authenticated = self.verifier.verify(&request, &claim, secret)?;
+        Ok((caller, authenticated))
     }
 
-    /// Denies by default: the operation's action on its bucket, and reading the source of a copy.
+    /// Denies by default: the operation's action on what it names, what its headers ask for besides, and reading the source of
+    /// a copy.
     fn authorize(&self, operation: Operation, request: &Request) -> Result<(), S3Error> {
         if operation.is_preflight() {
             // A preflight carries no identity, and is answered the same to everybody: that it is not implemented.
             return Ok(());
         }
-        let versioned = request.query.has("versionId");
-        self.require(request, operation.action(versioned), request.bucket())?;
+        let (bucket, key) = (request.bucket(), request.key());
+        // Of many keys, each is decided by itself, once they are known.
+        if operation != Operation::DeleteObjects {
+            self.require(request, operation.action(request.query.has("versionId")), bucket, key)?;
+        }
+        if request.head.headers.contains_key("x-amz-tagging") && operation.writes_object() {
+            self.require(request, Operation::PutObjectTagging.action(false), bucket, key)?;
+        }
         match request.header("x-amz-copy-source")? {
             Some(source) if matches!(operation, Operation::CopyObject | Operation::UploadPartCopy) => {
                 let source = CopySource::parse(source)?;
                 let read = Operation::GetObject.action(source.version_id.is_some());
-                self.require(request, read, &source.bucket)
+                self.require(request, read, &source.bucket, &source.key)
             }
             _ => Ok(()),
         }
     }
 
     /// # Errors
-    /// `AccessDenied` unless the request's key, or anybody, may do `action` in `bucket`.
-    pub fn require(&self, request: &Request, action: &str, bucket: &str) -> Result<(), S3Error> {
-        let allowed = self.keyring.allows(request.access_key_id.as_deref(), action, bucket);
+    /// `AccessDenied` unless the request's sender, or anybody, may do `action` to `key` (empty: to the bucket) in `bucket`
+    /// (empty: on the service).
+    pub fn require(&self, request: &Request, action: &str, bucket: &str, key: &str) -> Result<(), S3Error> {
+        let deed = Deed { action, bucket, key, context: &OfRequest { app: self, request } };
+        let allowed = match &request.caller {
+            Some(caller) => caller.may(&deed),
+            None => self.authority.anybody_may(&deed),
+        };
         if allowed { Ok(()) } else { Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied")) }
     }
 }
@@ -224,7 +273,8 @@ async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, requ
     let method = head.method.clone();
     let resource = head.uri.path().to_owned();
     let mut account = Account::default();
-    let answered = app.answer(head, body, &mut account).await;
+    let peer = peer.map(|peer| peer.0.0);
+    let answered = app.answer((head, peer), body, &mut account).await;
     let code = answered.as_ref().err().map(|error| error.code);
     let cause = answered.as_ref().err().and_then(|error| error.cause.clone());
     let mut response = answered.unwrap_or_else(|error| respond::error(&error, &resource, &request_id, &method));
@@ -240,7 +290,7 @@ async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, requ
         status: response.status().as_u16(),
         code,
         request_id,
-        peer: peer.map(|peer| peer.0.0),
+        peer,
         account,
         sent_bytes: 0,
         cut: false,
@@ -272,7 +322,7 @@ pub struct Done {
     status: u16,
     code: Option<ErrorCode>,
     request_id: String,
-    peer: Option<std::net::SocketAddr>,
+    peer: Option<SocketAddr>,
     account: Account,
     /// Body bytes handed to the connection.
     pub sent_bytes: u64,
@@ -320,6 +370,8 @@ impl Drop for Done {
             code = self.code.map_or("-", ErrorCode::as_str),
             cut = self.cut,
             access_key = self.account.access_key_id.as_deref().unwrap_or("-"),
+            user = self.account.caller.as_ref().and_then(|caller| caller.user.as_deref()),
+            account = self.account.caller.as_ref().map(|caller| caller.account_id.as_str()),
             peer = self.peer.map(tracing::field::display),
             received_bytes = self.account.received_bytes,
             sent_bytes = self.sent_bytes,

@@ -65,7 +65,9 @@ pub fn of_refusal(refusal: Refusal) -> S3Error {
         | Refusal::TooManyRows
         | Refusal::RevisionChanged(_)
         | Refusal::LockHeld
-        | Refusal::TooManyLocks => {
+        | Refusal::TooManyLocks
+        // What only operators meet.
+        | Refusal::RecordChanged => {
             ErrorCode::ServiceUnavailable.into()
         }
         Refusal::NoSuchBucket => ErrorCode::NoSuchBucket.into(),

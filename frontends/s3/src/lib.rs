@@ -4,7 +4,7 @@
 //!
 //! * [`server`] connections: TLS, limits, deadlines, draining
 //! * [`app`] one request from its head to its answer; the only way in
-//! * [`keyring`] who may do what
+//! * `context` what the conditions of policies are about
 //! * [`body`] a request's body as a verified source of bytes
 //! * `operations` what each operation does
 //! * [`respond`] answers; [`failure`] the core's errors as S3's; [`metrics`] what is counted
@@ -32,11 +32,11 @@ pub mod auth;
 pub mod body;
 pub mod checksum;
 pub mod conditions;
+mod context;
 pub mod dates;
 pub mod error;
 pub mod failure;
 pub mod hoisted;
-pub mod keyring;
 pub mod listing;
 pub mod metadata;
 pub mod metrics;

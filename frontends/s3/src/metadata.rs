@@ -44,7 +44,7 @@ pub fn attrs_of(request: &Request) -> Result<Attrs, S3Error> {
     // What s3fs says of a directory (`x/`) is between s3fs and its metadata.
     let posix = if request.key().ends_with('/') { None } else { take_posix(&mut metadata) };
     Ok(Attrs {
-        owner: request.account_id.clone(),
+        owner: request.account_id().to_owned(),
         headers: kept_headers(headers)?,
         metadata,
         posix,

@@ -235,6 +235,13 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// Whether it makes an object, or begins to.
+    pub fn writes_object(self) -> bool {
+        matches!(self, Operation::PutObject | Operation::CopyObject | Operation::CreateMultipartUpload)
+    }
+}
+
 const VERSIONLESS: [Operation; 6] = [
     Operation::PutObject,
     Operation::CopyObject,

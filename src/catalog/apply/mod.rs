@@ -13,6 +13,7 @@ mod map;
 mod node;
 mod object;
 mod reclaim;
+mod record;
 mod session;
 mod state;
 #[cfg(test)]
@@ -91,6 +92,7 @@ impl Catalog {
         let known_level = self.store.known_level();
         let teller = self.store.readers().changes().clone();
         let mut changes = teller.are_heard().then(Vec::new);
+        let mut access_changed = false;
         let transaction = self.store.connection_mut().transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut membership = None;
@@ -118,6 +120,7 @@ impl Catalog {
                         now: envelope.now,
                         mount: 0,
                         changes: changes.as_mut(),
+                        access_changed: &mut access_changed,
                     };
                     step.apply(envelope)?
                 }
@@ -127,6 +130,9 @@ impl Catalog {
         self.state.save(&transaction, last, membership.map(Vec::as_slice))?;
         transaction.commit()?;
         teller.tell(changes.unwrap_or_default());
+        if access_changed {
+            teller.tell_access();
+        }
         self.applied.position = last;
         if let Some(membership) = membership {
             self.applied.membership.clone_from(membership);
@@ -184,6 +190,7 @@ impl Catalog {
         self.store.switch(prepared)?;
         (self.state, self.applied) = State::load(self.store.connection())?;
         self.store.readers().changes().tell(vec![Notice::ALL]);
+        self.store.readers().changes().tell_access();
         self.cache = Cache::default();
         self.failed = false;
         Ok(())
@@ -260,6 +267,8 @@ struct Step<'a> {
     mount: u64,
     /// None: nobody listens.
     changes: Option<&'a mut Vec<Notice>>,
+    /// Whether who may do what is another thing than before the batch.
+    access_changed: &'a mut bool,
 }
 
 impl Step<'_> {
@@ -318,6 +327,9 @@ impl Step<'_> {
             Command::MarkRepair { chunks, damaged } => self.mark_repair(chunks, *damaged),
             Command::RaiseLevel { to } => self.raise_level(*to),
             Command::File { bucket, origin, operation } => self.file(*bucket, origin, operation),
+            Command::SetRecord { kind, name, was, value } => {
+                self.set_record(*kind, name, was.as_deref(), value.as_deref())
+            }
         }
     }
 

@@ -206,20 +206,4 @@ impl Step<'_> {
         self.cache.lease = None;
         Ok(())
     }
-
-    pub(super) fn set_credential(
-        &mut self,
-        access_key: &str,
-        value: Option<&(String, bytes::Bytes)>,
-    ) -> Decision<Outcome> {
-        bound(!access_key.is_empty() && access_key.len() <= 128, "an access key has 1 to 128 bytes")?;
-        match value {
-            Some((account, attrs)) => {
-                let replace = "INSERT OR REPLACE INTO credential(access_key, account, attrs) VALUES(?, ?, ?)";
-                self.run(replace, params![access_key, account, &attrs[..]])?
-            }
-            None => self.run("DELETE FROM credential WHERE access_key=?", [access_key])?,
-        };
-        Ok(Outcome::Done)
-    }
 }

@@ -189,6 +189,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     ]
     .into_iter()
     .chain(files())
+    .chain(records())
     .collect()
 }
 
@@ -210,6 +211,19 @@ fn write(content: Content) -> Write {
         kills_privileges: true,
         publishes: true,
     }
+}
+
+fn records() -> Vec<(&'static str, Command)> {
+    let set = |kind, was: Option<&'static [u8]>, value: Option<&'static [u8]>| Command::SetRecord {
+        kind,
+        name: "name".into(),
+        was: was.map(Bytes::from_static),
+        value: value.map(Bytes::from_static),
+    };
+    vec![
+        ("SetRecord-User", set(RecordKind::User, None, Some(b"is"))),
+        ("SetRecord-Token", set(RecordKind::Token, Some(b"was"), None)),
+    ]
 }
 
 fn files() -> Vec<(&'static str, Command)> {
@@ -302,6 +316,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::RevisionChanged(Ino(300)),
         Refusal::LockHeld,
         Refusal::TooManyLocks,
+        Refusal::RecordChanged,
     ]
 }
 

@@ -138,11 +138,13 @@ impl ClusterKeys {
         ClusterKeys { current: Arc::new(current), others: Arc::new(others) }
     }
 
-    fn current(&self) -> &ClusterKey {
+    /// What is sealed from now on is sealed under it.
+    pub(crate) fn current(&self) -> &ClusterKey {
         &self.current
     }
 
-    fn get(&self, id: u32) -> Option<&ClusterKey> {
+    /// The key with an id.
+    pub(crate) fn get(&self, id: u32) -> Option<&ClusterKey> {
         if self.current.id() == id { Some(&self.current) } else { self.others.get(&id) }
     }
 }
@@ -207,6 +209,11 @@ impl Striper {
             workspaces: Arc::default(),
             clean_ups: Arc::new(Semaphore::new(CLEAN_UPS_MAX)),
         }))
+    }
+
+    /// The cluster's keys.
+    pub(crate) fn cluster_keys(&self) -> &ClusterKeys {
+        &self.keys
     }
 
     /// What chunks that are begun from now on are written as, and where.

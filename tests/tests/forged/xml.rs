@@ -28,14 +28,7 @@ fn malformed_xml(forger: &mut Forger) -> Forged {
     let document = forger.rng.choose(&documents).clone();
     let request = forger.s3.request("POST", "attacked", "", "delete", document);
     let refusals = &[(400, "MalformedXML"), (400, "MissingRequestBodyError"), (400, "MaxMessageLengthExceeded")];
-    Forged { what: "DeleteObjects that is none", request: forger.signed(with_md5(request)), refusals }
-}
-
-fn with_md5(request: Request) -> Request {
-    use base64::Engine;
-    use md5::{Digest, Md5};
-    let digest = base64::engine::general_purpose::STANDARD.encode(Md5::digest(&request.body));
-    request.header("Content-MD5", digest)
+    Forged { what: "DeleteObjects that is none", request: forger.signed(request.with_md5()), refusals }
 }
 
 fn malformed_settings(forger: &mut Forger) -> Forged {
@@ -51,7 +44,7 @@ fn malformed_settings(forger: &mut Forger) -> Forged {
     let (key, query) = *forger.rng.choose(&[("", "tagging"), ("present", "tagging"), ("", "versioning")]);
     let request = forger.s3.request("PUT", "attacked", key, query, document);
     let refusals = &[(400, "MalformedXML"), (400, "IllegalVersioningConfigurationException"), (400, "InvalidTag")];
-    Forged { what: "a setting that is none", request: forger.signed(with_md5(request)), refusals }
+    Forged { what: "a setting that is none", request: forger.signed(request.with_md5()), refusals }
 }
 
 fn xml_without_end(forger: &mut Forger) -> Forged {
@@ -59,7 +52,7 @@ fn xml_without_end(forger: &mut Forger) -> Forged {
     let request = forger.s3.request("POST", "attacked", "", "delete", format!("<Delete>{}", " ".repeat(len)));
     let refusals =
         &[(400, "MalformedXML"), (400, "MaxMessageLengthExceeded"), (413, ""), (400, "EntityTooLarge"), (0, "")];
-    Forged { what: "XML of megabytes", request: forger.signed(with_md5(request)), refusals }
+    Forged { what: "XML of megabytes", request: forger.signed(request.with_md5()), refusals }
 }
 
 fn complete_of_nothing(forger: &mut Forger) -> Forged {

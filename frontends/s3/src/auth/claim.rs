@@ -26,7 +26,7 @@ pub(super) enum Validity {
 }
 
 /// A signature with all it says of itself; nothing of it is proven yet.
-pub(super) struct Claim {
+pub struct Claim {
     pub(super) access_key_id: String,
     /// `yyyymmdd` of the credential's scope.
     pub(super) date: String,
@@ -48,6 +48,11 @@ pub fn is_presigned(query: &Query) -> bool {
 }
 
 impl Claim {
+    /// Whose key is said to have signed.
+    pub fn access_key_id(&self) -> &str {
+        &self.access_key_id
+    }
+
     /// `None`: the request is anonymous.
     pub(super) fn parse(request: &RequestHead<'_>) -> Result<Option<Claim>, S3Error> {
         let in_header = request.headers.get_all("authorization").iter().count();
@@ -70,9 +75,9 @@ impl Claim {
         self.signed_headers.iter().any(|name| name == header)
     }
 
-    pub(super) fn identity(self) -> Identity {
+    pub(super) fn identity(&self) -> Identity {
         let how = if self.validity == Validity::AroundNow { SignedBy::Header } else { SignedBy::Presigned };
-        Identity::Signed { access_key_id: self.access_key_id, how }
+        Identity::Signed { access_key_id: self.access_key_id.clone(), how }
     }
 
     /// The scope must be this service's, in a region of ours, on the day of the signature.

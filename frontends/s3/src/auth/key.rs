@@ -1,4 +1,4 @@
-//! Secrets and the signing keys derived from them.
+//! Signing keys, derived from secrets.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,43 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, hmac};
 
+use predastore::object::access::Secret;
+
 use super::claim::Claim;
 
 /// A SHA-256 or an HMAC-SHA256.
 pub(super) type Digest = [u8; 32];
-
-/// The secret half of an access key. Never shown.
-#[derive(Clone)]
-pub struct Secret(Arc<str>);
-
-impl Secret {
-    /// Wraps the secret access key's text.
-    pub fn new(text: &str) -> Self {
-        Secret(text.into())
-    }
-
-    fn is(&self, other: &Secret) -> bool {
-        verify_slices_are_equal(self.0.as_bytes(), other.0.as_bytes()).is_ok()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// Where secrets are looked up. Any `Fn(&str) -> Option<Secret>` is one.
-pub trait SecretLookup {
-    /// The secret of an access key that exists and may be used.
-    fn secret(&self, access_key_id: &str) -> Option<Secret>;
-}
-
-impl<F: Fn(&str) -> Option<Secret>> SecretLookup for F {
-    fn secret(&self, access_key_id: &str) -> Option<Secret> {
-        self(access_key_id)
-    }
-}
 
 /// The key of one day, region and service. Never shown.
 #[derive(Clone)]
@@ -51,7 +20,7 @@ pub(super) struct SigningKey(Arc<hmac::Key>);
 
 impl SigningKey {
     pub(super) fn derive(secret: &Secret, date: &str, region: &str, service: &str) -> Self {
-        let mut key = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{}", secret.0).as_bytes());
+        let mut key = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{}", secret.reveal()).as_bytes());
         for step in [date, region, service, "aws4_request"] {
             key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, step.as_bytes()).as_ref());
         }

@@ -20,12 +20,12 @@ use crate::error::{ErrorCode, S3Error};
 use crate::query::{Query, uri_decode, uri_encode_path};
 
 pub use chunked::{ChunkSigning, ChunkedBody};
-pub use claim::is_presigned;
-pub use key::{Secret, SecretLookup};
+pub use claim::{Claim, is_presigned};
 
 use canonical::Canonical;
-use claim::{Claim, Validity};
+use claim::Validity;
 use key::{KeyCache, SigningKey};
+use predastore::object::access::Secret;
 
 /// A request may be this much older or newer than the clock here.
 pub const MAX_SKEW_S: i64 = 15 * 60;
@@ -88,42 +88,52 @@ pub enum Payload {
     Chunked(ChunkedBody),
 }
 
-/// Verifies requests against the secrets of `L`. Cheap to share; derived keys are cached inside.
-pub struct Verifier<L> {
-    secrets: L,
+/// Verifies requests. Cheap to share; derived keys are cached inside.
+pub struct Verifier {
     regions: Vec<String>,
     keys: KeyCache,
 }
 
-impl<L: SecretLookup> Verifier<L> {
+impl Verifier {
     /// `regions`: those that a request may be signed for, the first being ours; empty for any.
-    pub fn new(secrets: L, regions: Vec<String>) -> Self {
-        Verifier { secrets, regions, keys: KeyCache::default() }
+    pub fn new(regions: Vec<String>) -> Self {
+        Verifier { regions, keys: KeyCache::default() }
     }
 
-    /// Decides who sent a request. `now_s`: Unix seconds.
+    /// What a request says of who sent it, as far as that can be judged without its secret. None: nobody says anything.
+    /// `now_s`: Unix seconds.
     ///
     /// # Errors
     /// The S3 error to answer with; nothing of the request may be acted on.
-    pub fn authenticate(&self, request: &RequestHead<'_>, now_s: i64) -> Result<Authenticated, S3Error> {
-        let Some(claim) = Claim::parse(request)? else {
-            return anonymous(request);
-        };
+    pub fn claim(&self, request: &RequestHead<'_>, now_s: i64) -> Result<Option<Claim>, S3Error> {
+        let Some(claim) = Claim::parse(request)? else { return Ok(None) };
         claim.check_scope(&self.regions)?;
         check_time(&claim, now_s)?;
         check_signed_headers(request, &claim)?;
         check_session_token(request)?;
+        Ok(Some(claim))
+    }
 
-        let secret = self.secrets.secret(&claim.access_key_id).ok_or_else(|| unknown_key(&claim))?;
-        let key = self.keys.derive(&claim, &secret);
-        let canonical = Canonical::of(request, &claim)?;
+    /// Holds the claim of a request against the secret of its access key; none: there is no such key.
+    ///
+    /// # Errors
+    /// As of [`Verifier::claim`].
+    pub fn verify(
+        &self,
+        request: &RequestHead<'_>,
+        claim: &Claim,
+        secret: Option<&Secret>,
+    ) -> Result<Authenticated, S3Error> {
+        let secret = secret.ok_or_else(|| unknown_key(claim))?;
+        let key = self.keys.derive(claim, secret);
+        let canonical = Canonical::of(request, claim)?;
         let to_sign = claim.string_to_sign(&canonical);
-        let holds = key.verifies(to_sign.as_bytes(), &claim.signature) || holds_anew(request, &claim, &key)?;
+        let holds = key.verifies(to_sign.as_bytes(), &claim.signature) || holds_anew(request, claim, &key)?;
         if !holds {
-            return Err(mismatch(&claim, &canonical, to_sign));
+            return Err(mismatch(claim, &canonical, to_sign));
         }
-        self.keys.remember(&claim, &secret, &key);
-        let payload = claim::payload(request, &claim, key)?;
+        self.keys.remember(claim, secret, &key);
+        let payload = claim::payload(request, claim, key)?;
         Ok(Authenticated { identity: claim.identity(), payload })
     }
 }
@@ -140,7 +150,11 @@ fn holds_anew(request: &RequestHead<'_>, claim: &Claim, key: &SigningKey) -> Res
     Ok(key.verifies(claim.string_to_sign(&canonical).as_bytes(), &claim.signature))
 }
 
-fn anonymous(request: &RequestHead<'_>) -> Result<Authenticated, S3Error> {
+/// A request that claims nothing.
+///
+/// # Errors
+/// Its body's declared form.
+pub fn anonymous(request: &RequestHead<'_>) -> Result<Authenticated, S3Error> {
     Ok(Authenticated { identity: Identity::Anonymous, payload: claim::anonymous_payload(request)? })
 }
 

@@ -42,7 +42,12 @@ pub(super) async fn list(app: &App, request: &Request) -> Result<Response, S3Err
     buckets.truncate(max_count);
     let shown: Vec<_> = buckets.iter().map(|bucket| shown_bucket(bucket, &asked)).collect();
     let next = buckets.last().filter(|_| more).map(|bucket| continuation_token(&bucket.name));
-    Ok(respond::xml(response::list_buckets(&shown::owner(&request.account_id), &shown, &asked.prefix, next.as_deref())))
+    Ok(respond::xml(response::list_buckets(
+        &shown::owner(request.account_id()),
+        &shown,
+        &asked.prefix,
+        next.as_deref(),
+    )))
 }
 
 /// S3 tells the region only to those who page or filter.
@@ -65,10 +70,10 @@ pub(super) async fn create(app: &App, request: &Request, body: &mut Upload) -> R
     check_ownership(request)?;
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     let region = xml::request::create_bucket_configuration(&document)?.unwrap_or_else(|| app.config.region.clone());
-    let made = app.store.create_bucket(request.bucket(), &request.account_id, &region, false).await;
+    let made = app.store.create_bucket(request.bucket(), request.account_id(), &region, false).await;
     match made {
         Ok(_) => {}
-        Err(Error::Refused(Refusal::BucketExists { owner })) if owner == request.account_id => {
+        Err(Error::Refused(Refusal::BucketExists { owner })) if owner == request.account_id() => {
             let again = region == FIRST_REGION && of(app, request).await?.region == FIRST_REGION;
             if !again {
                 return Err(S3Error::from(ErrorCode::BucketAlreadyOwnedByYou).with("BucketName", request.bucket()));

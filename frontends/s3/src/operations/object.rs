@@ -50,7 +50,7 @@ pub(super) fn of_read(app: &App, request: &Request, error: Error, target: &Targe
     let error = describe_failure(error, target);
     match error.code {
         ErrorCode::NoSuchKey | ErrorCode::NoSuchVersion => {
-            app.require(request, Operation::ListObjects.action(false), &target.bucket).err().unwrap_or(error)
+            app.require(request, Operation::ListObjects.action(false), &target.bucket, "").err().unwrap_or(error)
         }
         _ => error,
     }
@@ -197,7 +197,7 @@ fn override_headers(headers: &mut HeaderMap, request: &Request) -> Result<(), S3
         ["content-type", "content-language", "expires", "cache-control", "content-disposition", "content-encoding"];
     for name in OVERRIDES {
         let Some(value) = request.query.get(&format!("response-{name}")) else { continue };
-        if request.access_key_id.is_none() {
+        if request.caller.is_none() {
             let message = "Request specific response headers cannot be used for anonymous GET requests.";
             return Err(S3Error::new(ErrorCode::InvalidRequest, message));
         }
@@ -311,13 +311,12 @@ pub(super) async fn delete_many(app: &App, request: &Request, body: &mut Upload)
     }
     let document = body.collect(headers, xml::BODY_MAX_BYTES).await?;
     let asked = xml::request::delete(&document)?;
-    if asked.objects.iter().any(|object| object.version_id.is_some()) {
-        app.require(request, Operation::DeleteObjects.action(true), request.bucket())?;
-    }
     let mut answers: Vec<Option<S3Error>> = Vec::with_capacity(asked.objects.len());
     let mut keys = Vec::with_capacity(asked.objects.len());
     for object in &asked.objects {
-        let parsed = delete_key(object);
+        let action = Operation::DeleteObjects.action(object.version_id.is_some());
+        let allowed = app.require(request, action, request.bucket(), &object.key);
+        let parsed = allowed.and_then(|()| delete_key(object));
         answers.push(parsed.as_ref().err().cloned());
         keys.extend(parsed);
     }

@@ -10,6 +10,7 @@ mod locks;
 mod maps;
 mod puts;
 mod races;
+mod records;
 mod sessions;
 mod speed;
 mod uploads;

@@ -125,16 +125,3 @@ fn catalog_time_never_goes_back() {
         assert_eq!(world.rows("SELECT time_ns FROM state"), [then.to_string()]);
     }
 }
-
-#[test]
-fn credentials_come_and_go() {
-    let mut world = World::new();
-    let set = |value: Option<&str>| Command::SetCredential {
-        access_key: "key".into(),
-        value: value.map(|account| (account.to_owned(), Bytes::from_static(b"secret"))),
-    };
-    for (value, stored) in [(Some("a"), vec!["key|a|secret"]), (Some("b"), vec!["key|b|secret"]), (None, vec![])] {
-        assert_eq!(world.send(set(value)), Outcome::Done);
-        assert_eq!(world.rows("SELECT * FROM credential"), stored);
-    }
-}

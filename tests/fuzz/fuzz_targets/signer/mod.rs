@@ -4,7 +4,8 @@
 
 use aws_lc_rs::{digest, hmac};
 use http::{HeaderMap, HeaderValue};
-use predastore_s3::auth::{Authenticated, RequestHead, Secret, Verifier};
+use predastore::object::access::Secret;
+use predastore_s3::auth::{Authenticated, RequestHead, Verifier, anonymous};
 use predastore_s3::error::S3Error;
 use predastore_s3::query::Query;
 
@@ -48,8 +49,14 @@ pub fn authenticate(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<Authenticated, S3Error> {
-    let verifier = Verifier::new(|id: &str| (id == "AK").then(|| Secret::new("secret")), vec![]);
-    verifier.authenticate(&RequestHead { method, raw_path, query, headers }, NOW_S)
+    let (verifier, head) = (Verifier::new(vec![]), RequestHead { method, raw_path, query, headers });
+    match verifier.claim(&head, NOW_S)? {
+        None => anonymous(&head),
+        Some(claim) => {
+            let secret = (claim.access_key_id() == "AK").then(|| Secret::new("secret"));
+            verifier.verify(&head, &claim, secret.as_ref())
+        }
+    }
 }
 
 /// The string to sign that a refusal shows.

@@ -1,0 +1,124 @@
+//! Who asks, and whom a resource policy names.
+//!
+//! Sources: "AWS JSON policy elements: Principal" and "AWS JSON policy elements: NotPrincipal" in AWS's IAM User Guide.
+
+use super::json::Node;
+use super::{Error, VALUES_MAX};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Principal<'a> {
+    /// Anybody: a request without a signature.
+    Anonymous,
+    /// An account's own credentials.
+    Account(&'a str),
+    /// A user of an account.
+    User {
+        /// Account id.
+        account: &'a str,
+        /// User name.
+        name: &'a str,
+    },
+}
+
+impl Principal<'_> {
+    /// What `aws:PrincipalAccount`, `aws:PrincipalArn`, `aws:PrincipalType` and `aws:username` are for it; keys in lower
+    /// case. Outer none: not a key of the principal. Inner none: the principal has no such value.
+    pub(super) fn value(&self, key: &str) -> Option<Option<String>> {
+        let (account, name) = match *self {
+            Principal::Anonymous => (None, None),
+            Principal::Account(account) => (Some(account), None),
+            Principal::User { account, name } => (Some(account), Some(name)),
+        };
+        match key {
+            "aws:principalaccount" => Some(account.map(str::to_owned)),
+            "aws:username" => Some(name.map(str::to_owned)),
+            "aws:principaltype" => Some(Some(self.kind().to_owned())),
+            "aws:principalarn" => Some(account.map(|account| match name {
+                None => format!("arn:aws:iam::{account}:root"),
+                Some(name) => format!("arn:aws:iam::{account}:user/{name}"),
+            })),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Principal::Anonymous => "Anonymous",
+            Principal::Account(_) => "Account",
+            Principal::User { .. } => "User",
+        }
+    }
+}
+
+/// One entry of `Principal` or `NotPrincipal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Everybody,
+    Account(String),
+    User {
+        account: String,
+        name: String,
+    },
+    /// A service or a federated identity: there are none here, so nobody is one.
+    Nobody,
+}
+
+impl Named {
+    /// The value of `Principal` or `NotPrincipal`: `*`, or a map of kinds.
+    ///
+    /// # Errors
+    /// `Type`, `Value`, `Count`. `Unknown`: a kind of principal that cannot be told here (`CanonicalUser`).
+    pub(super) fn parse_all(node: Node) -> Result<Vec<Named>, Error> {
+        if node.is_text() {
+            let everybody = |text: &str| (text == "*").then(|| vec![Named::Everybody]);
+            return node.text("`*` or an object such as `{\"AWS\": …}`", everybody);
+        }
+        let (path, mut named) = (node.path.clone(), Vec::new());
+        for (kind, ids) in node.map()? {
+            let parse: fn(&str) -> Option<Named> = match kind.as_str() {
+                "AWS" => Named::parse,
+                "Service" | "Federated" => |_| Some(Named::Nobody),
+                _ => return Err(Error::Unknown { path: ids.path }),
+            };
+            for id in ids.one_or_many(VALUES_MAX)? {
+                named.push(id.text("`*`, an account id, or the ARN of an account or user", parse)?);
+            }
+        }
+        if named.is_empty() { Err(Error::Count { path, count: 0, limit: VALUES_MAX }) } else { Ok(named) }
+    }
+
+    /// A wildcard stands for everybody or not at all, as on AWS.
+    fn parse(id: &str) -> Option<Named> {
+        if id == "*" {
+            return Some(Named::Everybody);
+        }
+        if id.is_empty() || id.contains(['*', '?', '$']) {
+            return None;
+        }
+        let Some(arn) = id.strip_prefix("arn:aws:iam::") else {
+            return (!id.contains([':', '/'])).then(|| Named::Account(id.to_owned()));
+        };
+        let (account, rest) = arn.split_once(':').filter(|(account, _)| !account.is_empty())?;
+        match rest.strip_prefix("user/") {
+            None => (rest == "root").then(|| Named::Account(account.to_owned())),
+            Some(name) => {
+                (!name.is_empty()).then(|| Named::User { account: account.to_owned(), name: name.to_owned() })
+            }
+        }
+    }
+
+    /// Whether it names `principal`. `with_users`: an account stands for its users too.
+    pub(super) fn covers(&self, principal: &Principal<'_>, with_users: bool) -> bool {
+        match (self, *principal) {
+            (Named::Everybody, _) => true,
+            (Named::Account(named), Principal::Account(account)) => named == account,
+            (Named::Account(named), Principal::User { account, .. }) => with_users && named == account,
+            (Named::User { account: of, name: named }, Principal::User { account, name }) => {
+                of == account && named == name
+            }
+            (Named::User { .. }, Principal::Account(_)) => false,
+            (Named::Account(_) | Named::User { .. }, Principal::Anonymous) | (Named::Nobody, _) => false,
+        }
+    }
+}

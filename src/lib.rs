@@ -4,6 +4,7 @@
 //!
 //! - [`node`]: wires the roles of one process; the only module that knows all the others.
 //! - [`check`]: the complete check of a stopped store.
+//! - [`vocabulary`]: S3's words, for frontends that speak them whatever carries them.
 //! - [`object`]: the front door. Object semantics over catalog and chunks; all that a frontend sees.
 //! - [`cluster`]: the life of a cluster, as pure decisions: what to repair.
 //! - [`consensus`]: openraft on top of [`log`], [`catalog`] and [`transport`]: log store, ReadIndex, snapshots, members.
@@ -34,3 +35,4 @@ pub mod segment;
 pub mod shard;
 pub mod transport;
 pub mod units;
+pub mod vocabulary;

@@ -164,6 +164,11 @@ impl Store {
         self.store.tree(bucket, prefix, mounting).await
     }
 
+    /// The object API, for another frontend.
+    pub(crate) fn objects(&self) -> &object::Store {
+        &self.store
+    }
+
     /// Whether the catalog of this process answers.
     pub(crate) async fn answers(&self) -> Result<()> {
         Ok(self.store.answers().await?)
@@ -323,8 +328,8 @@ fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {
 }
 
 impl Frontend {
-    /// `accounts`: who may sign requests, root first. Its metrics go to `metrics`.
-    pub(crate) fn new(config: &Config, store: &Store, accounts: Vec<Account>, registry: &mut Registry) -> Self {
+    /// `keyring`: who may do what. Its metrics go to `registry`.
+    pub(crate) fn new(config: &Config, store: &Store, keyring: Keyring, registry: &mut Registry) -> Self {
         let server = &config.server;
         let metrics = Metrics::default();
         metrics.register(registry);
@@ -334,9 +339,6 @@ impl Frontend {
             stall: server.body_timeout,
             tls: server.tls != Tls::Off,
         };
-        let public = config.buckets.iter().filter(|bucket| bucket.public).map(|bucket| bucket.name.clone());
-        let keys = accounts.into_iter().map(|account| (account.access_key.clone(), key_of(account)));
-        let keyring = Keyring::new(keys.collect(), public.collect());
         let limits = Limits {
             headers: server.header_timeout,
             stall: server.body_timeout,
@@ -357,6 +359,13 @@ impl Frontend {
             .await;
         Ok(())
     }
+}
+
+/// Who may do what: `accounts`, and anybody in public buckets.
+pub(crate) fn keyring(config: &Config, accounts: &[Account]) -> Keyring {
+    let public = config.buckets.iter().filter(|bucket| bucket.public).map(|bucket| bucket.name.clone());
+    let keys = accounts.iter().cloned().map(|account| (account.access_key.clone(), key_of(account)));
+    Keyring::new(keys.collect(), public.collect())
 }
 
 fn key_of(account: Account) -> Key {

@@ -1,9 +1,9 @@
 //! The one place where what goes wrong in the core becomes an S3 error. No catch-all arm.
 
-use predastore::catalog::Refusal;
-use predastore::object::Error;
+use crate::catalog::Refusal;
+use crate::object::Error;
 
-use crate::error::{ErrorCode, S3Error};
+use super::error::{ErrorCode, S3Error};
 
 /// Maps an error of the core. `Source` never comes here: the body knows its own reason.
 pub fn of(error: Error) -> S3Error {
@@ -85,7 +85,7 @@ pub fn of_refusal(refusal: Refusal) -> S3Error {
         Refusal::PartTooSmall { number, size_bytes } => S3Error::from(ErrorCode::EntityTooSmall)
             .with("PartNumber", number.to_string())
             .with("ProposedSize", size_bytes.to_string())
-            .with("MinSizeAllowed", predastore::units::PART_MIN_BYTES.to_string()),
+            .with("MinSizeAllowed", crate::units::PART_MIN_BYTES.to_string()),
         Refusal::Locked => {
             S3Error::new(ErrorCode::AccessDenied, "Access Denied because object protected by object lock.")
         }

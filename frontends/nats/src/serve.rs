@@ -1,0 +1,309 @@
+//! Subscriptions, and each message from its arrival to its answer: admit it, find out who sent it, authorize it, do it,
+//! account for it.
+//!
+//! Invariants
+//! - This is the only way in, and it denies by default: no operation runs before its sender is known, by an envelope or
+//!   because the configuration trusts the connection.
+//! - A message that asks for no answer does nothing.
+//! - A nonce is used up before its request is carried out, and by nothing that was not verified.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, Message, Subject, Subscriber};
+use futures::StreamExt;
+use futures::stream::SelectAll;
+use predastore::object::Store;
+use predastore::vocabulary::error::{ErrorCode, S3Error};
+use tokio_util::task::TaskTracker;
+
+use crate::answer::{Answer, Refusal};
+use crate::authority::{Authority, Caller, Presign};
+use crate::connect::{self, Connector};
+use crate::envelope::{self, Envelope, Signed};
+use crate::limits::{Admitted, Limits};
+use crate::metrics::Metrics;
+use crate::nonces::Nonces;
+use crate::operations::{self, Request, Service};
+use crate::subject::{Operation, QUEUE_GROUP};
+
+/// The longest message of an operation that carries no body.
+const BODILESS_MAX_BYTES: usize = 64 << 10;
+/// A message with a body is there as it came, as text and as bytes.
+const COPIES: usize = 3;
+/// How long an answer waits for the connection, which may be lost just now.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a refusal holds up the messages behind it: they are too many already.
+const REFUSE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// What the frontend is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Stands before every subject; empty: nothing does.
+    pub prefix: String,
+    /// What is served; nothing else is subscribed to.
+    pub operations: Vec<Operation>,
+    /// Who senders are.
+    pub trust: Trust,
+    /// Memory for messages and answers.
+    pub memory_bytes: u64,
+    /// The region of buckets that name none.
+    pub region: String,
+    /// `file` or `distributed`.
+    pub backend: &'static str,
+    /// Every db node of the cluster.
+    pub db_nodes: Vec<DbNode>,
+    /// At shutdown, how long running requests may go on.
+    pub drain: Duration,
+}
+
+/// How it is known who sent a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// By its envelope.
+    Envelope,
+    /// It need not be: whoever may publish acts as the holder of this access key.
+    Connection(String),
+}
+
+/// A db node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DbNode {
+    /// Which.
+    pub id: u64,
+    /// "host:port".
+    pub dial: String,
+}
+
+/// The frontend: everything a message needs.
+pub struct Frontend<A> {
+    service: Service,
+    authority: A,
+    trust: Trust,
+    nonces: Mutex<Nonces>,
+    metrics: Metrics,
+    subjects: HashMap<String, Operation>,
+    drain: Duration,
+}
+
+impl<A: Authority> Frontend<A> {
+    /// Begins the frontend over `store`.
+    pub fn new(store: Store, authority: A, presign: Presign, config: Config, metrics: Metrics) -> Self {
+        let Config { prefix, operations, trust, memory_bytes, region, backend, db_nodes, drain } = config;
+        let subjects =
+            |operation: Operation| operation.subjects(&prefix).into_iter().map(move |name| (name, operation));
+        Frontend {
+            subjects: operations.into_iter().flat_map(subjects).collect(),
+            service: Service { store, limits: Limits::new(memory_bytes), presign, region, backend, db_nodes },
+            authority,
+            trust,
+            nonces: Mutex::default(),
+            metrics,
+            drain,
+        }
+    }
+
+    /// Serves until `stop`, then lets running requests end for a while.
+    ///
+    /// # Errors
+    /// The client gave up, which it does not.
+    pub async fn serve(self, connector: Connector, stop: impl Future<Output = ()>) -> Result<(), connect::Error> {
+        if let Trust::Connection(access_key_id) = &self.trust {
+            tracing::warn!(access_key_id, "nats.trusted: whoever may publish to these subjects acts as this account");
+        }
+        let client = connector.connect(self.metrics.clone()).await?;
+        let mut messages = self.subscribe(&client).await?;
+        let (frontend, tasks) = (Arc::new(self), TaskTracker::new());
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                message = messages.next() => match message {
+                    Some(message) => frontend.admit(&client, message, &tasks).await,
+                    None => return Err(connect::Error::Client("it has closed its subscriptions".to_owned())),
+                },
+            }
+        }
+        // What was delivered is answered; others of the queue group get the rest.
+        for subscription in messages.iter_mut() {
+            subscription.unsubscribe().await.ok();
+        }
+        let answered = async {
+            while let Some(message) = messages.next().await {
+                frontend.admit(&client, message, &tasks).await;
+            }
+            tasks.close();
+            tasks.wait().await;
+            client.flush().await.ok();
+        };
+        if tokio::time::timeout(frontend.drain, answered).await.is_err() {
+            tracing::warn!("requests over NATS were still running");
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&self, client: &Client) -> Result<SelectAll<Subscriber>, connect::Error> {
+        let mut messages = SelectAll::new();
+        for (subject, operation) in &self.subjects {
+            let subscribed = match operation.is_shared() {
+                true => client.queue_subscribe(subject.clone(), QUEUE_GROUP.to_owned()).await,
+                false => client.subscribe(subject.clone()).await,
+            };
+            messages.push(subscribed.map_err(|error| connect::Error::Client(error.to_string()))?);
+        }
+        Ok(messages)
+    }
+
+    /// Takes what a message holds, and has it answered; or refuses it at once.
+    async fn admit(self: &Arc<Self>, client: &Client, message: Message, tasks: &TaskTracker) {
+        let Some(operation) = self.subjects.get(message.subject.as_str()).copied() else { return };
+        let Some(reply) = message.reply.clone() else { return self.metrics.without_reply() };
+        let begun = Instant::now();
+        self.metrics.begin();
+        match self.admitted(operation, message.payload.len()) {
+            Ok(admitted) => {
+                let (frontend, client) = (self.clone(), client.clone());
+                tasks.spawn(async move {
+                    frontend.handle(&client, operation, &message, &reply, begun).await;
+                    drop(admitted);
+                });
+            }
+            Err(refusal) => {
+                let answer = Answer { bytes: refusal.to_json(), held: None };
+                let done =
+                    Done { operation, begun, received_bytes: message.payload.len(), access_key_id: String::new() };
+                self.send(client, &reply, answer, Some(&refusal), done, REFUSE_PATIENCE).await;
+            }
+        }
+    }
+
+    fn admitted(&self, operation: Operation, payload_bytes: usize) -> Result<Admitted, Refusal> {
+        let limits = &self.service.limits;
+        if operation != Operation::PutObject {
+            return match payload_bytes {
+                0..=BODILESS_MAX_BYTES => Ok(limits.admit(payload_bytes)?),
+                _ => Err(ErrorCode::MaxMessageLengthExceeded.into()),
+            };
+        }
+        let held_bytes = payload_bytes.saturating_mul(COPIES);
+        match limits.could_admit(held_bytes) {
+            true => Ok(limits.admit(held_bytes)?),
+            false => {
+                let message = "The body is too long for a message here: ask for a URL with `\"Presign\": true`.";
+                Err(S3Error::new(ErrorCode::EntityTooLarge, message).into())
+            }
+        }
+    }
+
+    async fn handle(&self, client: &Client, operation: Operation, message: &Message, reply: &Subject, begun: Instant) {
+        let mut access_key_id = String::new();
+        let answered = self.answer(client, operation, message, reply, &mut access_key_id).await;
+        let max_bytes = client.max_payload();
+        let answered = answered.and_then(|answer| match answer.bytes.len() <= max_bytes {
+            true => Ok(answer),
+            false => Err(S3Error::new(ErrorCode::InternalError, "The answer is longer than the server allows.").into()),
+        });
+        let (answer, refusal) = match answered {
+            Ok(answer) => (answer, None),
+            Err(refusal) => (Answer { bytes: refusal.to_json(), held: None }, Some(refusal)),
+        };
+        let done = Done { operation, begun, received_bytes: message.payload.len(), access_key_id };
+        self.send(client, reply, answer, refusal.as_ref(), done, SEND_PATIENCE).await;
+    }
+
+    async fn answer(
+        &self,
+        client: &Client,
+        operation: Operation,
+        message: &Message,
+        reply: &Subject,
+        sender: &mut String,
+    ) -> Result<Answer, Refusal> {
+        let _turn = self.service.limits.turn().await?;
+        let (access_key_id, caller) = self.sender(message, reply).await?;
+        sender.clone_from(&access_key_id);
+        let request = Request {
+            service: &self.service,
+            operation,
+            access_key_id: &access_key_id,
+            caller: &caller,
+            payload: &message.payload,
+            answer_max_bytes: client.max_payload(),
+        };
+        operations::carry_out(&request).await
+    }
+
+    /// Who sent a message.
+    async fn sender(&self, message: &Message, reply: &Subject) -> Result<(String, Caller), Refusal> {
+        let envelope = match &self.trust {
+            Trust::Connection(access_key_id) => {
+                let caller = self.authority.caller(access_key_id).await?.ok_or(ErrorCode::InvalidAccessKeyId)?;
+                return Ok((access_key_id.clone(), caller));
+            }
+            Trust::Envelope => envelope_of(message)?,
+        };
+        let now_s = self.service.store.now().seconds();
+        envelope.check_time(now_s)?;
+        let caller = self.authority.caller(&envelope.access_key_id).await?.ok_or(ErrorCode::InvalidAccessKeyId)?;
+        let signed = Signed { subject: &message.subject, payload: &message.payload, reply };
+        envelope.verify(&caller.secret, &signed)?;
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner).use_up(&envelope, now_s)?;
+        Ok((envelope.access_key_id, caller))
+    }
+
+    /// Sends an answer, writes the log line, and counts.
+    async fn send(
+        &self,
+        client: &Client,
+        reply: &Subject,
+        answer: Answer,
+        refusal: Option<&Refusal>,
+        done: Done,
+        patience: Duration,
+    ) {
+        let sent_bytes = answer.bytes.len();
+        let sent = tokio::time::timeout(patience, client.publish(reply.clone(), answer.bytes.into())).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            self.metrics.unanswered();
+        }
+        let Done { operation, begun, received_bytes, access_key_id } = done;
+        let code = refusal.map_or("OK", |refusal| refusal.code);
+        if let Some(cause) = refusal.and_then(|refusal| refusal.cause.as_ref()) {
+            tracing::error!(operation = operation.name(), code, cause, "the store failed");
+        }
+        self.metrics.end(operation.name(), code, begun.elapsed(), (received_bytes, sent_bytes));
+        tracing::info!(
+            target: "nats",
+            operation = operation.name(),
+            code,
+            // As a string, which is quoted and escaped.
+            access_key_id,
+            received_bytes,
+            sent_bytes,
+            took_us = begun.elapsed().as_micros() as u64,
+            "request"
+        );
+    }
+}
+
+/// A request that has an answer.
+struct Done {
+    operation: Operation,
+    begun: Instant,
+    received_bytes: usize,
+    access_key_id: String,
+}
+
+/// The one envelope of a message.
+fn envelope_of(message: &Message) -> Result<Envelope, Refusal> {
+    let mut values = message.headers.iter().flat_map(|headers| headers.get_all(envelope::HEADER));
+    match (values.next(), values.next()) {
+        (None, _) => {
+            let message = "Access Denied: a request needs the header Predastore-Envelope.";
+            Err(S3Error::new(ErrorCode::AccessDenied, message).into())
+        }
+        (Some(value), None) => Ok(value.as_str().parse()?),
+        (Some(_), Some(_)) => Err(envelope::Error::Malformed.into()),
+    }
+}

@@ -242,6 +242,21 @@ impl Client {
         }
     }
 
+    /// Until somebody answers on `subject`, if only that nobody is known.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn wait_until_served(&mut self, subject: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.request(subject, &[], b"{}") {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// A signed request, and its answer.
     ///
     /// # Errors

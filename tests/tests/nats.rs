@@ -86,9 +86,9 @@ impl Bus {
 fn s3d_on(url: &str, settings: &[(&str, &str)], toml: Option<&str>) -> Result<S3d> {
     let mut s3d = S3d::stopped(Config { toml: toml.map(str::to_owned), ..Config::default().plain() })?;
     let endpoint = format!("http://127.0.0.1:{}", s3d.port);
-    s3d.config = s3d.config.set(setting::NATS_URL, url).set(setting::NATS_ENDPOINT, endpoint);
+    s3d.config = s3d.config.clone().set(setting::NATS_URL, url).set(setting::NATS_ENDPOINT, endpoint);
     for (name, value) in settings {
-        s3d.config = s3d.config.set(name, value);
+        s3d.config = s3d.config.clone().set(name, value);
     }
     s3d.restart()?;
     Ok(s3d)
@@ -372,6 +372,7 @@ fn a_listing_that_does_not_fit_into_a_message_goes_on_in_the_next() -> Result<()
     }
     wait_for_metric(&s3d, "predastore_nats_connected 1")?;
     let mut client = Client::connect(server.port, Login::Nobody)?;
+    client.wait_until_served("s3.listobjects")?;
     let (mut listed, mut pages, mut token) = (Vec::new(), 0, Value::Null);
     loop {
         let page = client.call(&root, "s3.listobjects", &json!({ "Bucket": "photos", "ContinuationToken": token }))?;
@@ -431,6 +432,7 @@ fn it_logs_in_by_password_by_nkey_and_by_credentials_over_tls() -> Result<()> {
         wait_for_metric(&s3d, "predastore_nats_connected 1").with_context(|| format!("{what}\n{}", server.log()))?;
         let root = Sender::new(&s3d.credentials().access_key, &s3d.credentials().secret_key);
         let mut client = Client::connect(server.port, login).with_context(|| server.log())?;
+        client.wait_until_served("s3.createbucket")?;
         let made = client.call(&root, "s3.createbucket", &json!({ "Bucket": "photos" }))?;
         ensure!(made["Location"] == "/photos", "{what}: {made}");
         ensure!(!s3d.log_text().contains("of s3d"), "a secret in the log");
@@ -524,6 +526,7 @@ fn a_trusted_connection_acts_as_the_configured_account() -> Result<()> {
     let s3d = s3d_on(&server.url(), &[], Some(toml))?;
     wait_for_metric(&s3d, "predastore_nats_connected 1")?;
     let mut client = Client::connect(server.port, Login::Nobody)?;
+    client.wait_until_served("edge.one.s3.getobject")?;
     let put = |bucket: &str| json!({ "Bucket": bucket, "Key": "k", "Body": base64(b"x") }).to_string().into_bytes();
     let done = client.request("edge.one.s3.putobject", &[], &put("mine"))?;
     ensure!(done["ETag"].is_string(), "{done}");

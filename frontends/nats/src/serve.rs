@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use async_nats::{Client, Message, Subject, Subscriber};
 use futures::StreamExt;
 use futures::stream::SelectAll;
@@ -34,6 +35,8 @@ const BODILESS_MAX_BYTES: usize = 64 << 10;
 const COPIES: usize = 3;
 /// How long an answer waits for the connection, which may be lost just now.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the last answers may take to the server; one that is away is not waited for.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a refusal holds up the messages behind it: they are too many already.
 const REFUSE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -135,7 +138,9 @@ impl<A: Authority> Frontend<A> {
             }
             tasks.close();
             tasks.wait().await;
-            client.flush().await.ok();
+            if client.connection_state() == State::Connected {
+                tokio::time::timeout(FLUSH_PATIENCE, client.flush()).await.ok();
+            }
         };
         if tokio::time::timeout(frontend.drain, answered).await.is_err() {
             tracing::warn!("requests over NATS were still running");

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nkeys::KeyPair;
+use predastore_tests::cluster::{Cluster, Shape};
 use predastore_tests::http::{Endpoint, Request, Response};
 use predastore_tests::knobs::can_run;
 use predastore_tests::nats::{self, Client, HEADER, Login, SERVER, Sender, Server};
@@ -509,6 +510,76 @@ fn a_server_may_come_late_and_go_and_come_back() -> Result<()> {
             let got = bus.done("s3.getobject", json!({ "Bucket": "photos", "Key": key }))?;
             ensure!(body_of(&got)? == key.as_bytes());
         }
+    }
+    // A server that is away is not waited for.
+    bus.server.stop();
+    wait_for_metric(&bus.s3d, "predastore_nats_connected 0")?;
+    bus.s3d.stop()?;
+    ensure!(!bus.s3d.log_text().contains("were still running"), "{}", bus.s3d.log_tail());
+    bus.s3d.expect_clean()
+}
+
+#[test]
+fn gateways_of_a_cluster_share_the_work_and_tell_what_it_is_made_of() -> Result<()> {
+    if !can_run("gateways_of_a_cluster_share_the_work", &[SERVER]) {
+        return Ok(());
+    }
+    let server = Server::start("")?;
+    let config = Config::default().set(setting::NATS_URL, server.url());
+    let mut cluster = Cluster::start(&Shape::boxes(3, 3, (2, 1)), &config)?;
+    for process in &cluster.processes {
+        wait_for_metric(process, "predastore_nats_connected 1")?;
+    }
+    let credentials = cluster.processes[0].credentials();
+    let root = Sender::new(&credentials.access_key, &credentials.secret_key);
+    let mut client = Client::connect(server.port, Login::Nobody)?;
+    client.wait_until_served("s3.createbucket")?;
+    client.call(&root, "s3.createbucket", &json!({ "Bucket": "photos" }))?;
+    let deadline = Instant::now() + PATIENCE;
+    let told = loop {
+        let told = client.call(&root, "spinifex.storage.config", &json!({}))?;
+        if told["shard_nodes"].as_array().is_some_and(|nodes| nodes.len() == 3) {
+            break told;
+        }
+        ensure!(Instant::now() < deadline, "{told}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    ensure!(told["encoding"] == json!({ "data_shards": 2, "parity_shards": 1 }), "{told}");
+    ensure!(told["buckets"] == json!([{ "name": "photos", "type": "distributed", "region": "us-east-1" }]), "{told}");
+    for nodes in [&told["db_nodes"], &told["shard_nodes"]] {
+        let ids: Vec<_> = nodes.as_array().into_iter().flatten().map(|node| node["id"].as_u64()).collect();
+        ensure!(ids == [Some(1), Some(2), Some(3)], "{told}");
+        ensure!(nodes[0]["host"] == "127.0.0.1" && nodes[0]["port"].as_u64().is_some_and(|port| port > 0), "{told}");
+    }
+    let put = |client: &mut Client, number: usize| -> Result<()> {
+        let body = vec![number as u8; 20_000];
+        let input = json!({ "Bucket": "photos", "Key": format!("{number}"), "Body": base64(&body) });
+        let answer = client.call(&root, "s3.putobject", &input)?;
+        ensure!(answer["ETag"].is_string(), "{answer}\n{}", cluster.log_tails());
+        let got = client.call(&root, "s3.getobject", &json!({ "Bucket": "photos", "Key": format!("{number}") }))?;
+        ensure!(body_of(&got)? == body, "{number}");
+        Ok(())
+    };
+    for number in 0..60 {
+        put(&mut client, number)?;
+    }
+    let stored = |process: &S3d| -> Result<u64> {
+        let wanted = "predastore_nats_requests_total{operation=\"PutObject\",code=\"OK\"} ";
+        let metrics = process.admin("/metrics")?.text();
+        let count = metrics.lines().find_map(|line| line.strip_prefix(wanted)).unwrap_or("0").trim();
+        Ok(count.parse()?)
+    };
+    let counts = cluster.processes.iter().map(stored).collect::<Result<Vec<_>>>()?;
+    ensure!(counts.iter().sum::<u64>() == 60 && counts.iter().all(|count| *count > 0), "{counts:?}");
+    cluster.kill(&[2]);
+    // The server sees the end of its connection.
+    std::thread::sleep(Duration::from_millis(500));
+    let mut s3 = cluster.processes[0].s3()?;
+    for number in 60..70 {
+        let input = json!({ "Bucket": "photos", "Key": format!("{number}"), "Body": base64(b"later") });
+        let answer = client.call(&root, "s3.putobject", &input)?;
+        ensure!(answer["ETag"].is_string(), "{answer}\n{}", cluster.log_tails());
+        s3.expect_body("photos", &format!("{number}"), b"later")?;
     }
     Ok(())
 }

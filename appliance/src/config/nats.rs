@@ -148,9 +148,9 @@ mod tests {
             (vec![url, ("endpoint", "https://s3.example.com/x")], "https://host:port"),
             (vec![url, ("memory_budget", "1MiB")], "8MiB"),
             (vec![url, ("trusted", "perhaps")], "neither on nor off"),
-            (vec![url, ("urls", "nats://a")], "unknown key"),
+            (vec![url, ("urls", "a")], "unknown key"),
         ] {
-            let error = judged(&settings).unwrap_err();
+            let error = judged(&settings).err().unwrap_or_default();
             assert!(error.contains(said), "{settings:?}: {error}");
         }
     }

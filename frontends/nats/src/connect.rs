@@ -16,10 +16,10 @@ use rustls::pki_types::pem::PemObject;
 use crate::authority::Secret;
 use crate::metrics::Metrics;
 
-/// Messages of one subscription that wait to be looked at; what comes beyond that is dropped.
-const UNREAD_MAX: usize = 1024;
-/// Answers and subscriptions on their way to the connection.
-const UNSENT_MAX: usize = 128;
+/// Messages of one subscription that wait to be looked at, which takes no time; what comes beyond that is dropped.
+const UNREAD_MAX: usize = 256;
+/// Answers on their way to the connection; at the start the subscriptions, which are fewer.
+const UNSENT_MAX: usize = 32;
 /// What the connection is called on the server.
 const CLIENT_NAME: &str = "predastore";
 

@@ -21,6 +21,9 @@ const HARMLESS: [&str; 4] = ["ChecksumMode", "EncodingType", "FetchOwner", "Requ
 /// ACLs that say what is so anyway.
 const OWNER_ONLY: [&str; 2] = ["private", "bucket-owner-full-control"];
 
+/// What is said of a request that cannot be read.
+const SAID_MAX_CHARS: usize = 200;
+
 /// Fields that none of the structures below has.
 type Rest = BTreeMap<String, Value>;
 
@@ -37,7 +40,9 @@ pub(crate) trait Input: DeserializeOwned {
 pub(crate) fn parse<T: Input>(payload: &[u8]) -> Result<T, Refusal> {
     let payload = if payload.is_empty() { b"{}" } else { payload };
     let input: T = serde_json::from_slice(payload).map_err(|error| {
-        S3Error::new(ErrorCode::InvalidRequest, format!("The request is no JSON of this operation: {error}"))
+        // It quotes what it met, which may be a body.
+        let why: String = error.to_string().chars().take(SAID_MAX_CHARS).collect();
+        S3Error::new(ErrorCode::InvalidRequest, format!("The request is no JSON of this operation: {why}"))
     })?;
     match input.rest().iter().find(|(name, value)| means_something(name, value)) {
         None => Ok(input),

@@ -26,6 +26,7 @@ pub struct Limits {
     running: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     half_bytes: usize,
+    patience: Duration,
 }
 
 /// Too much at once.
@@ -55,6 +56,7 @@ impl Limits {
             running: Arc::new(Semaphore::new(RUNNING_MAX)),
             answers: half(),
             half_bytes,
+            patience: PATIENCE,
         }
     }
 
@@ -83,7 +85,7 @@ impl Limits {
     /// # Errors
     /// `Overloaded`: it took too long.
     pub async fn turn(&self) -> Result<Held, Overloaded> {
-        take(&self.running, 1).await
+        self.take(&self.running, 1).await
     }
 
     /// Waits for memory for an answer of `bytes`, at most [`Limits::answer_max_bytes`].
@@ -91,14 +93,14 @@ impl Limits {
     /// # Errors
     /// `Overloaded`: it took too long.
     pub async fn answer(&self, bytes: usize) -> Result<Held, Overloaded> {
-        take(&self.answers, units(bytes.min(self.half_bytes))).await
+        self.take(&self.answers, units(bytes.min(self.half_bytes))).await
     }
-}
 
-async fn take(semaphore: &Arc<Semaphore>, count: u32) -> Result<Held, Overloaded> {
-    match tokio::time::timeout(PATIENCE, semaphore.clone().acquire_many_owned(count)).await {
-        Ok(Ok(permit)) => Ok(Held(permit)),
-        Ok(Err(_)) | Err(_) => Err(Overloaded),
+    async fn take(&self, semaphore: &Arc<Semaphore>, count: u32) -> Result<Held, Overloaded> {
+        match tokio::time::timeout(self.patience, semaphore.clone().acquire_many_owned(count)).await {
+            Ok(Ok(permit)) => Ok(Held(permit)),
+            Ok(Err(_)) | Err(_) => Err(Overloaded),
+        }
     }
 }
 
@@ -125,9 +127,9 @@ mod tests {
         assert!(limits.could_admit(32 << 10) && !limits.could_admit((32 << 10) + 1));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_waits_too_long_is_told_so() {
-        let limits = Limits::new(1 << 20);
+        let limits = Limits { patience: Duration::from_millis(1), ..Limits::new(1 << 20) };
         let turns: Vec<_> = futures::future::join_all((0..RUNNING_MAX).map(|_| limits.turn())).await;
         assert!(turns.iter().all(Result::is_ok));
         assert_eq!(limits.turn().await.unwrap_err(), Overloaded);

@@ -8,7 +8,7 @@
 //! - A nonce is used up before its request is carried out, and by nothing that was not verified.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
@@ -176,8 +176,7 @@ impl<A: Authority> Frontend<A> {
             }
             Err(refusal) => {
                 let answer = Answer { bytes: refusal.to_json(), held: None };
-                let done =
-                    Done { operation, begun, received_bytes: message.payload.len(), access_key_id: String::new() };
+                let done = Done::new(operation, begun, &message);
                 self.send(client, &reply, answer, Some(&refusal), done, REFUSE_PATIENCE).await;
             }
         }
@@ -202,8 +201,8 @@ impl<A: Authority> Frontend<A> {
     }
 
     async fn handle(&self, client: &Client, operation: Operation, message: &Message, reply: &Subject, begun: Instant) {
-        let mut access_key_id = String::new();
-        let answered = self.answer(client, operation, message, reply, &mut access_key_id).await;
+        let mut done = Done::new(operation, begun, message);
+        let answered = self.answer(client, message, reply, &mut done).await;
         let max_bytes = client.max_payload();
         let answered = answered.and_then(|answer| match answer.bytes.len() <= max_bytes {
             true => Ok(answer),
@@ -213,30 +212,31 @@ impl<A: Authority> Frontend<A> {
             Ok(answer) => (answer, None),
             Err(refusal) => (Answer { bytes: refusal.to_json(), held: None }, Some(refusal)),
         };
-        let done = Done { operation, begun, received_bytes: message.payload.len(), access_key_id };
         self.send(client, reply, answer, refusal.as_ref(), done, SEND_PATIENCE).await;
     }
 
     async fn answer(
         &self,
         client: &Client,
-        operation: Operation,
         message: &Message,
         reply: &Subject,
-        sender: &mut String,
+        done: &mut Done,
     ) -> Result<Answer, Refusal> {
         let _turn = self.service.limits.turn().await?;
         let (access_key_id, caller) = self.sender(message, reply).await?;
-        sender.clone_from(&access_key_id);
+        done.access_key_id.clone_from(&access_key_id);
         let request = Request {
             service: &self.service,
-            operation,
+            operation: done.operation,
             access_key_id: &access_key_id,
             caller: &caller,
             payload: &message.payload,
             answer_max_bytes: client.max_payload(),
+            named: OnceLock::new(),
         };
-        operations::carry_out(&request).await
+        let answered = operations::carry_out(&request).await;
+        (done.bucket, done.key) = request.named.into_inner().unwrap_or_default();
+        answered
     }
 
     /// Who sent a message.
@@ -272,22 +272,21 @@ impl<A: Authority> Frontend<A> {
         if !matches!(sent, Ok(Ok(()))) {
             self.metrics.unanswered();
         }
-        let Done { operation, begun, received_bytes, access_key_id } = done;
-        let code = refusal.map_or("OK", |refusal| refusal.code);
-        if let Some(cause) = refusal.and_then(|refusal| refusal.cause.as_ref()) {
-            tracing::error!(operation = operation.name(), code, cause, "the store failed");
+        let Done { operation, begun, received_bytes, .. } = done;
+        let (operation, code) = (operation.name(), refusal.map_or("OK", |refusal| refusal.code));
+        // As strings, which are quoted and escaped: a key may hold line ends, and what looks like other fields.
+        let (bucket, key, access_key) = (done.bucket.as_str(), done.key.as_str(), done.access_key_id.as_str());
+        match refusal.and_then(|refusal| refusal.cause.as_deref()) {
+            None => {}
+            Some(cause) if code == ErrorCode::ServiceUnavailable.as_str() => {
+                tracing::warn!(operation, bucket, key, cause, "the store is not available");
+            }
+            Some(cause) => tracing::error!(operation, bucket, key, cause, "the store failed"),
         }
-        self.metrics.end(operation.name(), code, begun.elapsed(), (received_bytes, sent_bytes));
+        self.metrics.end(operation, code, begun.elapsed(), (received_bytes, sent_bytes));
+        let took_us = begun.elapsed().as_micros() as u64;
         tracing::info!(
-            target: "nats",
-            operation = operation.name(),
-            code,
-            // As a string, which is quoted and escaped.
-            access_key_id,
-            received_bytes,
-            sent_bytes,
-            took_us = begun.elapsed().as_micros() as u64,
-            "request"
+            target: "nats", operation, bucket, key, code, access_key, received_bytes, sent_bytes, took_us, "request"
         );
     }
 }
@@ -297,7 +296,17 @@ struct Done {
     operation: Operation,
     begun: Instant,
     received_bytes: usize,
+    /// Empty: nobody is known.
     access_key_id: String,
+    bucket: String,
+    key: String,
+}
+
+impl Done {
+    fn new(operation: Operation, begun: Instant, message: &Message) -> Self {
+        let (access_key_id, bucket, key) = Default::default();
+        Done { operation, begun, received_bytes: message.payload.len(), access_key_id, bucket, key }
+    }
 }
 
 /// The one envelope of a message.

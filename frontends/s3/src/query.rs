@@ -76,6 +76,7 @@ fn form_decode(text: &str) -> Result<String, S3Error> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::error::ErrorCode;
     use proptest::prelude::*;
 
     #[test]

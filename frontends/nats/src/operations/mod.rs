@@ -8,6 +8,8 @@ mod list;
 mod object;
 mod storage;
 
+use std::sync::OnceLock;
+
 use predastore::ids::VersionId;
 use predastore::object::{Error, Store};
 use predastore::vocabulary::error::ErrorCode;
@@ -42,6 +44,8 @@ pub(crate) struct Request<'a> {
     pub(crate) payload: &'a [u8],
     /// The longest answer that the server carries.
     pub(crate) answer_max_bytes: usize,
+    /// Bucket and key that it is about, for the log.
+    pub(crate) named: OnceLock<(String, String)>,
 }
 
 impl Request<'_> {
@@ -65,6 +69,7 @@ impl Request<'_> {
     }
 
     fn may_do(&self, action: &'static str, bucket: &str, key: &str) -> Result<(), Refusal> {
+        self.named.get_or_init(|| (bucket.to_owned(), key.to_owned()));
         match (self.caller.may)(&Action { action, bucket, key }) {
             true => Ok(()),
             false => Err(ErrorCode::AccessDenied.into()),

@@ -545,10 +545,15 @@ fn gateways_of_a_cluster_share_the_work_and_tell_what_it_is_made_of() -> Result<
         std::thread::sleep(Duration::from_millis(100));
     };
     ensure!(told["encoding"] == json!({ "data_shards": 2, "parity_shards": 1 }), "{told}");
-    ensure!(told["buckets"] == json!([{ "name": "photos", "type": "distributed", "region": "us-east-1" }]), "{told}");
-    for nodes in [&told["db_nodes"], &told["shard_nodes"]] {
+    ensure!(
+        told["buckets"] == json!([{ "name": "photos", "type": "distributed", "region": credentials.region }]),
+        "{told}"
+    );
+    for (nodes, expected) in
+        [(&told["db_nodes"], [Some(1), Some(2), Some(3)]), (&told["shard_nodes"], [Some(0), Some(1), Some(2)])]
+    {
         let ids: Vec<_> = nodes.as_array().into_iter().flatten().map(|node| node["id"].as_u64()).collect();
-        ensure!(ids == [Some(1), Some(2), Some(3)], "{told}");
+        ensure!(ids == expected, "{told}");
         ensure!(nodes[0]["host"] == "127.0.0.1" && nodes[0]["port"].as_u64().is_some_and(|port| port > 0), "{told}");
     }
     let put = |client: &mut Client, number: usize| -> Result<()> {

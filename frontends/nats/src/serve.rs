@@ -35,8 +35,8 @@ const BODILESS_MAX_BYTES: usize = 64 << 10;
 const COPIES: usize = 3;
 /// How long an answer waits for the connection, which may be lost just now.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the last answers may take to the server; one that is away is not waited for.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the server may take to be told that we go, and the last answers to reach it.
+const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a refusal holds up the messages behind it: they are too many already.
 const REFUSE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -128,24 +128,31 @@ impl<A: Authority> Frontend<A> {
                 },
             }
         }
-        // What was delivered is answered; others of the queue group get the rest.
-        for subscription in messages.iter_mut() {
-            subscription.unsubscribe().await.ok();
-        }
-        let answered = async {
-            while let Some(message) = messages.next().await {
-                frontend.admit(&client, message, &tasks).await;
+        frontend.drain(&client, messages, &tasks).await;
+        Ok(())
+    }
+
+    /// Answers what was delivered; others of the queue group get the rest. A server that is away is not waited for.
+    async fn drain(self: &Arc<Self>, client: &Client, mut messages: SelectAll<Subscriber>, tasks: &TaskTracker) {
+        let is_connected = || client.connection_state() == State::Connected;
+        let delivered = async {
+            for subscription in messages.iter_mut() {
+                subscription.unsubscribe().await.ok();
             }
-            tasks.close();
-            tasks.wait().await;
-            if client.connection_state() == State::Connected {
-                tokio::time::timeout(FLUSH_PATIENCE, client.flush()).await.ok();
+            while let Some(message) = messages.next().await {
+                self.admit(client, message, tasks).await;
             }
         };
-        if tokio::time::timeout(frontend.drain, answered).await.is_err() {
+        if is_connected() {
+            tokio::time::timeout(SERVER_PATIENCE, delivered).await.ok();
+        }
+        tasks.close();
+        if tokio::time::timeout(self.drain, tasks.wait()).await.is_err() {
             tracing::warn!("requests over NATS were still running");
         }
-        Ok(())
+        if is_connected() {
+            tokio::time::timeout(SERVER_PATIENCE, client.flush()).await.ok();
+        }
     }
 
     async fn subscribe(&self, client: &Client) -> Result<SelectAll<Subscriber>, connect::Error> {

@@ -188,7 +188,7 @@ impl Client {
     ///
     /// # Errors
     /// When none comes in time, or the server ends the connection.
-    pub fn next(&mut self) -> Result<(String, Received)> {
+    pub fn receive(&mut self) -> Result<(String, Received)> {
         loop {
             let line = self.line()?;
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -233,7 +233,7 @@ impl Client {
     ) -> Result<Value> {
         self.publish(subject, reply, headers, payload)?;
         loop {
-            let (to, received) = self.next()?;
+            let (to, received) = self.receive()?;
             if to != reply {
                 continue;
             }

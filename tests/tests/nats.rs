@@ -14,6 +14,9 @@ use predastore_tests::nats::{self, Client, HEADER, Login, SERVER, Sender, Server
 use predastore_tests::s3d::{Config, PATIENCE, S3d, setting};
 use serde_json::{Value, json};
 
+/// Settings of `s3d` by their variables.
+type Settings<'a> = Vec<(&'a str, &'a str)>;
+
 /// A box whose NATS frontend is served by a server.
 struct Bus {
     server: Server,
@@ -411,7 +414,7 @@ fn it_logs_in_by_password_by_nkey_and_by_credentials_over_tls() -> Result<()> {
     nats::creds_file(&dir.path().join("creds"), &user_jwt, &user_key)?;
     let tester = Login::Password("test", "of the test");
     let (seed, creds) = (file("seed"), file("creds"));
-    let logins: [(&str, String, Vec<(&str, &str)>, Login<'_>); 3] = [
+    let logins: [(&str, String, Settings<'_>, Login<'_>); 3] = [
         (
             "password",
             users.clone(),
@@ -636,7 +639,7 @@ fn more_at_once_than_fits_is_told_to_slow_down_and_memory_stays_bounded() -> Res
     }
     let (mut done, mut slowed) = (0, 0);
     for _ in 0..COUNT {
-        let answer: Value = serde_json::from_slice(&writer.next()?.1.payload)?;
+        let answer: Value = serde_json::from_slice(&writer.receive()?.1.payload)?;
         match answer["Error"]["Code"].as_str() {
             None => done += 1,
             Some("SlowDown") => slowed += 1,

@@ -66,7 +66,7 @@ impl CopySource {
     /// Reads the header.
     ///
     /// # Errors
-    /// `InvalidArgument` when there is no bucket or no key, and the errors of [`Target::parse`].
+    /// `InvalidArgument` when there is no bucket or no key; `InvalidBucketName`, `KeyTooLongError`, `InvalidURI`.
     pub fn parse(header: &str) -> Result<CopySource, S3Error> {
         let (raw_path, query) = header.split_once("?versionId=").unwrap_or((header, ""));
         let raw_path = raw_path.strip_prefix('/').unwrap_or(raw_path);

@@ -351,12 +351,72 @@ fn long_bodies_go_by_presigned_urls() -> Result<()> {
     let part = bus.done("s3.getobject", part)?;
     ensure!(bus.follow(&part, b"")?.expect(206)?.body == body[100..2_000_100]);
 
-    // The longest that fits, and one byte more than that.
+    // What fits comes in the answer, unless a URL is asked for.
     let short = json!({ "Bucket": "photos", "Key": key, "Range": "bytes=0-779999" });
     ensure!(body_of(&bus.done("s3.getobject", short)?)? == body[..780_000]);
     let asked = json!({ "Bucket": "photos", "Key": key, "Range": "bytes=0-9", "Presign": true });
     let asked = bus.done("s3.getobject", asked)?;
     ensure!(bus.follow(&asked, b"")?.expect(206)?.body == body[..10]);
+    Ok(())
+}
+
+#[test]
+fn memory_bounds_what_a_message_may_carry_whatever_the_server_allows() -> Result<()> {
+    if !can_run("memory_bounds_what_a_message_may_carry", &[SERVER]) {
+        return Ok(());
+    }
+    let server = Server::start("max_payload: 8MB")?;
+    let s3d = s3d_on(&server.url(), &[("PREDASTORE_NATS_MEMORY_BUDGET", "8MiB")], None)?;
+    let root = Sender::new(&s3d.credentials().access_key, &s3d.credentials().secret_key);
+    let mut client = Client::connect(server.port, Login::Nobody)?;
+    client.wait_until_served("s3.putobject")?;
+    let (mut s3, long) = (s3d.s3()?, vec![7; 3_500_000]);
+    s3.create_bucket("photos")?;
+    let put = json!({ "Bucket": "photos", "Key": "long", "Body": base64(&long) });
+    let refused = client.call(&root, "s3.putobject", &put)?;
+    ensure!(code(&refused)? == "EntityTooLarge" && refused.to_string().contains("Presign"), "{refused}");
+    let other = json!({ "Bucket": "photos", "Key": "k".repeat(70_000) });
+    ensure!(code(&client.call(&root, "s3.getobject", &other)?)? == "MaxMessageLengthExceeded");
+    s3.put("photos", "long", long)?.expect(200)?;
+    let got = client.call(&root, "s3.getobject", &json!({ "Bucket": "photos", "Key": "long" }))?;
+    ensure!(got.get("Body").is_none() && got["Presigned"]["Method"] == "GET", "{got}");
+    let fits = json!({ "Bucket": "photos", "Key": "long", "Range": "bytes=0-2999999" });
+    ensure!(body_of(&client.call(&root, "s3.getobject", &fits)?)? == vec![7; 3_000_000]);
+    Ok(())
+}
+
+#[test]
+fn versions_are_named_as_on_s3() -> Result<()> {
+    if !can_run("versions_are_named_as_on_s3", &[SERVER]) {
+        return Ok(());
+    }
+    let mut bus = Bus::start(&[], None)?;
+    bus.done("s3.createbucket", json!({ "Bucket": "photos" }))?;
+    bus.s3d.s3()?.enable_versioning("photos")?;
+    let put = |body: &str| json!({ "Bucket": "photos", "Key": "a", "Body": base64(body.as_bytes()) });
+    let first = bus.done("s3.putobject", put("one"))?["VersionId"].clone();
+    let second = bus.done("s3.putobject", put("two"))?["VersionId"].clone();
+    ensure!(first.is_string() && first != second);
+    let of = |id: &Value| json!({ "Bucket": "photos", "Key": "a", "VersionId": id });
+    let got = bus.done("s3.getobject", of(&first))?;
+    ensure!(body_of(&got)? == b"one" && got["VersionId"] == first, "{got}");
+    let source = format!("photos/a?versionId={}", first.as_str().unwrap_or_default());
+    let copied = bus.done("s3.copyobject", json!({ "Bucket": "photos", "Key": "b", "CopySource": source }))?;
+    ensure!(copied["CopySourceVersionId"] == first, "{copied}");
+    bus.s3d.s3()?.expect_body("photos", "b", b"one")?;
+
+    let marker = bus.done("s3.deleteobject", json!({ "Bucket": "photos", "Key": "a" }))?;
+    ensure!(marker["DeleteMarker"] == true && marker["VersionId"].is_string(), "{marker}");
+    ensure!(bus.refused("s3.getobject", json!({ "Bucket": "photos", "Key": "a" }))? == "NoSuchKey");
+    ensure!(bus.refused("s3.getobject", of(&marker["VersionId"]))? == "MethodNotAllowed");
+    ensure!(bus.refused("s3.getobject", of(&json!("nonsense")))? == "InvalidArgument");
+    bus.done("s3.deleteobject", of(&marker["VersionId"]))?;
+    ensure!(body_of(&bus.done("s3.getobject", json!({ "Bucket": "photos", "Key": "a" }))?)? == b"two");
+    let of_url = json!({ "Bucket": "photos", "Key": "a", "VersionId": first, "Presign": true });
+    let url = bus.done("s3.getobject", of_url)?;
+    ensure!(bus.follow(&url, b"")?.expect(200)?.body == b"one", "{url}");
+    bus.done("s3.deleteobject", of(&first))?;
+    ensure!(bus.refused("s3.headobject", of(&first))? == "NoSuchVersion");
     Ok(())
 }
 

@@ -35,6 +35,7 @@ need rsync rsync
 need sqlite3 sqlite3
 need inotifywait inotify-tools
 need git git
+need nats-server nats-server
 need vi vim-tiny
 need systemd-nspawn systemd-container
 need mmdebstrap mmdebstrap

@@ -43,11 +43,14 @@ fn to_journal(log: &Log) -> bool {
     true
 }
 
+/// Libraries that are heard only if they fail.
+const QUIET: &str = "openraft=error,async_nats=error";
+
 /// A level alone is meant for this program: Raft tells its inner life, and warns of what is no trouble (each start
-/// of a sole voter, say); only who names it wants that.
+/// of a sole voter, say), the NATS client tells each attempt to connect; only who names them wants that.
 fn directives(asked: &str) -> String {
     match asked.parse::<LevelFilter>() {
-        Ok(level) if level > LevelFilter::ERROR => format!("{asked},openraft=error"),
+        Ok(level) if level > LevelFilter::ERROR => format!("{asked},{QUIET}"),
         _ => asked.to_owned(),
     }
 }
@@ -57,9 +60,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn raft_is_quiet_unless_it_is_named() {
-        let cases = [("info", "info,openraft=error"), ("trace", "trace,openraft=error"), ("error", "error")];
-        for (asked, used) in cases.into_iter().chain([("info,openraft=debug", "info,openraft=debug")]) {
+    fn libraries_are_quiet_unless_they_are_named() {
+        let quiet = |level: &str| format!("{level},{QUIET}");
+        let named = "info,openraft=debug";
+        let cases = [("info", quiet("info")), ("trace", quiet("trace")), ("error", "error".to_owned())];
+        for (asked, used) in cases.into_iter().chain([(named, named.to_owned())]) {
             assert_eq!(directives(asked), used);
         }
     }

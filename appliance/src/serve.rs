@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use predastore::ids::NodeId;
+use predastore_nats::connect::Connector;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use serde_json::{Map, Value, json};
@@ -23,7 +24,8 @@ use crate::identity::Identity;
 use crate::mounts::configured;
 use crate::mounts::control::ControlSocket;
 use crate::mounts::running::Mounts;
-use crate::store::{Frontend, Process, Store};
+use crate::nats;
+use crate::store::{Frontend, Process, Store, authority};
 use crate::systemd::{self, Inherited};
 use crate::tls::{Certificate, own_addresses, server_config};
 
@@ -44,10 +46,11 @@ pub(crate) async fn run(config: Config, inherited: Inherited) -> Result<()> {
     // What can be wrong outside of the store is found before one is made.
     let listeners = Listeners::bind(&config, inherited).await?;
     Certificate::check_files(&config.server)?;
+    let nats = nats::connector(&config)?;
     // Of all that is kept the store first, because it locks the directory.
     systemd::starting("opening the store");
     let process = Process::start(&config).await?;
-    let served = serve(&config, &process, listeners, signals).await;
+    let served = serve(&config, &process, listeners, nats, signals).await;
     process.shutdown().await;
     tracing::info!("stopped");
     served
@@ -83,7 +86,13 @@ impl Listeners {
     }
 }
 
-async fn serve(config: &Config, process: &Process, listeners: Listeners, mut signals: Signals) -> Result<()> {
+async fn serve(
+    config: &Config,
+    process: &Process,
+    listeners: Listeners,
+    nats: Option<Connector>,
+    mut signals: Signals,
+) -> Result<()> {
     let identity = Identity::of(config);
     let accounts = accounts(config, &identity)?;
     let certificate = match config.server.tls {
@@ -102,8 +111,16 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
     let Some(store) = opened? else { return Ok(()) };
 
     let mut metrics = Registry::default();
-    let frontend = store.as_ref().map(|store| Frontend::new(config, store, accounts, &mut metrics)).transpose()?;
+    let authority = store.as_ref().map(|store| authority(config, store, &accounts)).transpose()?;
+    let known = store.as_ref().zip(authority);
+    let frontend =
+        known.as_ref().map(|(store, authority)| Frontend::new(config, store, authority.clone(), &mut metrics));
     let port = listeners.s3.as_ref().map(TcpListener::local_addr).transpose()?.map_or(0, |address| address.port());
+    let root = accounts.first().map(|root| root.access_key.clone()).unwrap_or_default();
+    let nats = known.and_then(|(store, authority)| {
+        let served = nats::Served { store: store.objects().clone(), authority, root, port };
+        nats::start(config, nats, served, &mut metrics, stop.clone())
+    });
     let shown = Shown::new(facts(config, port), process.figures(store.as_ref()), metrics);
     if let Some(listener) = listeners.admin {
         tokio::spawn(admin::serve(listener, shown.clone()));
@@ -149,7 +166,12 @@ async fn serve(config: &Config, process: &Process, listeners: Listeners, mut sig
             None => frontend.await,
         }
     };
-    let drained = drained(async { tokio::join!(s3, unmounted).0 }, &mut signals).await;
+    let answered = async {
+        if let Some(nats) = nats {
+            nats.end().await;
+        }
+    };
+    let drained = drained(async { tokio::join!(s3, unmounted, answered).0 }, &mut signals).await;
     requests.abort();
     drained?.context("the S3 endpoint")?
 }

@@ -68,13 +68,6 @@ pub(crate) struct Findings {
     pub(crate) summary: String,
 }
 
-impl Store {
-    /// The core's.
-    pub(crate) fn core(&self) -> &object::Store {
-        &self.store
-    }
-}
-
 impl Process {
     /// Opens what is kept in the configured directories, and locks them.
     ///
@@ -171,6 +164,11 @@ impl Store {
         mounting: Mounting<'_>,
     ) -> Result<Tree, object::Error> {
         self.store.tree(bucket, prefix, mounting).await
+    }
+
+    /// The object API, for another frontend.
+    pub(crate) fn objects(&self) -> &object::Store {
+        &self.store
     }
 
     /// Whether the catalog of this process answers.
@@ -332,11 +330,8 @@ fn figures(status: &Status, store: &object::Store) -> Vec<Figure> {
 }
 
 impl Frontend {
-    /// `accounts`: who may sign requests, root first. Its metrics go to `registry`.
-    ///
-    /// # Errors
-    /// What an account may do cannot be said in a policy.
-    pub(crate) fn new(config: &Config, store: &Store, accounts: Vec<Account>, registry: &mut Registry) -> Result<Self> {
+    /// `authority`: who may do what. Its metrics go to `registry`.
+    pub(crate) fn new(config: &Config, store: &Store, authority: Arc<Authority>, registry: &mut Registry) -> Self {
         let server = &config.server;
         let metrics = Metrics::default();
         metrics.register(registry);
@@ -346,9 +341,6 @@ impl Frontend {
             stall: server.body_timeout,
             tls: server.tls != Tls::Off,
         };
-        let public = config.buckets.iter().filter(|bucket| bucket.public).map(|bucket| bucket.name.clone());
-        let callers = accounts.into_iter().map(caller).collect::<Result<_>>()?;
-        let authority = Arc::new(Authority::new(store.store.clone(), callers, public.collect()));
         let limits = Limits {
             headers: server.header_timeout,
             stall: server.body_timeout,
@@ -356,7 +348,7 @@ impl Frontend {
             ..Limits::default()
         };
         let app = App::new(store.store.clone(), s3, authority, metrics, Env::system().random_u64());
-        Ok(Frontend { app, limits })
+        Frontend { app, limits }
     }
 
     /// Serves `listener` until `stop`, then lets running requests end for a while.
@@ -370,6 +362,16 @@ impl Frontend {
             .await;
         Ok(())
     }
+}
+
+/// Who may do what: `accounts`, the users of the catalog, and anybody in public buckets.
+///
+/// # Errors
+/// What an account may do cannot be said in a policy.
+pub(crate) fn authority(config: &Config, store: &Store, accounts: &[Account]) -> Result<Arc<Authority>> {
+    let public = config.buckets.iter().filter(|bucket| bucket.public).map(|bucket| bucket.name.clone());
+    let callers = accounts.iter().cloned().map(caller).collect::<Result<_>>()?;
+    Ok(Arc::new(Authority::new(store.store.clone(), callers, public.collect())))
 }
 
 /// The holder of a key of the configuration.

@@ -115,6 +115,14 @@ impl Store {
         }
     }
 
+    /// The cluster's map; none: a box, or a cluster that has none yet.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Catalog`.
+    pub async fn map(&self) -> Result<Option<catalog::Map>, Error> {
+        self.snapshot(|view| Ok(view.map()?)).await
+    }
+
     /// How many chunks have a shard on `node`, as the catalog says.
     ///
     /// # Errors

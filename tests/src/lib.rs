@@ -13,6 +13,7 @@
 //! - [`namespace`], [`views`]: a model of what POSIX and S3 may see of one bucket, and random steps that are compared with it.
 //! - [`linear`]: clients on few keys through several gateways, and a checker of what they saw.
 //! - [`fault`]: what befalls a box of a cluster while clients work.
+//! - [`nats`]: a NATS server, a client of its protocol, and signed envelopes.
 //! - [`disk`]: loop mounts that can be filled, shut down and mounted again.
 //! - [`lab`]: machines under systemd on a network of their own.
 //! - [`mount`]: buckets mounted as file systems, or any other directory for the suites of a file system.
@@ -34,6 +35,7 @@ pub mod lab;
 pub mod linear;
 pub mod mount;
 pub mod namespace;
+pub mod nats;
 pub mod netns;
 pub mod random;
 pub mod s3;

@@ -46,6 +46,10 @@ pub mod setting {
     pub const HEADER_TIMEOUT: &str = "PREDASTORE_SERVER_HEADER_TIMEOUT";
     /// Longest silence in the middle of a request or a response: `2s`.
     pub const BODY_TIMEOUT: &str = "PREDASTORE_SERVER_BODY_TIMEOUT";
+    /// NATS servers: `nats://127.0.0.1:4222`.
+    pub const NATS_URL: &str = "PREDASTORE_NATS_URL";
+    /// What presigned URLs begin with: `http://127.0.0.1:8443`.
+    pub const NATS_ENDPOINT: &str = "PREDASTORE_NATS_ENDPOINT";
     /// Host names whose sub-domains are buckets.
     pub const DOMAINS: &str = "PREDASTORE_SERVER_DOMAINS";
     /// The feature level that a debug build is passed off as having: `2`.
@@ -682,7 +686,7 @@ pub fn free_port() -> Result<u16> {
     bail!("no free port")
 }
 
-fn die_with_this_thread(command: &mut Command) {
+pub(crate) fn die_with_this_thread(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: prctl is async-signal-safe and touches no memory of ours.
     unsafe {

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -260,6 +260,16 @@ fn unmounting_by_force_works_while_the_daemon_sleeps() -> Result<()> {
     server.finish()
 }
 
+/// A shell in `dir` that runs `script` once its input ends. It is started before anything happens: starting a process waits for
+/// the mount, in which this one has files open that the new one closes.
+fn standing_by(dir: &Path, script: &str) -> Result<(Child, ChildStdin)> {
+    let mut shell = command(&["sh", "-c"]);
+    shell.arg(format!("cd \"$0\" && read go; {script}")).arg(dir);
+    let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let go = shell.stdin.take().context("it has an input")?;
+    Ok((shell, go))
+}
+
 /// With `hard`, who uses the mount waits for a daemon that is away; then all goes on, with no error.
 #[test]
 fn a_hard_mount_waits_for_its_daemon() -> Result<()> {
@@ -271,11 +281,11 @@ fn a_hard_mount_waits_for_its_daemon() -> Result<()> {
     let mount = Mount::with(server.gateways()[0], BUCKET, dir.path(), "hard")?;
     let open = File::create(dir.path().join("open"))?;
     open.write_all_at(b"before", 0)?;
+    let script =
+        "printf after | dd of=open seek=6 bs=1 conv=notrunc,fsync status=none && mkdir new && mv open new/moved";
+    let (mut working, go) = standing_by(dir.path(), script)?;
     server.first().kill();
-    // Spawning in the mount would wait for it here.
-    let script = "cd \"$0\" && printf after | dd of=open seek=6 bs=1 conv=notrunc,fsync status=none && mkdir new && mv open new/moved";
-    let mut working = command(&["sh", "-c", script]);
-    let mut working = working.arg(dir.path()).spawn()?;
+    drop(go);
     std::thread::sleep(Duration::from_secs(4));
     ensure!(working.try_wait()?.is_none(), "somebody answers though the daemon is dead");
     server.first().restart()?;
@@ -307,12 +317,13 @@ fn a_cluster_that_is_away_is_an_error() -> Result<()> {
     let mut log = File::options().append(true).create(true).open(hard_dir.path().join("log"))?;
     log.write_all(b"first\n")?;
     log.sync_all()?;
+    drop(log);
     let Server::Cluster(cluster) = &mut server else { unreachable!("a cluster was started") };
-    cluster.kill(&[1, 2]);
-    let script = "cd \"$0\" && mkdir made && echo text >made/file && ln made/file made/linked && mv made/file made/moved && \
+    let script = "mkdir made && echo text >made/file && ln made/file made/linked && mv made/file made/moved && \
                   echo second >>log && rm made/linked && setfattr -n user.a -v b made/moved && cat log";
-    let mut waiting = command(&["sh", "-c", script]);
-    let mut waiting = waiting.arg(hard_dir.path()).stdout(Stdio::piped()).spawn()?;
+    let (mut waiting, go) = standing_by(hard_dir.path(), script)?;
+    cluster.kill(&[1, 2]);
+    drop(go);
     let patience = Duration::from_secs(180);
     let mut new = command(&["sh", "-c", "echo text >new"]);
     ensure!(run_within(patience, new.current_dir(dir.path())).is_err(), "a write without a majority succeeds");
@@ -326,7 +337,6 @@ fn a_cluster_that_is_away_is_an_error() -> Result<()> {
     waiting.stdout.take().context("it has an output")?.read_to_string(&mut said)?;
     ensure!(said == "first\nsecond\n", "{said:?} was appended");
     ensure!(fs::read(hard_dir.path().join("made/moved"))? == b"text\n", "the file differs");
-    close(log)?;
     hard.unmount()?;
     let deadline = Instant::now() + PATIENCE;
     while let Err(error) = write(&dir.path().join("after"), b"text") {

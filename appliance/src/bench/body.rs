@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::sign::hex;
+use crate::sign::hex;
 
 const NOISE_BYTES: usize = 1 << 20;
 /// The longest piece handed out at once.

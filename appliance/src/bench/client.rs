@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::body::Body;
-use super::sign::{Credentials, Signed, Signer, UNSIGNED};
+use crate::sign::{Credentials, Signed, Signer, UNSIGNED};
 
 const READ_BYTES: usize = 256 << 10;
 const LINE_MAX_BYTES: usize = 64 << 10;
@@ -99,7 +99,7 @@ impl Payload<'_> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    super::sign::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
+    crate::sign::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
 }
 
 /// What came back, but for the body.

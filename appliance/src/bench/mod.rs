@@ -1,13 +1,12 @@
 //! `s3d bench`: drives any S3 endpoint, or two by turns, and says how fast they were.
 //!
-//! - `sign`, `client`, `tls`: a small S3 client; `body`: what it writes and recognises.
+//! - `client`, `tls`: a small S3 client; `body`: what it writes and recognises.
 //! - `work`: the operations; `histogram`, `report`: the figures.
 
 mod body;
 mod client;
 mod histogram;
 mod report;
-mod sign;
 mod tls;
 mod work;
 
@@ -25,9 +24,9 @@ use md5::{Digest, Md5};
 use serde_json::json;
 
 use crate::config::{Secret, Size, Span};
+use crate::sign::Credentials;
 use client::{Call, Connection, Payload, Target};
 use report::Row;
-use sign::Credentials;
 use work::{Op, Plan, Site, Tally, once, round};
 
 /// The most bytes that are written for GET and HEAD to read.

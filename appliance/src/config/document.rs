@@ -30,6 +30,7 @@ pub(crate) struct Document {
     pub(crate) cluster: Cluster,
     #[serde(default)]
     pub(crate) rs: Rs,
+    pub(crate) nats: Nats,
     #[serde(default)]
     pub(crate) db: Vec<Member>,
     #[serde(default)]
@@ -186,6 +187,33 @@ pub(crate) struct Rs {
     pub(crate) data: Option<u8>,
     #[serde(default, deserialize_with = "optional")]
     pub(crate) parity: Option<u8>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Nats {
+    #[serde(default, deserialize_with = "list")]
+    pub(crate) url: Vec<String>,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) nkey_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) creds_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) ca_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "scalar")]
+    pub(crate) prefix: String,
+    #[serde(default, deserialize_with = "list")]
+    pub(crate) operations: Vec<String>,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) trusted: Switch,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) account: Option<String>,
+    #[serde(default, deserialize_with = "optional")]
+    pub(crate) endpoint: Option<String>,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) memory_budget: Size,
 }
 
 /// An entry of `[[db]]` or `[[nodes]]`; only the latter have zone and capacity.

@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 mod document;
 pub(crate) mod installed;
 mod layers;
+pub(crate) mod nats;
 pub(crate) mod settings;
 mod twice;
 mod values;
@@ -25,6 +26,7 @@ use cluster::{Asked, Cluster};
 use document::Document;
 pub(crate) use document::{BucketSeed, Grant};
 use layers::{Given, is_given, obsolete};
+use nats::Nats;
 use settings::Setting;
 pub(crate) use values::{Secret, Size, Span};
 
@@ -107,6 +109,8 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     /// There for the distributed backend only.
     pub(crate) cluster: Option<Cluster>,
+    /// None: S3's operations are not served over NATS.
+    pub(crate) nats: Option<Nats>,
     /// What the file says and no longer means anything: lines for the log.
     pub(crate) obsolete: Vec<String>,
 }
@@ -245,6 +249,7 @@ impl Config {
                 admin,
             })?),
         };
+        let is_gateway = cluster.as_ref().is_none_or(|cluster| cluster.role.gateway.is_some());
         let derived = || cluster.as_ref().map(|cluster| derived::root(&cluster.secret));
         let config = Config {
             root: root(document.auth)?.or_else(derived),
@@ -256,6 +261,7 @@ impl Config {
             admin_may_be_taken: cluster.is_some() && !said.admin,
             control: control(document.control, &document.storage.data_dir)?,
             mounts: mounts(document.mount)?,
+            nats: nats::judge(document.nats)?.filter(|_| is_gateway),
             obsolete: said.obsolete,
             cluster,
             storage: storage(document.storage)?,

@@ -135,6 +135,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .short_env("DB_NODE"),
     Setting::new("rs.data", "", "Distributed: data shards of a chunk"),
     Setting::new("rs.parity", "", "Distributed: parity shards of a chunk"),
+    Setting::new("nats.url", "", "NATS servers, by commas: nats://host:4222 or tls://host:4222; unset: S3's operations are not served over NATS"),
+    Setting::new("nats.user", "", "User by whom to log in to NATS"),
+    Setting::new("nats.password", "", "That user's password"),
+    Setting::new("nats.nkey_file", "", "File with the seed of an nkey by which to log in to NATS instead"),
+    Setting::new("nats.creds_file", "", "File with a JWT and a seed by which to log in to NATS instead, as nsc writes it"),
+    Setting::new("nats.ca_file", "", "Authorities that may vouch for a NATS server, PEM; demands TLS. Unset: those of the system"),
+    Setting::new("nats.prefix", "", "Stands before every subject, with a dot"),
+    Setting::new("nats.operations", "", "Operations served over NATS, by commas, as `GetObject,HeadObject`; unset: all"),
+    Setting::new("nats.trusted", "off", "`on`: requests need no envelope; whoever may publish to the subjects acts as `nats.account`"),
+    Setting::new("nats.account", "", "Access key that requests act by where `nats.trusted` is on; unset: root's"),
+    Setting::new("nats.endpoint", "", "S3 endpoint that presigned URLs name, as https://s3.example.com:8443; unset: this host by its name"),
+    Setting::new("nats.memory_budget", "32MiB", "Most bytes of messages and answers held in memory at once; 8MiB at least"),
 ];
 
 /// Lists of tables that only a file can hold: the key, and the fields of an entry.

@@ -192,7 +192,7 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts, 
         }
         (Request::Mounts {}, _) => Ok(Reply::Mounts(mounts.list())),
         (Request::Users(ask), _) => {
-            let told = users::answer(mounts.store().core(), ask, uid).await;
+            let told = users::answer(mounts.store().objects(), ask, uid).await;
             return told.map_or_else(|error| Reply::Refused(error.to_string()), Reply::Users);
         }
     };

@@ -7,35 +7,30 @@
 //! * `context` what the conditions of policies are about
 //! * [`body`] a request's body as a verified source of bytes
 //! * `operations` what each operation does
-//! * [`respond`] answers; [`failure`] the core's errors as S3's; [`metrics`] what is counted
+//! * [`respond`] answers; [`metrics`] what is counted
 //!
-//! The modules below are pure: values in, values out, no I/O, no clock.
+//! What other frontends say in the same words is in [`predastore_vocabulary`]: errors, names, conditions, ranges, dates. The
+//! modules below are pure too: values in, values out, no I/O, no clock.
 //!
 //! * [`acl`] canned and granted ACLs, owner-only
 //! * [`auth`] who sent a request, proven by SigV4, and what its body must hash to; the aws-chunked decoder
 //! * [`checksum`] the checksums S3 knows, their headers, Content-MD5
-//! * [`conditions`] If-Match and its kin
-//! * [`dates`] the three forms of a time
-//! * [`error`] every S3 error, in one table
 //! * [`hoisted`] headers that a presigner moved into the query
 //! * [`listing`] the parameters of the list operations
 //! * [`metadata`] what headers say of an object
-//! * [`names`] bucket names, keys, and where a request keeps them
+//! * [`names`] where a request keeps the names of its bucket and its key
 //! * [`query`] the query string, decoded once
-//! * [`range`] the Range header
 //! * [`route`] which operation a request asks for, and under which IAM action
 //! * [`xml`] reading request bodies and writing responses
+
+pub use predastore_vocabulary::{conditions, dates, error, failure, range};
 
 pub mod acl;
 pub mod app;
 pub mod auth;
 pub mod body;
 pub mod checksum;
-pub mod conditions;
 mod context;
-pub mod dates;
-pub mod error;
-pub mod failure;
 pub mod hoisted;
 pub mod listing;
 pub mod metadata;
@@ -43,7 +38,6 @@ pub mod metrics;
 pub mod names;
 mod operations;
 pub mod query;
-pub mod range;
 pub mod respond;
 pub mod route;
 pub mod server;

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::error::{ErrorCode, S3Error};
+use crate::error::S3Error;
+pub use predastore_vocabulary::names::uri_decode;
 
 /// RFC 3986 unreserved characters stay, as SigV4's UriEncode demands.
 const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -21,28 +22,6 @@ pub fn uri_encode(text: &str) -> Cow<'_, str> {
 /// As [`uri_encode`], but `/` stays: for paths, and for `encoding-type=url` in listings.
 pub fn uri_encode_path(text: &str) -> Cow<'_, str> {
     utf8_percent_encode(text, NOT_UNRESERVED_NOR_SLASH).into()
-}
-
-/// Decodes `%xx`; everything else stands for itself (`+` too).
-///
-/// # Errors
-/// `InvalidURI`: a `%` without two hex digits, or a result that is not UTF-8.
-pub fn uri_decode(text: &str) -> Result<String, S3Error> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        decoded.push(if byte == b'%' { escaped(&mut rest)? } else { byte });
-    }
-    String::from_utf8(decoded).map_err(|_| ErrorCode::InvalidURI.into())
-}
-
-fn escaped(rest: &mut impl Iterator<Item = u8>) -> Result<u8, S3Error> {
-    let mut digit = || rest.next().and_then(hex_digit).ok_or(ErrorCode::InvalidURI);
-    Ok(digit()? << 4 | digit()?)
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    (byte as char).to_digit(16).map(|digit| digit as u8)
 }
 
 /// A decoded query string: pairs in the order they were sent. Names are case-sensitive, as S3's are.
@@ -97,6 +76,7 @@ fn form_decode(text: &str) -> Result<String, S3Error> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::error::ErrorCode;
     use proptest::prelude::*;
 
     #[test]

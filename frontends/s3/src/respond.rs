@@ -8,15 +8,16 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use predastore::catalog::{Encryption, Header, Version};
+use predastore::catalog::{Encryption, Version};
 use predastore::env::Timestamp;
 use predastore::object::Reader;
+use predastore_vocabulary::attrs::{header_name, of_posix};
 
 use crate::app::Done;
 use crate::checksum::{Kind as _, Spelling as _};
 use crate::dates::http_date;
 use crate::error::S3Error;
-use crate::{metadata, xml};
+use crate::xml;
 
 /// Milliseconds since 1970, as S3 shows times.
 pub fn milliseconds(time: Timestamp) -> i64 {
@@ -75,7 +76,7 @@ pub fn describe(headers: &mut HeaderMap, version: &Version, ever_versioned: bool
     for (name, value) in &attrs.metadata {
         put(headers, &format!("x-amz-meta-{name}"), value);
     }
-    for (name, value) in attrs.posix.iter().flat_map(metadata::of_posix) {
+    for (name, value) in attrs.posix.iter().flat_map(of_posix) {
         // What a client sent as the owner is given back to it.
         if !attrs.metadata.iter().any(|(had, _)| had == name) {
             put(headers, &format!("x-amz-meta-{name}"), &value);
@@ -100,19 +101,6 @@ pub fn checksums(headers: &mut HeaderMap, checksums: &[predastore::catalog::Chec
     for one in checksums {
         put(headers, one.algorithm.header(), &xml::shown::checksum_text(one, part_count));
         put(headers, "x-amz-checksum-type", one.kind.name());
-    }
-}
-
-/// The header that S3 keeps under this name.
-pub fn header_name(header: Header) -> &'static str {
-    match header {
-        Header::ContentType => "content-type",
-        Header::CacheControl => "cache-control",
-        Header::ContentDisposition => "content-disposition",
-        Header::ContentEncoding => "content-encoding",
-        Header::ContentLanguage => "content-language",
-        Header::Expires => "expires",
-        Header::WebsiteRedirect => "x-amz-website-redirect-location",
     }
 }
 

@@ -1,8 +1,9 @@
 //! CopyObject and UploadPartCopy: a new name for bytes that stay where they are.
 
 use axum::response::Response;
-use predastore::catalog::{Attrs, Refusal, Version};
+use predastore::catalog::Refusal;
 use predastore::object::{Error, Found, Put, Target};
+use predastore_vocabulary::attrs;
 
 use super::object::{of_read, precondition};
 use super::{multipart, parse_version};
@@ -40,7 +41,7 @@ pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3E
         let put = Put {
             bucket: request.bucket().to_owned(),
             key: request.key().as_bytes().to_vec(),
-            attrs: attrs_of(&found.version, &fresh, replace_metadata, replace_tags),
+            attrs: attrs::of_copy(&found.version.attrs, &fresh, replace_metadata, replace_tags),
             precondition: precondition(request)?,
         };
         match app.store.copy(&found.version, put, algorithm.into_iter().collect()).await {
@@ -141,26 +142,6 @@ fn directive(request: &Request, name: &str) -> Result<bool, S3Error> {
         Some("REPLACE") => Ok(true),
         Some(other) => Err(S3Error::invalid_argument("Unknown directive.", name, other)),
     }
-}
-
-/// What the copy carries: the source's or the request's metadata and tags; owner and class are always the request's.
-fn attrs_of(source: &Version, fresh: &Attrs, replace_metadata: bool, replace_tags: bool) -> Attrs {
-    let mut attrs = fresh.clone();
-    if !replace_metadata {
-        attrs.headers.clone_from(&source.attrs.headers);
-        attrs.metadata.clone_from(&source.attrs.metadata);
-        attrs.posix = source.attrs.posix;
-        attrs.xattrs.clone_from(&source.attrs.xattrs);
-        // A redirect is a property of the name, not of the bytes: S3 does not copy it.
-        attrs.headers.retain(|(header, _)| *header != predastore::catalog::Header::WebsiteRedirect);
-        attrs.headers.extend(
-            fresh.headers.iter().filter(|(header, _)| *header == predastore::catalog::Header::WebsiteRedirect).cloned(),
-        );
-    }
-    if !replace_tags {
-        attrs.tags.clone_from(&source.attrs.tags);
-    }
-    attrs
 }
 
 fn name_source_version(headers: &mut http::HeaderMap, source: &Found) {

@@ -4,6 +4,7 @@ use axum::response::Response;
 use http::StatusCode;
 use predastore::catalog::CompletePart;
 use predastore::ids::Ino;
+use predastore_vocabulary::attrs;
 
 use super::bucket;
 use super::object::{of_write, precondition};
@@ -85,7 +86,7 @@ pub(super) async fn complete(app: &App, request: &Request, body: &mut Upload) ->
     let listed = xml::request::complete_multipart_upload(&document)?;
     let parts = listed
         .into_iter()
-        .map(|part| (CompletePart { number: part.part_number, etag: metadata::etag(&part.etag) }, part.checksums))
+        .map(|part| (CompletePart { number: part.part_number, etag: attrs::etag(&part.etag) }, part.checksums))
         .collect();
     let promised = promised.map(|mut one| {
         one.kind = kind.unwrap_or(one.kind);

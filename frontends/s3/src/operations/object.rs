@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use predastore::catalog::{DeleteKey, Deleted, Precondition, Refusal, Version};
 use predastore::object::{Error, Found, Put, Stored, Target};
+use predastore_vocabulary::attrs;
 
 use super::{XML_MAX_BYTES, parse_version, target_of, version_of};
 use crate::app::{App, Request};
@@ -241,15 +242,7 @@ pub(super) fn of_write(error: Error, body: &mut Upload) -> S3Error {
 
 /// If-Match and If-None-Match of a write.
 pub(super) fn precondition(request: &Request) -> Result<Precondition, S3Error> {
-    let condition = WriteCondition::parse(request.header("if-match")?, request.header("if-none-match")?)?;
-    Ok(match condition {
-        WriteCondition::Always => Precondition::default(),
-        WriteCondition::Absent => Precondition { if_none_match: Some(vec![None]), ..Default::default() },
-        WriteCondition::Present => Precondition { if_match: Some(vec![None]), ..Default::default() },
-        WriteCondition::Matches(tag) => {
-            Precondition { if_match: Some(vec![Some(metadata::etag(&tag))]), ..Default::default() }
-        }
-    })
+    Ok(WriteCondition::parse(request.header("if-match")?, request.header("if-none-match")?)?.into())
 }
 
 fn stored_response(stored: &Stored) -> Response {
@@ -349,7 +342,7 @@ fn delete_key(asked: &ObjectToDelete) -> Result<DeleteKey, S3Error> {
     let precondition = Precondition {
         if_match: asked.etag.as_deref().map(|tag| match tag {
             "*" => vec![None],
-            tag => vec![Some(metadata::etag(tag))],
+            tag => vec![Some(attrs::etag(tag))],
         }),
         if_none_match: None,
         if_match_size_bytes: asked.size_bytes,

@@ -3,8 +3,10 @@
 //! Reads follow S3's precedence: a satisfied If-Match silences If-Unmodified-Since, an If-None-Match silences
 //! If-Modified-Since. Writes carry at most one condition, which the catalog decides atomically.
 
+use crate::attrs::etag;
 use crate::dates::parse_http_date;
 use crate::error::{ErrorCode, S3Error};
+use predastore::catalog::Precondition;
 
 /// The four headers of a conditional read, or their `x-amz-copy-source-if-…` twins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,6 +91,19 @@ impl WriteCondition {
             (Some("*"), None) => Ok(WriteCondition::Present),
             (Some(tag), None) => single_tag(tag).map(WriteCondition::Matches),
             _ => Err(ErrorCode::NotImplemented.into()),
+        }
+    }
+}
+
+impl From<WriteCondition> for Precondition {
+    fn from(condition: WriteCondition) -> Self {
+        match condition {
+            WriteCondition::Always => Precondition::default(),
+            WriteCondition::Absent => Precondition { if_none_match: Some(vec![None]), ..Default::default() },
+            WriteCondition::Present => Precondition { if_match: Some(vec![None]), ..Default::default() },
+            WriteCondition::Matches(tag) => {
+                Precondition { if_match: Some(vec![Some(etag(&tag))]), ..Default::default() }
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Every S3 error this frontend answers, in one table: the code on the wire, the HTTP status, the default message.
+//! Every S3 error that a frontend answers, in one table: the code on the wire, the HTTP status, the default message.
 //!
 //! Invariant: a code is written nowhere else, so status and code cannot disagree.
 

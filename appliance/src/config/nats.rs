@@ -1,0 +1,157 @@
+//! S3's operations over NATS: where the servers are, who we are to them, and who may ask for what.
+
+use predastore::object::access::Secret;
+use predastore::units::MIB;
+use predastore_nats::connect::{Login, Settings};
+use predastore_nats::subject::{Operation, is_plain};
+
+use super::values::Switch;
+use super::{Error, conflict, document};
+
+const MEMORY_BUDGET_MIN_BYTES: u64 = 8 * MIB;
+
+/// The NATS frontend.
+#[derive(Debug)]
+pub(crate) struct Nats {
+    pub(crate) settings: Settings,
+    pub(crate) prefix: String,
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) trust: Trust,
+    /// What presigned URLs begin with; none: this host by its name.
+    pub(crate) endpoint: Option<String>,
+    pub(crate) memory_budget_bytes: u64,
+}
+
+/// Who may ask.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Trust {
+    /// Whoever signs an envelope.
+    Envelope,
+    /// Whoever may publish, as the holder of this access key; none: root's.
+    Connection(Option<String>),
+}
+
+/// None: it is off.
+pub(super) fn judge(nats: document::Nats) -> Result<Option<Nats>, Error> {
+    let login = login(&nats)?;
+    if nats.url.is_empty() {
+        return match (login, nats.trusted) {
+            (Login::Nobody, Switch(false)) => Ok(None),
+            (_, Switch(true)) => conflict("`nats.trusted` is on without `nats.url`"),
+            (_, Switch(false)) => conflict("there is a login to NATS without `nats.url`"),
+        };
+    }
+    if !nats.prefix.is_empty() && !is_plain(&nats.prefix) {
+        return conflict(format!("`nats.prefix` is `{}`, which is no subject of plain words", nats.prefix));
+    }
+    if nats.memory_budget.0 < MEMORY_BUDGET_MIN_BYTES {
+        return conflict("`nats.memory_budget` is less than 8MiB");
+    }
+    Ok(Some(Nats {
+        settings: Settings { urls: nats.url, login, ca_file: nats.ca_file },
+        prefix: nats.prefix,
+        operations: operations(&nats.operations)?,
+        trust: match (nats.trusted, nats.account) {
+            (Switch(true), account) => Trust::Connection(account),
+            (Switch(false), None) => Trust::Envelope,
+            (Switch(false), Some(_)) => return conflict("`nats.account` is set, but `nats.trusted` is off"),
+        },
+        endpoint: nats.endpoint.map(endpoint).transpose()?,
+        memory_budget_bytes: nats.memory_budget.0,
+    }))
+}
+
+fn login(nats: &document::Nats) -> Result<Login, Error> {
+    match (&nats.user, &nats.password, &nats.nkey_file, &nats.creds_file) {
+        (None, None, None, None) => Ok(Login::Nobody),
+        (Some(user), Some(password), None, None) => Ok(Login::Password(user.clone(), Secret::new(password.reveal()))),
+        (None, None, Some(file), None) => Ok(Login::Nkey(file.clone())),
+        (None, None, None, Some(file)) => Ok(Login::Creds(file.clone())),
+        (Some(_), None, ..) => conflict("`nats.user` is set without `nats.password`"),
+        (None, Some(_), ..) => conflict("`nats.password` is set without `nats.user`"),
+        _ => conflict("there is more than one login to NATS: user and password, an nkey, or credentials"),
+    }
+}
+
+fn operations(names: &[String]) -> Result<Vec<Operation>, Error> {
+    if names.is_empty() {
+        return Ok(Operation::ALL.to_vec());
+    }
+    let parsed = |name: &String| name.parse().map_err(|error| Error::Conflict(format!("`nats.operations`: {error}")));
+    names.iter().map(parsed).collect()
+}
+
+/// `https://host:port`: nothing that a path would be put behind wrongly.
+fn endpoint(url: String) -> Result<String, Error> {
+    let rest = url.strip_prefix("https://").or(url.strip_prefix("http://")).unwrap_or_default();
+    let host = rest.trim_end_matches('/');
+    if host.is_empty() || host.contains(['/', '?', '#', '@']) || host.contains(char::is_whitespace) {
+        return conflict(format!("`nats.endpoint` is `{url}`; write it as https://host:port"));
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::{Config, Secret as Hidden};
+    use super::*;
+
+    fn judged(settings: &[(&str, &str)]) -> Result<Option<Nats>, String> {
+        let env: Vec<_> = settings
+            .iter()
+            .map(|(key, value)| (format!("PREDASTORE_NATS_{}", key.to_uppercase()), (*value).to_owned()))
+            .collect();
+        Config::load(&[], &env).map(|config| config.nats).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn it_is_off_unless_there_is_a_server() {
+        assert!(judged(&[]).unwrap().is_none());
+        let nats = judged(&[("url", "nats://a:4222,tls://b")]).unwrap().unwrap();
+        assert_eq!(nats.settings.urls, ["nats://a:4222", "tls://b"]);
+        assert_eq!((nats.operations.len(), &nats.trust), (Operation::ALL.len(), &Trust::Envelope));
+    }
+
+    #[test]
+    fn what_is_set_is_used() {
+        let nats = judged(&[
+            ("url", "nats://a"),
+            ("user", "edge"),
+            ("password", "hunter22"),
+            ("prefix", "site.one"),
+            ("operations", "getobject, HeadObject"),
+            ("trusted", "on"),
+            ("account", "AKIAEXAMPLE"),
+            ("endpoint", "https://s3.example.com:8443/"),
+        ]);
+        let nats = nats.unwrap().unwrap();
+        assert_eq!(nats.operations, [Operation::GetObject, Operation::HeadObject]);
+        assert_eq!(nats.trust, Trust::Connection(Some("AKIAEXAMPLE".to_owned())));
+        assert_eq!(nats.endpoint.as_deref(), Some("https://s3.example.com:8443"));
+        assert!(!format!("{nats:?} {:?}", Hidden::new("x")).contains("hunter22"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_an_error_that_says_what() {
+        let url = ("url", "nats://a");
+        for (settings, said) in [
+            (vec![("user", "a"), ("password", "b")], "without `nats.url`"),
+            (vec![("trusted", "on")], "without `nats.url`"),
+            (vec![url, ("user", "a")], "without `nats.password`"),
+            (vec![url, ("password", "a")], "without `nats.user`"),
+            (vec![url, ("nkey_file", "a"), ("creds_file", "b")], "more than one login"),
+            (vec![url, ("prefix", "a.>")], "plain words"),
+            (vec![url, ("operations", "PutBucketAcl")], "no operation `PutBucketAcl`"),
+            (vec![url, ("account", "AKIA")], "`nats.trusted` is off"),
+            (vec![url, ("endpoint", "s3.example.com")], "https://host:port"),
+            (vec![url, ("endpoint", "https://s3.example.com/x")], "https://host:port"),
+            (vec![url, ("memory_budget", "1MiB")], "8MiB"),
+            (vec![url, ("trusted", "perhaps")], "neither on nor off"),
+            (vec![url, ("urls", "a")], "unknown key"),
+        ] {
+            let error = judged(&settings).err().unwrap_or_default();
+            assert!(error.contains(said), "{settings:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The NATS frontend, wired: the keys it asks about, the URLs that are signed for it, the cluster it tells of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use predastore::object;
+use predastore::object::access::Authority;
+use predastore_nats::connect::Connector;
+use predastore_nats::metrics::Metrics;
+use predastore_nats::presign::{self, Presign};
+use predastore_nats::serve::{self, DbNode, Frontend};
+use prometheus_client::registry::Registry;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::nats::{Nats, Trust};
+use crate::config::{Config, Secret};
+use crate::credentials::endpoint;
+use crate::sign::{Credentials, ToPresign, presigned_url};
+
+/// Running, until the process stops.
+pub(crate) struct Running(JoinHandle<()>);
+
+impl Running {
+    /// Waits for the last answer.
+    pub(crate) async fn end(self) {
+        // It ends early only when it panicked, which was told.
+        self.0.await.ok();
+    }
+}
+
+/// What can be wrong with the settings outside of the store.
+///
+/// # Errors
+/// A URL; a file.
+pub(crate) fn connector(config: &Config) -> Result<Option<Connector>> {
+    config.nats.as_ref().map(|nats| Connector::new(&nats.settings).context("nats")).transpose()
+}
+
+/// What is served.
+pub(crate) struct Served {
+    pub(crate) store: object::Store,
+    pub(crate) authority: Arc<Authority>,
+    /// The root's access key.
+    pub(crate) root: String,
+    /// Of the S3 endpoint.
+    pub(crate) port: u16,
+}
+
+/// Serves over NATS until `stop`. None: it is off.
+pub(crate) fn start(
+    config: &Config,
+    connector: Option<Connector>,
+    served: Served,
+    registry: &mut Registry,
+    stop: CancellationToken,
+) -> Option<Running> {
+    let (nats, connector) = config.nats.as_ref().zip(connector)?;
+    let metrics = Metrics::default();
+    metrics.register(registry);
+    let settings = serve::Config {
+        prefix: nats.prefix.clone(),
+        operations: nats.operations.clone(),
+        trust: match &nats.trust {
+            Trust::Envelope => serve::Trust::Envelope,
+            Trust::Connection(account) => serve::Trust::Connection(account.clone().unwrap_or(served.root)),
+        },
+        memory_bytes: nats.memory_budget_bytes,
+        region: config.region.clone(),
+        backend: if config.cluster.is_some() { "distributed" } else { "file" },
+        db_nodes: db_nodes(config),
+        drain: Duration::max(config.server.drain_timeout, Duration::from_secs(1)),
+    };
+    let presign = presign(url_of(config, nats, served.port), config.region.clone());
+    let frontend = Frontend::new(served.store, served.authority, presign, settings, metrics);
+    Some(Running(tokio::spawn(async move {
+        if let Err(error) = frontend.serve(connector, stop.cancelled()).await {
+            tracing::error!(%error, "NATS is not served any more");
+        }
+    })))
+}
+
+fn db_nodes(config: &Config) -> Vec<DbNode> {
+    let dbs = config.cluster.iter().flat_map(|cluster| &cluster.dbs);
+    dbs.map(|db| DbNode { id: db.id.0, dial: db.dial.clone() }).collect()
+}
+
+/// What presigned URLs begin with. Whoever uses one is on another machine as a rule: there this one is no `localhost`.
+fn url_of(config: &Config, nats: &Nats, port: u16) -> String {
+    let here = || {
+        let name =
+            nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).filter(|name| !name.is_empty());
+        let url = endpoint(config, port);
+        match name {
+            Some(name) if config.server.address.ip().is_unspecified() => url.replacen("localhost", &name, 1),
+            Some(_) | None => url,
+        }
+    };
+    // A host is signed as clients write it.
+    nats.endpoint.clone().unwrap_or_else(here).to_ascii_lowercase()
+}
+
+fn presign(endpoint: String, region: String) -> Presign {
+    Arc::new(move |request: &presign::ToPresign<'_>| {
+        let credentials = Credentials {
+            access_key: request.access_key_id.to_owned(),
+            secret: Secret::new(request.secret.reveal()),
+            region: region.clone(),
+        };
+        let now = OffsetDateTime::from_unix_timestamp(request.now_s).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let to_presign = ToPresign {
+            method: request.method,
+            endpoint: &endpoint,
+            path: &format!("/{}/{}", request.bucket, request.key),
+            query: request.query,
+            headers: request.headers,
+            life_s: request.life_s,
+        };
+        presigned_url(&credentials, now, &to_presign)
+    })
+}

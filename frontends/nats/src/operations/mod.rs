@@ -1,0 +1,151 @@
+//! What each operation does: a thin layer between JSON on one side and the object API on the other.
+//!
+//! Invariant: no operation touches the store before `may` allowed it.
+
+mod bucket;
+mod copy;
+mod list;
+mod object;
+mod storage;
+
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
+use predastore::ids::VersionId;
+use predastore::object::access::{Caller, Deed};
+use predastore::object::{Error, Store};
+use predastore::policy::Context;
+use predastore_vocabulary::dates;
+use predastore_vocabulary::error::ErrorCode;
+use predastore_vocabulary::failure;
+use serde_json::{Map, Value};
+
+use crate::answer::{Answer, Refusal};
+use crate::input::{self, Input};
+use crate::limits::Limits;
+use crate::presign::Presign;
+use crate::serve::DbNode;
+use crate::subject::Operation;
+
+/// What operations work on.
+pub(crate) struct Service {
+    pub(crate) store: Store,
+    pub(crate) limits: Limits,
+    pub(crate) presign: Presign,
+    /// The region of buckets that name none.
+    pub(crate) region: String,
+    /// What kind of store it is: `file` or `distributed`.
+    pub(crate) backend: &'static str,
+    pub(crate) db_nodes: Vec<DbNode>,
+}
+
+/// A request whose sender is known.
+pub(crate) struct Request<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) operation: Operation,
+    pub(crate) caller: &'a Caller,
+    pub(crate) payload: &'a [u8],
+    /// The longest answer that the server carries.
+    pub(crate) answer_max_bytes: usize,
+    /// Bucket and key that it is about, for the log.
+    pub(crate) named: OnceLock<(String, String)>,
+}
+
+impl Request<'_> {
+    /// The payload, read.
+    fn parse<T: Input>(&self) -> Result<T, Refusal> {
+        input::parse(self.payload)
+    }
+
+    /// # Errors
+    /// `AccessDenied`, unless the caller may do what this request asks for.
+    fn may(&self, bucket: &str, key: &str) -> Result<(), Refusal> {
+        self.may_do(self.operation.action(), bucket, key)
+    }
+
+    /// As [`Request::may`], of a version if one was named.
+    fn may_version(&self, version: Option<VersionId>, bucket: &str, key: &str) -> Result<(), Refusal> {
+        match version {
+            None => self.may(bucket, key),
+            Some(_) => self.may_do(self.operation.action_on_version(), bucket, key),
+        }
+    }
+
+    fn may_do(&self, action: &str, bucket: &str, key: &str) -> Result<(), Refusal> {
+        self.may_do_with(&Told { request: self, listed: None }, action, bucket, key)
+    }
+
+    fn may_do_with(&self, told: &Told<'_>, action: &str, bucket: &str, key: &str) -> Result<(), Refusal> {
+        self.named.get_or_init(|| (bucket.to_owned(), key.to_owned()));
+        match self.caller.may(&Deed { action, bucket, key, context: told }) {
+            true => Ok(()),
+            false => Err(ErrorCode::AccessDenied.into()),
+        }
+    }
+
+    /// Why an object cannot be read. That it is missing is told only to those who may list its bucket.
+    fn unreadable(&self, error: Error, bucket: &str) -> Refusal {
+        let error = failure::of(error);
+        match error.code {
+            ErrorCode::NoSuchKey | ErrorCode::NoSuchVersion => {
+                self.may_do(Operation::ListObjects.action(), bucket, "").err().unwrap_or(error.into())
+            }
+            _ => error.into(),
+        }
+    }
+}
+
+/// What the conditions of policies are told of a request. An address and a connection's security it has none of that this side
+/// could vouch for: the server is in between.
+struct Told<'a> {
+    request: &'a Request<'a>,
+    listed: Option<&'a input::ListObjects>,
+}
+
+impl Context for Told<'_> {
+    fn values(&self, key: &str) -> Option<Vec<Cow<'_, str>>> {
+        let one = |text: &str| Some(vec![Cow::Owned(text.to_owned())]);
+        let now = || self.request.service.store.now();
+        let listed = |field: fn(&input::ListObjects) -> &Option<String>| one(input::said(field(self.listed?))?);
+        match key {
+            "aws:currenttime" => one(&dates::iso_8601_ms(now().0.div_euclid(1_000_000))),
+            "aws:epochtime" => one(&now().seconds().to_string()),
+            "s3:prefix" => listed(|input| &input.prefix),
+            "s3:delimiter" => listed(|input| &input.delimiter),
+            "s3:max-keys" => one(&self.listed?.max_keys?.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// Carries out a request.
+///
+/// # Errors
+/// What S3 would answer.
+pub(crate) async fn carry_out(request: &Request<'_>) -> Result<Answer, Refusal> {
+    match request.operation {
+        Operation::CreateBucket => bucket::create(request).await,
+        Operation::DeleteBucket => bucket::delete(request).await,
+        Operation::ListBuckets => bucket::list(request).await,
+        Operation::HeadBucket => bucket::head(request).await,
+        Operation::PutObject => object::put(request).await,
+        Operation::GetObject => object::get(request).await,
+        Operation::HeadObject => object::head(request).await,
+        Operation::DeleteObject => object::delete(request).await,
+        Operation::ListObjects => list::objects(request).await,
+        Operation::CopyObject => copy::object(request).await,
+        Operation::StorageConfig => storage::config(request).await,
+    }
+}
+
+/// A version's id; none where none was named.
+fn version(field: &Option<String>) -> Result<Option<VersionId>, Refusal> {
+    let parse =
+        |text: &str| text.parse().map_err(|_| input::invalid("Invalid version id specified", "VersionId", text));
+    input::said(field).map(parse).transpose()
+}
+
+/// The fields of an answer.
+fn fields<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Figure, Figures};
 use crate::config::cluster;
 use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Tls};
+use crate::snapshots;
 use crate::db_status::{DbStatus, RaftState, StatusSource};
 
 /// At least so often a session is renewed while it may stand still.
@@ -162,6 +163,14 @@ impl Store {
         mounting: Mounting<'_>,
     ) -> Result<Tree, object::Error> {
         self.store.tree(bucket, prefix, mounting).await
+    }
+
+    /// Does what is asked of snapshots.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub(crate) async fn snapshot(&self, asked: snapshots::Asked) -> Result<snapshots::Rows, String> {
+        snapshots::answer(&self.store, asked).await
     }
 
     /// Whether the catalog of this process answers.

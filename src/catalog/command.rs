@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, SessionId, VersionId};
 
+mod clone;
 mod file;
 
+pub use clone::{CLONE_STEP_MAX, CloneOperation};
 pub use file::{
     ACCESSED_COUNT_MAX, Content, FileOperation, Hint, LOCK_END, Lock, NewInode, Origin, Piece, SetAttrs, Source, Write,
 };
@@ -382,6 +384,8 @@ pub enum Command {
         /// What.
         operation: FileOperation,
     },
+    /// What is asked of copies of whole prefixes.
+    Clone(CloneOperation),
 }
 
 /// What a write under a key did.
@@ -435,6 +439,13 @@ pub enum Outcome {
     Changed {
         /// Which.
         version: VersionId,
+    },
+    /// A clone was begun, or went on.
+    Cloning {
+        /// Which.
+        clone: Ino,
+        /// Whether nothing is left to do for it.
+        is_over: bool,
     },
 }
 
@@ -578,6 +589,9 @@ pub enum Refusal {
     /// One owner has as many locks on an inode as it may have.
     #[error("too many locks")]
     TooManyLocks,
+    /// As many prefixes are being copied as may be at once.
+    #[error("too many copies of prefixes are under way")]
+    TooManyClones,
 }
 
 impl Envelope {

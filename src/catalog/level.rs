@@ -28,6 +28,9 @@ pub(super) const FILES_LEVEL: u32 = 2;
 /// The level from which files may be locked and compacted, and so a file system be mounted: the table `lock` as it is now.
 pub(super) const LOCKS_LEVEL: u32 = 3;
 
+/// The level from which prefixes may be cloned: [`super::Command::Clone`], and its tables.
+pub(super) const CLONES_LEVEL: u32 = 3;
+
 /// The level of a catalog that was made just now, whoever made it: members that start with different programs make the
 /// same one. It never changes. (Catalogs of earlier development builds have 0.)
 pub(super) const FIRST_LEVEL: u32 = 1;

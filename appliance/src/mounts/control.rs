@@ -188,6 +188,9 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts) 
             Ok(if ended { Reply::Done {} } else { Reply::Busy {} })
         }
         (Request::Mounts {}, _) => Ok(Reply::Mounts(mounts.list())),
+        (Request::Snapshot(asked), _) => {
+            return mounts.store().snapshot(asked).await.map_or_else(Reply::Refused, Reply::Snapshots);
+        }
     };
     answered.unwrap_or_else(|error| Reply::Refused(error.to_string()))
 }

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::options::{Served, Source};
+use crate::snapshots::{Asked, Rows};
 
 /// The version this program speaks.
 pub(crate) const VERSION: u32 = 1;
@@ -68,6 +69,8 @@ pub(crate) enum Request {
     },
     /// Tell what is mounted.
     Mounts {},
+    /// Of snapshots: see there.
+    Snapshot(Asked),
 }
 
 /// A mount.
@@ -108,6 +111,8 @@ pub(crate) enum Reply {
     Busy {},
     /// What is mounted.
     Mounts(Vec<Mount>),
+    /// What came of what was asked of snapshots.
+    Snapshots(Rows),
     /// It cannot be, for this reason.
     Refused(String),
 }
@@ -182,6 +187,8 @@ mod tests {
             Request::Watch { connection: 3 },
             Request::Unmount { connection: 3, force: true },
             Request::Mounts {},
+            Request::Snapshot(Asked::Create { source: mount().source, name: "before".into() }),
+            Request::Snapshot(Asked::List { bucket: "photos".into(), skip: 16 }),
         ];
         for request in requests {
             let frame = encode(&request).unwrap();
@@ -192,6 +199,7 @@ mod tests {
             Reply::Done {},
             Reply::Busy {},
             Reply::Mounts(vec![mount()]),
+            Reply::Snapshots(Rows { rows: Vec::new(), has_more: true }),
             Reply::Refused("no".into()),
         ] {
             let frame = encode(&reply).unwrap();

@@ -130,6 +130,11 @@ impl Mounts {
         Mounts(Arc::new(Inner { store, staging, state: Mutex::default() }))
     }
 
+    /// Whose buckets are mounted.
+    pub(super) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

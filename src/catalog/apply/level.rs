@@ -1,13 +1,16 @@
 //! The feature level: see [`crate::catalog::level`].
 
-use crate::catalog::level::{FILES_LEVEL, LOCKS_LEVEL};
+use crate::catalog::level::{CLONES_LEVEL, FILES_LEVEL, LOCKS_LEVEL};
 use crate::catalog::{Error, Levels, Outcome};
 
 use super::{Decision, Step, bound};
 
 /// What levels add to the tables.
-const SCHEMAS: [(u32, &str); 2] =
-    [(FILES_LEVEL, include_str!("../schema_files.sql")), (LOCKS_LEVEL, include_str!("../schema_locks.sql"))];
+const SCHEMAS: [(u32, &str); 3] = [
+    (FILES_LEVEL, include_str!("../schema_files.sql")),
+    (LOCKS_LEVEL, include_str!("../schema_locks.sql")),
+    (CLONES_LEVEL, include_str!("../schema_clones.sql")),
+];
 
 impl Step<'_> {
     pub(super) fn raise_level(&mut self, to: u32) -> Decision<Outcome> {

@@ -7,6 +7,7 @@
 
 mod bucket;
 mod chunk;
+mod clone;
 mod file;
 mod level;
 mod map;
@@ -318,6 +319,7 @@ impl Step<'_> {
             Command::MarkRepair { chunks, damaged } => self.mark_repair(chunks, *damaged),
             Command::RaiseLevel { to } => self.raise_level(*to),
             Command::File { bucket, origin, operation } => self.file(*bucket, origin, operation),
+            Command::Clone(operation) => self.clone(operation),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::catalog::RenameMode;
+use crate::catalog::{ClonePhase, CloneState, RenameMode};
 use crate::catalog::types::{
     ChecksumAlgorithm, ChecksumKind, Encryption, Header, InodeAttrs, Layout, Linked, MapNode, MapState, Posix, Repair,
     Retention, RetentionMode,
@@ -189,6 +189,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     ]
     .into_iter()
     .chain(files())
+    .chain(clones())
     .collect()
 }
 
@@ -259,6 +260,37 @@ fn files() -> Vec<(&'static str, Command)> {
     ]
 }
 
+fn clones() -> Vec<(&'static str, Command)> {
+    let clone = Ino(300);
+    let (prefix, to) = (Bytes::from_static(b"a/"), Bytes::from_static(b".snapshots/before/"));
+    let (source, target) = (BucketId(9), BucketId(300));
+    let begin = CloneOperation::Begin { source, prefix, target, to, label: "before".into() };
+    vec![
+        ("Clone-Begin", Command::Clone(begin)),
+        ("Clone-Advance", Command::Clone(CloneOperation::Advance { clone, entry_count: 1000 })),
+        ("Clone-Remove", Command::Clone(CloneOperation::Remove { clone })),
+        ("Clone-Forget", Command::Clone(CloneOperation::Forget { clone })),
+    ]
+}
+
+fn clone_state() -> CloneState {
+    CloneState {
+        source: BucketId(9),
+        source_name: "bucket".into(),
+        prefix: b"a/".to_vec(),
+        target: BucketId(300),
+        to: b".snapshots/before/".to_vec(),
+        label: "before".into(),
+        root: Ino(400),
+        began: Timestamp(-3),
+        ended: Some(Timestamp(70_000)),
+        phase: ClonePhase::Erasing,
+        reason: "why".into(),
+        object_count: 300,
+        size_bytes: 1 << 40,
+    }
+}
+
 fn refusals() -> Vec<Refusal> {
     vec![
         Refusal::NoSession,
@@ -302,6 +334,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::RevisionChanged(Ino(300)),
         Refusal::LockHeld,
         Refusal::TooManyLocks,
+        Refusal::TooManyClones,
     ]
 }
 
@@ -315,6 +348,7 @@ fn outcomes() -> Vec<Outcome> {
         Outcome::Deleted(vec![Ok(deleted), Err(Refusal::NoSuchKey)]),
         Outcome::Drained { remaining: 1000 },
         Outcome::Changed { version: VersionId::Seq(Seq(4097)) },
+        Outcome::Cloning { clone: Ino(300), is_over: true },
     ];
     outcomes.extend(refusals().into_iter().map(Outcome::Refused));
     outcomes
@@ -358,6 +392,7 @@ fn encodings() -> String {
     writeln!(text, "map two {}", hex(&map().encode())).unwrap();
     writeln!(text, "repair one {}", hex(&repair().encode())).unwrap();
     writeln!(text, "inode full {}", hex(&inode().encode())).unwrap();
+    writeln!(text, "clone one {}", hex(&clone_state().encode())).unwrap();
     text
 }
 
@@ -394,6 +429,7 @@ fn golden_bytes_decode_to_what_they_were() {
     assert_eq!(Map::decode(&of("map")[0]).unwrap(), map());
     assert_eq!(Repair::decode(&of("repair")[0]).unwrap(), repair());
     assert_eq!(InodeAttrs::decode(&of("inode")[0]).unwrap(), inode());
+    assert_eq!(CloneState::decode(&of("clone")[0]).unwrap(), clone_state());
     assert_eq!(Attrs::decode(&of("inode")[0]).unwrap(), full_attrs());
     assert_eq!(InodeAttrs::decode(&of("attrs")[1]).unwrap().attrs, full_attrs());
     // Version 1.

@@ -145,7 +145,9 @@ fn with_control(flags: Flags, run: impl FnOnce(&Path) -> Result<(), Failure>) ->
 
 fn snapshot(command: SnapshotCommand, flags: Flags) -> ExitCode {
     match config::control_socket(&flags.0, &environment()) {
-        Ok(control) => exit(snapshots::run(&control, command).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS)),
+        Ok(control) => {
+            exit(snapshots::run(&control, command).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS))
+        }
         Err(error) => {
             eprintln!("s3d: {error}");
             ExitCode::from(EXIT_USAGE)

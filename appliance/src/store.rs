@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Figure, Figures};
 use crate::config::cluster;
 use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Tls};
-use crate::snapshots;
 use crate::db_status::{DbStatus, RaftState, StatusSource};
+use crate::snapshots;
 
 /// At least so often a session is renewed while it may stand still.
 const RENEWALS: u32 = 4;

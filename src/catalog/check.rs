@@ -461,8 +461,12 @@ impl View<'_> {
         for (clone, state) in self.clones()? {
             let flaw = match state.phase {
                 _ if !has_clones => Some("is there before its feature level"),
-                ClonePhase::Copying if !self.is_detached(clone, state.root)? => Some("is built in a directory that is not its own"),
-                ClonePhase::Done | ClonePhase::Failed if self.has_walk(clone)? => Some("is over, and has something left to do"),
+                ClonePhase::Copying if !self.is_detached(clone, state.root)? => {
+                    Some("is built in a directory that is not its own")
+                }
+                ClonePhase::Done | ClonePhase::Failed if self.has_walk(clone)? => {
+                    Some("is over, and has something left to do")
+                }
                 _ => None,
             };
             found.extend(flaw.map(|flaw| format!("clone {clone} {flaw}")));

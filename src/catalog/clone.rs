@@ -87,9 +87,7 @@ impl View<'_> {
     /// All clones that are known, by id: in the order in which they began.
     pub fn clones(&self) -> Result<Vec<(Ino, CloneState)>, Error> {
         let sql = "SELECT id,state FROM job WHERE kind=?1 ORDER BY id";
-        self.all(sql, [JOB_KIND], |row| {
-            Ok((Ino(unsigned(row, 0)?), CloneState::decode(row.get_ref(1)?.as_blob()?)?))
-        })
+        self.all(sql, [JOB_KIND], |row| Ok((Ino(unsigned(row, 0)?), CloneState::decode(row.get_ref(1)?.as_blob()?)?)))
     }
 
     /// Whether its prefix still stands for the directory that was published.

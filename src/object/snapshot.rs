@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::catalog::{CLONE_STEP_MAX, CloneOperation, ClonePhase, CloneState, Command, NAME_MAX_BYTES, Outcome, Refusal};
+use crate::catalog::{
+    CLONE_STEP_MAX, CloneOperation, ClonePhase, CloneState, Command, NAME_MAX_BYTES, Outcome, Refusal,
+};
 use crate::env::Timestamp;
 use crate::ids::Ino;
 
@@ -215,7 +217,8 @@ impl Store {
     /// `Unavailable`, `Catalog`.
     pub(super) async fn forget_clones(&self) -> Result<(), Error> {
         let before = Timestamp(self.now().0.saturating_sub(i64::try_from(KEEP.as_nanos()).unwrap_or(i64::MAX)));
-        let is_old = move |state: &CloneState| state.label.is_empty() && state.ended.is_some_and(|ended| ended < before);
+        let is_old =
+            move |state: &CloneState| state.label.is_empty() && state.ended.is_some_and(|ended| ended < before);
         for (clone, state) in self.ledger.readers().read(|view| view.clones()).await? {
             if is_old(&state) {
                 self.ask_clone(CloneOperation::Forget { clone }).await?;

@@ -189,7 +189,10 @@ fn a_snapshot_is_of_one_moment_and_a_clone_goes_its_own_way() -> Result<()> {
 
     let listed = s3d.snapshot(&["list", "vol/disk"])?;
     ensure!(listed.contains("one ") && listed.contains("three ") && listed.contains("vol/disk/"), "{listed}");
-    ensure!(refusal(&s3d, &["create", "vol/disk", "one"])?.contains("has this name already"), "the name is taken twice");
+    ensure!(
+        refusal(&s3d, &["create", "vol/disk", "one"])?.contains("has this name already"),
+        "the name is taken twice"
+    );
     ensure!(refusal(&s3d, &["create", "vol/none", "four"])?.contains("there is nothing"), "nothing is copied");
     ensure!(refusal(&s3d, &["create", "vol/disk", "a/b"])?.contains("a snapshot's name"), "a name with a slash");
     ensure!(refusal(&s3d, &["delete", "vol/two"])?.contains("there is nothing"), "it is deleted twice");

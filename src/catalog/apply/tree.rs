@@ -301,12 +301,7 @@ impl Step<'_> {
     }
 
     /// Entries of a directory, in order, at most `limit`: what is visible, or the rows of its history.
-    pub(super) fn entries_in(
-        &self,
-        parent: Ino,
-        is_visible: bool,
-        limit: u64,
-    ) -> Result<Vec<(Vec<u8>, Entry)>, Error> {
+    pub(super) fn entries_in(&self, parent: Ino, is_visible: bool, limit: u64) -> Result<Vec<(Vec<u8>, Entry)>, Error> {
         let query = match is_visible {
             true => entries!("dentry WHERE parent=? ORDER BY name LIMIT ?"),
             false => entries!("version WHERE parent=? ORDER BY name, seq LIMIT ?"),

@@ -4,11 +4,11 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::catalog::{ClonePhase, CloneState, RenameMode};
 use crate::catalog::types::{
     ChecksumAlgorithm, ChecksumKind, Encryption, Header, InodeAttrs, Layout, Linked, MapNode, MapState, Posix, Repair,
     Retention, RetentionMode,
 };
+use crate::catalog::{ClonePhase, CloneState, RenameMode};
 use crate::ids::{NodeId, Seq, ShardId};
 
 /// Names and encodings, one a line; made anew by `UPDATE_GOLDEN=1`, for variants that are appended.

@@ -120,7 +120,8 @@ impl Step<'_> {
     pub(super) fn copy_on(&mut self, job: &mut Job, entry_count: u64) -> Result<(), Error> {
         let (mut budget, mut attrs_bytes) = (entry_count, 0);
         while budget > 0 && attrs_bytes < ATTRS_MAX_BYTES && job.state.phase == ClonePhase::Copying {
-            let query = "SELECT source, target, next, depth, key_bytes FROM cloning WHERE clone=? ORDER BY source LIMIT 1";
+            let query =
+                "SELECT source, target, next, depth, key_bytes FROM cloning WHERE clone=? ORDER BY source LIMIT 1";
             let spent = match self.find(query, [sql(job.id.0)], Reached::read)? {
                 Some(at) => self.copy_some(job, at, budget, &mut attrs_bytes)?,
                 None => match self.drop_kept(job.id, budget)? {
@@ -210,7 +211,9 @@ impl Step<'_> {
     }
 
     pub(super) fn copy_entry(&mut self, job: &mut Job, at: &Reached, found: &SourceEntry) -> Result<(), Error> {
-        if job.state.phase != ClonePhase::Copying || found.flags & flag::HIDDEN != 0 && self.is_unpublished(found.ino)? {
+        if job.state.phase != ClonePhase::Copying
+            || found.flags & flag::HIDDEN != 0 && self.is_unpublished(found.ino)?
+        {
             return Ok(());
         }
         match (at.refuses(found), found.kind) {
@@ -229,8 +232,7 @@ impl Step<'_> {
         self.run(insert, params![sql(ino.0), parent, found.name, source])?;
         let insert = "INSERT INTO dentry(parent, name, kind, ino, seq, flags) VALUES(?, ?, 1, ?, 0, 0)";
         self.run(insert, params![parent, found.name, sql(ino.0)])?;
-        let insert =
-            "INSERT INTO cloning(clone, source, target, next, depth, key_bytes) VALUES(?, ?, ?, x'', ?, ?)";
+        let insert = "INSERT INTO cloning(clone, source, target, next, depth, key_bytes) VALUES(?, ?, ?, x'', ?, ?)";
         let (depth, key_bytes) = (at.depth as i64 + 1, (at.key_bytes + found.name.len()) as i64);
         self.run(insert, params![sql(job.id.0), source, sql(ino.0), depth, key_bytes])?;
         Ok(())

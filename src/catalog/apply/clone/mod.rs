@@ -18,7 +18,7 @@ use rusqlite::params;
 
 use crate::catalog::clone::JOB_KIND;
 use crate::catalog::level::CLONES_LEVEL;
-use crate::catalog::{Bucket, ClonePhase, CloneOperation, CloneState, Error, Outcome, Refusal, Versioning, path};
+use crate::catalog::{Bucket, CloneOperation, ClonePhase, CloneState, Error, Outcome, Refusal, Versioning, path};
 use crate::ids::{BucketId, Ino};
 use crate::units::KEY_MAX_BYTES;
 
@@ -81,8 +81,7 @@ impl Step<'_> {
         }
         let id = self.take_id();
         let root = self.make_detached(&target, id, from)?;
-        let insert =
-            "INSERT INTO cloning(clone, source, target, next, depth, key_bytes) VALUES(?, ?, ?, x'', ?, ?)";
+        let insert = "INSERT INTO cloning(clone, source, target, next, depth, key_bytes) VALUES(?, ?, ?, x'', ?, ?)";
         let (depth, key_bytes) = (names.len() as i64, ends.to.len() as i64);
         self.run(insert, params![sql(id.0), sql(from.0), sql(root.0), depth, key_bytes])?;
         let state = CloneState {

@@ -138,7 +138,8 @@ impl Step<'_> {
                 break found;
             }
             let query = "SELECT parent, name FROM dir WHERE ino=? AND parent<>0";
-            let above = self.find(query, [sql(at.0)], |row| Ok((Ino(unsql(row.get(0)?)), row.get::<_, Vec<u8>>(1)?)))?;
+            let above =
+                self.find(query, [sql(at.0)], |row| Ok((Ino(unsql(row.get(0)?)), row.get::<_, Vec<u8>>(1)?)))?;
             let Some((parent, name)) = above else { return Ok(None) };
             below.push((at, name));
             at = parent;

@@ -11,8 +11,8 @@ use super::*;
 use crate::catalog::list::tests::Random;
 use crate::catalog::query::{ENTRY_COLUMNS, Entry as Row, kind, signed, unsigned};
 use crate::catalog::{
-    Change, CloneOperation, ClonePhase, CloneState, Content, FEATURE_LEVEL, FileOperation, Manifest, NewChunk, NewInode,
-    Origin, Piece, Posix, RenameMode, SetAttrs, Source, View, Write,
+    Change, CloneOperation, ClonePhase, CloneState, Content, FEATURE_LEVEL, FileOperation, Manifest, NewChunk,
+    NewInode, Origin, Piece, Posix, RenameMode, SetAttrs, Source, View, Write,
 };
 use crate::units::KEY_MAX_BYTES;
 
@@ -42,7 +42,8 @@ fn shown(view: &View<'_>, row: &Row) -> String {
         Manifest::Empty => String::new(),
         Manifest::Inline(bytes) => format!("{bytes:?}"),
         Manifest::Extents(extents) => {
-            let run = |run: &crate::catalog::Extent| (run.start_bytes, run.chunk.0, run.chunk_start_bytes, run.len_bytes);
+            let run =
+                |run: &crate::catalog::Extent| (run.start_bytes, run.chunk.0, run.chunk_start_bytes, run.len_bytes);
             format!("{:?}", extents.iter().map(run).collect::<Vec<_>>())
         }
     };
@@ -53,9 +54,8 @@ fn shown(view: &View<'_>, row: &Row) -> String {
 /// All that is visible below a directory.
 fn walk(view: &View<'_>, directory: Ino, above: &[u8], tree: &mut Tree) {
     let sql = format!("SELECT name,{ENTRY_COLUMNS} FROM dentry WHERE parent=?1 ORDER BY name");
-    let rows = view
-        .all(&sql, [signed(directory.0)], |row| Ok((row.get::<_, Vec<u8>>(0)?, Row::read(row, 1)?)))
-        .unwrap();
+    let rows =
+        view.all(&sql, [signed(directory.0)], |row| Ok((row.get::<_, Vec<u8>>(0)?, Row::read(row, 1)?))).unwrap();
     for (name, row) in rows {
         let key = [above, &name].concat();
         if row.kind == kind::DIRECTORY {
@@ -164,7 +164,10 @@ fn a_clone_is_what_was_there_when_it_began() {
     world.put(bucket, "snap/one/a", 9);
     world.delete(bucket, "vol/b", None);
     assert_eq!(tree_of(&world, bucket, b"snap/one/").len(), before.len());
-    assert_eq!(world.send(Command::Clone(CloneOperation::Remove { clone })), Outcome::Cloning { clone, is_over: false });
+    assert_eq!(
+        world.send(Command::Clone(CloneOperation::Remove { clone })),
+        Outcome::Cloning { clone, is_over: false }
+    );
     assert_eq!(tree_of(&world, bucket, b"snap/"), Tree::new());
     world.check_whole();
     assert_eq!(world.finish(clone), None);
@@ -206,7 +209,10 @@ fn what_cannot_be_cloned_is_refused_or_says_why_it_failed() {
     world.put(bucket, "n/mine", 5);
     let before = tree_of(&world, bucket, b"");
     let state = world.finish(clone).unwrap();
-    assert_eq!((state.phase, state.reason.as_str()), (ClonePhase::Failed, "somebody else has made the prefix meanwhile"));
+    assert_eq!(
+        (state.phase, state.reason.as_str()),
+        (ClonePhase::Failed, "somebody else has made the prefix meanwhile")
+    );
     assert_eq!(tree_of(&world, bucket, b""), before);
     world.check_whole();
     assert_eq!(world.send(Command::Clone(CloneOperation::Forget { clone })), Outcome::Cloning { clone, is_over: true });
@@ -332,7 +338,9 @@ impl Case {
                 (VALUES(?1) UNION ALL SELECT d.ino FROM under u JOIN dentry d ON d.parent=u.ino AND d.kind=1)
             SELECT parent,name,ino FROM dentry WHERE parent IN (SELECT ino FROM under) AND kind<>1 AND length(name)>0";
         let all = view
-            .all(sql, [signed(bucket.0)], |row| Ok((Ino(unsigned(row, 0)?), row.get::<_, Vec<u8>>(1)?, Ino(unsigned(row, 2)?))))
+            .all(sql, [signed(bucket.0)], |row| {
+                Ok((Ino(unsigned(row, 0)?), row.get::<_, Vec<u8>>(1)?, Ino(unsigned(row, 2)?)))
+            })
             .unwrap();
         let (parent, name, ino) = all.get(self.random.below(all.len().max(1)))?.clone();
         Some((parent, Bytes::from(name), ino))
@@ -412,7 +420,13 @@ impl Case {
                     }
                     8 => {
                         let value = Some(Bytes::from(vec![self.random.below(9) as u8]));
-                        FileOperation::SetXattr { ino, hint, name: Bytes::from_static(b"user.x"), value, expected: None }
+                        FileOperation::SetXattr {
+                            ino,
+                            hint,
+                            name: Bytes::from_static(b"user.x"),
+                            value,
+                            expected: None,
+                        }
                     }
                     9 => FileOperation::Link { ino, hint, parent, name },
                     _ => FileOperation::Write(self.write(ino, hint)),
@@ -512,7 +526,9 @@ impl Case {
     fn remove_clone(&mut self) {
         let all: Vec<Ino> = self.expected.keys().copied().chain(self.published.iter().copied()).collect();
         let Some(clone) = all.get(self.random.below(all.len().max(1))).copied() else { return };
-        if let Outcome::Cloning { is_over: false, .. } = self.world.send(Command::Clone(CloneOperation::Remove { clone })) {
+        if let Outcome::Cloning { is_over: false, .. } =
+            self.world.send(Command::Clone(CloneOperation::Remove { clone }))
+        {
             self.expected.insert(clone, Tree::new());
         }
         self.published.retain(|other| *other != clone);

@@ -5,6 +5,7 @@ mod buckets;
 mod chunks;
 mod clones;
 mod deletes;
+mod exchanges;
 mod histories;
 mod levels;
 mod locks;

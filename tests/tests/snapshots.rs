@@ -109,11 +109,10 @@ fn expect_one_moment(s3: &mut S3, prefix: &str) -> Result<()> {
         let changes: Vec<usize> = (1..etags.len()).filter(|at| etags[*at] != etags[at - 1]).collect();
         ensure!(changes.len() <= 1, "writer {writer}: rounds change at {changes:?}: that is no moment");
         if let Some(at) = changes.first() {
-            let read = |number: usize| -> Result<u64> {
+            let mut read = |number: usize| -> Result<u64> {
                 let name = format!("{prefix}{}", key(writer, number).trim_start_matches("disk/"));
                 Ok(s3.get(VOL, &name)?.expect(200)?.text().parse()?)
             };
-            let mut read = read;
             let (before, behind) = (read(at - 1)?, read(*at)?);
             ensure!(before == behind + 1, "writer {writer}: {before} before {at}, {behind} behind");
         }
@@ -329,7 +328,7 @@ fn a_mount_sees_snapshots_come_and_go() -> Result<()> {
         s3d.snapshot(&["create", &format!("{BUCKET}/work"), "one"])?;
         std::fs::write(work.join("file"), "behind")?;
         let snapshot = dir.path().join(".snapshots/one");
-        soon(|| Ok(ensure!(std::fs::read(snapshot.join("file"))? == b"before")))?;
+        soon(|| expect(std::fs::read(snapshot.join("file"))? == b"before", "the snapshot has what was written since"))?;
         ensure!(std::fs::read(snapshot.join("linked"))? == b"before", "a file of several names");
         ensure!(std::fs::read(snapshot.join("deep/long"))? == vec![7; 300_000], "a long file");
         s3d.snapshot(&["clone", &format!("{BUCKET}/one"), &format!("{BUCKET}/again")])?;
@@ -339,13 +338,18 @@ fn a_mount_sees_snapshots_come_and_go() -> Result<()> {
         ensure!(std::fs::read(again.join("linked"))? == b"before", "names of a copied file are files of their own");
         ensure!(std::fs::read(snapshot.join("file"))? == b"before", "a snapshot is changed through its clone");
         s3d.snapshot(&["delete", &format!("{BUCKET}/one")])?;
-        soon(|| Ok(ensure!(!snapshot.exists(), "it is there after it was deleted")))?;
+        soon(|| expect(!snapshot.exists(), "it is there after it was deleted"))?;
         ensure!(std::fs::read(again.join("moved/long"))? == vec![7; 300_000], "a clone lost bytes of its snapshot");
         Ok(())
     }();
     outcome.with_context(|| server.log_tails())?;
     mount.unmount()?;
     server.finish()
+}
+
+fn expect(holds: bool, otherwise: &'static str) -> Result<()> {
+    ensure!(holds, otherwise);
+    Ok(())
 }
 
 /// Repeats what looks through a mount until it succeeds: another changed what it looks at.

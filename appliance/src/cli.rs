@@ -11,6 +11,7 @@ use crate::config::settings::{SETTINGS, Setting};
 use crate::mounts::kernel::Way;
 use crate::mounts::options::Source;
 use crate::operator::users::UserCommand;
+use crate::snapshots::SnapshotCommand;
 
 const AFTER_HELP: &str = "\
 Flags may be written with one dash or two. Every setting can also stand in a file (-config) or in the environment
@@ -86,6 +87,9 @@ enum Commands {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Copy prefixes as they are at one moment, moving no data
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Keep a mount while its daemon is away
     #[command(hide = true)]
     HoldMount {
@@ -168,6 +172,8 @@ pub(crate) enum Action {
     Umount(PathBuf, Way, Flags),
     /// Print what is mounted.
     Mounts(Flags),
+    /// Take, show, copy or remove snapshots.
+    Snapshot(SnapshotCommand, Flags),
     /// Keep a mount while its daemon is away.
     HoldMount(String),
     /// Write man pages and completions.
@@ -236,6 +242,10 @@ impl Cli {
                 Action::Umount(dir, way, self.settings.then(settings))
             }
             Some(Commands::Mounts { settings }) => Action::Mounts(self.settings.then(settings)),
+            Some(Commands::Snapshot(mut command)) => {
+                let settings = command.take_settings();
+                Action::Snapshot(command, self.settings.then(settings))
+            }
             Some(Commands::HoldMount { what }) => Action::HoldMount(what),
             Some(Commands::Documents { dir }) => Action::Documents(dir),
             Some(Commands::User(mut command)) => {
@@ -335,6 +345,7 @@ mod tests {
             | Action::Umount(_, _, flags)
             | Action::Mounts(flags)
             | Action::User(_, flags)
+            | Action::Snapshot(_, flags)
             | Action::Cluster(_, flags) => flags,
             Action::HoldMount(_) | Action::Documents(_) | Action::Bench(_) => Flags::default(),
         };
@@ -408,6 +419,20 @@ mod tests {
             assert!(matches!(cli.action(), Action::Umount(_, way, _) if way == expected), "{flag}");
         }
         assert!(Cli::try_parse_from(normal(&["s3d", "mount", "/photos", "/mnt"])).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_is_asked_for_by_bucket_and_prefix() {
+        let args = ["s3d", "snapshot", "create", "vol/a/", "before", "-data-dir", "d"];
+        let Action::Snapshot(SnapshotCommand::Create { source, name, .. }, flags) =
+            Cli::try_parse_from(normal(&args)).unwrap().action()
+        else {
+            panic!()
+        };
+        assert_eq!((source.to_string().as_str(), name.as_str(), flags.0.len()), ("vol/a", "before", 1));
+        for args in [&["create", "vol/a"][..], &["clone", "vol", "vol/b"], &["delete", "vol/a/b"]] {
+            assert!(Cli::try_parse_from(normal(&[&["s3d", "snapshot"], args].concat())).is_err(), "{args:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - `admin`, `logging`: what an operator sees; `db_status`: what a db node of a cluster answers over HTTPS.
 //! - `systemd`: sockets, readiness and the watchdog. `documents`: man pages and completions.
 //! - `mounts`: buckets as file systems.
+//! - `snapshots`: `snapshot`, copies of prefixes.
 //! - `operator`: `status` and `doctor`, for whoever runs this machine.
 //! - `memory`: how much the process keeps.
 //! - `cluster`: an operator's commands for a cluster; `bench`: measures any S3 endpoint.
@@ -29,6 +30,7 @@ mod nats;
 mod operator;
 mod serve;
 mod sign;
+mod snapshots;
 mod store;
 mod systemd;
 mod tls;
@@ -47,6 +49,7 @@ use config::Config;
 use mounts::command::Failure;
 use mounts::options::Options;
 use mounts::{command, helper, holder, probe};
+use snapshots::SnapshotCommand;
 
 /// Exit code when the command line or the configuration is wrong; as clap's.
 const EXIT_USAGE: u8 = 2;
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
             let _ = print(&command::mounts(control)?);
             Ok(())
         }),
+        Action::Snapshot(command, flags) => snapshot(command, flags),
         Action::HoldMount(what) => holder::run(&what),
         Action::Documents(dir) => exit(documents::write(&dir).map(|()| ExitCode::SUCCESS)),
         Action::Bench(args) => exit(bench::run(*args).map(|()| ExitCode::SUCCESS)),
@@ -138,6 +142,18 @@ fn mount(wish: &MountWish, flags: Flags) -> ExitCode {
 fn with_control(flags: Flags, run: impl FnOnce(&Path) -> Result<(), Failure>) -> ExitCode {
     match config::control_socket(&flags.0, &environment()) {
         Ok(control) => command::exit("s3d", run(&control)),
+        Err(error) => {
+            eprintln!("s3d: {error}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn snapshot(command: SnapshotCommand, flags: Flags) -> ExitCode {
+    match config::control_socket(&flags.0, &environment()) {
+        Ok(control) => {
+            exit(snapshots::run(&control, command).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS))
+        }
         Err(error) => {
             eprintln!("s3d: {error}");
             ExitCode::from(EXIT_USAGE)

@@ -30,7 +30,7 @@ const TREE: &[Check] = &[
     ),
     (
         "a directory has one entry, under its parent and its name",
-        "SELECT d.ino FROM dir d WHERE d.ino NOT IN (SELECT id FROM bucket) AND 1<>
+        "SELECT d.ino FROM dir d WHERE d.ino NOT IN (SELECT id FROM bucket) AND d.ino NOT IN ({detached}) AND 1<>
         (SELECT count(*) FROM dentry e WHERE e.parent=d.parent AND e.name=d.name AND e.kind=1 AND e.ino=d.ino)+
         (SELECT count(*) FROM version e WHERE e.parent=d.parent AND e.name=d.name AND e.kind=1 AND e.ino=d.ino)",
     ),
@@ -47,7 +47,8 @@ const TREE: &[Check] = &[
     ),
     (
         "a visible directory holds something visible",
-        "SELECT ino FROM dentry d WHERE kind=1 AND NOT EXISTS (SELECT 1 FROM dentry e WHERE e.parent=d.ino)",
+        "SELECT ino FROM dentry d WHERE kind=1 AND NOT EXISTS (SELECT 1 FROM dentry e WHERE e.parent=d.ino)
+        AND d.ino NOT IN ({targets})",
     ),
     (
         "a directory of versions holds versions, and nothing visible",
@@ -66,7 +67,7 @@ const TREE: &[Check] = &[
     ),
     (
         "where nothing is visible, the newest version is a delete marker",
-        "SELECT hex(v.name) FROM version v WHERE v.kind IN (0,2)
+        "SELECT hex(v.name) FROM version v WHERE v.kind IN (0,2) AND v.parent NOT IN ({detached})
         AND NOT EXISTS (SELECT 1 FROM dentry d WHERE d.parent=v.parent AND d.name=v.name)
         AND NOT EXISTS (SELECT 1 FROM version w WHERE w.parent=v.parent AND w.name=v.name AND w.seq>v.seq)",
     ),
@@ -98,7 +99,8 @@ const NODES: &[Check] = &[
         "WITH nameless(ino) AS MATERIALIZED ({orphans}), name(id,count) AS MATERIALIZED (SELECT ino,count(*) FROM
                 (SELECT ino,kind FROM dentry UNION ALL SELECT ino,kind FROM version)
                 WHERE kind IN (0,2) GROUP BY ino),
-            share(id,count) AS MATERIALIZED (SELECT body,count(*) FROM node WHERE body<>0 GROUP BY body),
+            share(id,count) AS MATERIALIZED 
+                (SELECT body,count(*) FROM (SELECT body FROM node UNION ALL {kept}) WHERE body<>0 GROUP BY body),
             piece(id,count) AS MATERIALIZED (SELECT chunk,count(*) FROM extent GROUP BY chunk),
             lost(id,names,bodies) AS MATERIALIZED
                 (SELECT id,sum(named=1),sum(named=0) FROM dead GROUP BY id)
@@ -246,6 +248,23 @@ const FILES: &[Check] = &[
     ),
 ];
 
+/// What prefixes that are cloned or erased add.
+const CLONES: &[Check] = &[
+    (
+        "a directory without a name is a clone's, lies in a bucket, and has no other",
+        "SELECT t.ino FROM detached t LEFT JOIN dir d ON d.ino=t.ino WHERE d.name IS NOT x''
+            OR d.parent NOT IN (SELECT id FROM bucket) OR t.clone NOT IN (SELECT id FROM job WHERE kind=1)
+        UNION ALL SELECT ino FROM dir WHERE parent<>0 AND name=x'' AND ino NOT IN (SELECT ino FROM detached)",
+    ),
+    (
+        "what is still to be cloned, and what was kept for it, is a clone's",
+        "SELECT clone FROM (SELECT clone FROM cloning UNION ALL SELECT clone FROM settled UNION ALL SELECT clone FROM kept)
+            WHERE clone NOT IN (SELECT id FROM job WHERE kind=1)
+        UNION ALL SELECT s.clone FROM settled s LEFT JOIN cloning c ON c.clone=s.clone AND c.source=s.source
+            WHERE c.clone IS NULL",
+    ),
+];
+
 /// Chunks whose names are compared at once: a bound on memory.
 const ROWS_PER_PASS: u64 = 250_000;
 
@@ -304,12 +323,19 @@ impl View<'_> {
         let has_files = self.has_files().unwrap_or(false);
         let orphans = if has_files { "SELECT ino FROM orphan" } else { "SELECT 0 WHERE 0" };
         let files: &[Check] = if has_files { FILES } else { &[] };
-        for (what, sql) in [TREE, NODES, SESSIONS, files].concat() {
-            let sql = format!("SELECT * FROM ({}) LIMIT {limit}", sql.replace("{orphans}", orphans));
+        let has_clones = self.has_clones().unwrap_or(false);
+        let clones: &[Check] = if has_clones { CLONES } else { &[] };
+        let of_clones = |query: &'static str| if has_clones { query } else { "SELECT 0 WHERE 0" };
+        for (what, sql) in [TREE, NODES, SESSIONS, files, clones].concat() {
+            let sql = sql.replace("{orphans}", orphans).replace("{kept}", of_clones("SELECT body FROM kept"));
+            let sql = sql.replace("{detached}", of_clones("SELECT ino FROM detached"));
+            let sql = sql.replace("{targets}", of_clones("SELECT target FROM cloning"));
+            let sql = format!("SELECT * FROM ({sql}) LIMIT {limit}");
             let broken = self.all(&sql, [], |row| Ok(format!("{what}: not so of {}", detail(row)?)));
             found.extend(told(broken, what));
         }
         found.extend(self.undecodable(limit));
+        found.extend(told(self.contradictions_of_clones(has_clones), "clones are built, or over"));
         found.extend(told(self.contradictions_of_lengths(limit), "contents lie within their chunks"));
         found.extend(told(self.contradictions_of_places(limit), "chunks can be read, or are to be repaired"));
         found.extend(told(self.named_twice(limit), "files and shards are named once"));
@@ -395,12 +421,14 @@ impl View<'_> {
         let attrs: Decode = |bytes| Attrs::decode(bytes).map(drop);
         let place: Decode = |bytes| Place::decode(bytes).map(drop);
         let checksums: Decode = |bytes| Checksum::decode_all(bytes).map(drop);
+        let clone: Decode = |bytes| CloneState::decode(bytes).map(drop);
         let outcome: Decode = |bytes| Outcome::decode(bytes).map(drop);
         let written: Decode = |bytes| Written::decode(bytes).map(drop);
         let repair: Decode = |bytes| Repair::decode(bytes).map(drop);
         let columns = [
             ("outcome", "seq", "value", outcome),
             ("completed", "id", "outcome", written),
+            ("job", "id", "CASE kind WHEN 1 THEN state END", clone),
             ("node", "id", "attrs", attrs),
             ("node", "id", "place", place),
             ("upload", "id", "attrs", attrs),
@@ -410,7 +438,7 @@ impl View<'_> {
         ];
         let mut found = Vec::new();
         for (table, id, column, decode) in columns {
-            let sql = format!("SELECT {id},{column} FROM {table} WHERE {column} IS NOT NULL");
+            let sql = format!("SELECT {id},{column} AS value FROM {table} WHERE value IS NOT NULL");
             let mut broken = Vec::new();
             let scan = self.all(&sql, [], |row| {
                 let value = row.get_ref(1)?.as_blob().map_err(Error::from).and_then(decode);
@@ -425,6 +453,36 @@ impl View<'_> {
             found.extend(told(scan.map(|_| Vec::new()), &format!("{column} of {table}")));
         }
         found
+    }
+
+    /// Clones whose rows are not those of their phase.
+    fn contradictions_of_clones(&self, has_clones: bool) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        for (clone, state) in self.clones()? {
+            let flaw = match state.phase {
+                _ if !has_clones => Some("is there before its feature level"),
+                ClonePhase::Copying if !self.is_detached(clone, state.root)? => {
+                    Some("is built in a directory that is not its own")
+                }
+                ClonePhase::Done | ClonePhase::Failed if self.has_walk(clone)? => {
+                    Some("is over, and has something left to do")
+                }
+                _ => None,
+            };
+            found.extend(flaw.map(|flaw| format!("clone {clone} {flaw}")));
+        }
+        Ok(found)
+    }
+
+    fn is_detached(&self, clone: Ino, directory: Ino) -> Result<bool, Error> {
+        let sql = "SELECT 1 FROM detached WHERE clone=?1 AND ino=?2";
+        Ok(self.one(sql, [signed(clone.0), signed(directory.0)], |_| Ok(()))?.is_some())
+    }
+
+    fn has_walk(&self, clone: Ino) -> Result<bool, Error> {
+        let sql = "SELECT 1 FROM (SELECT clone FROM cloning UNION ALL SELECT clone FROM settled UNION ALL
+            SELECT clone FROM kept UNION ALL SELECT clone FROM detached) WHERE clone=?1";
+        Ok(self.one(sql, [signed(clone.0)], |_| Ok(()))?.is_some())
     }
 
     /// Extents beyond their chunk, and objects of another length than their chunk.
@@ -549,7 +607,8 @@ impl View<'_> {
 
     /// The bucket of each directory that is in one.
     fn bucket_of_directories(&self, found: &mut Vec<String>) -> Result<BTreeMap<u64, u64>, Error> {
-        let sql = "WITH RECURSIVE under(ino,bucket) AS (SELECT id,id FROM bucket UNION ALL
+        let sql = "WITH RECURSIVE under(ino,bucket) AS (SELECT id,id FROM bucket
+                UNION ALL SELECT ino,parent FROM dir WHERE name=x'' AND parent<>0 UNION ALL
                 SELECT e.ino,u.bucket FROM under u JOIN
                     (SELECT parent,ino FROM dentry WHERE kind=1 UNION ALL SELECT parent,ino FROM version WHERE kind=1) e
                     ON e.parent=u.ino)

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, SessionId, VersionId};
 
+mod clone;
 mod file;
 
+pub use clone::{CLONE_STEP_MAX, CloneOperation};
 pub use file::{
     ACCESSED_COUNT_MAX, Content, FileOperation, Hint, LOCK_END, Lock, NewInode, Origin, Piece, SetAttrs, Source, Write,
 };
@@ -393,6 +395,8 @@ pub enum Command {
         /// What shall be, at most [`RECORD_MAX_BYTES`]; none: nothing.
         value: Option<Bytes>,
     },
+    /// What is asked of copies of whole prefixes.
+    Clone(CloneOperation),
 }
 
 /// What a record is of. What is in it the catalog does not know. Ordinals are stable.
@@ -468,6 +472,13 @@ pub enum Outcome {
     Changed {
         /// Which.
         version: VersionId,
+    },
+    /// A clone was begun, or went on.
+    Cloning {
+        /// Which.
+        clone: Ino,
+        /// Whether nothing is left to do for it.
+        is_over: bool,
     },
 }
 
@@ -614,6 +625,9 @@ pub enum Refusal {
     /// The record is not what its writer has seen.
     #[error("somebody else has changed it meanwhile")]
     RecordChanged,
+    /// As many prefixes are being copied as may be at once.
+    #[error("too many copies of prefixes are under way")]
+    TooManyClones,
 }
 
 impl Envelope {

@@ -31,6 +31,9 @@ pub(super) const LOCKS_LEVEL: u32 = 3;
 /// The level from which there are records: [`super::Command::SetRecord`] and its table.
 pub(super) const RECORDS_LEVEL: u32 = 3;
 
+/// The level from which prefixes may be cloned: [`super::Command::Clone`], and its tables.
+pub(super) const CLONES_LEVEL: u32 = 3;
+
 /// The level of a catalog that was made just now, whoever made it: members that start with different programs make the
 /// same one. It never changes. (Catalogs of earlier development builds have 0.)
 pub(super) const FIRST_LEVEL: u32 = 1;

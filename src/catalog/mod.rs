@@ -13,6 +13,7 @@
 mod apply;
 mod changes;
 mod check;
+mod clone;
 mod command;
 mod inode;
 mod level;
@@ -29,10 +30,11 @@ use futures::future::BoxFuture;
 pub use apply::Catalog;
 pub use changes::{Changed, Changes, Heard, Notice};
 pub use check::{ChunkRow, VersionRow};
+pub use clone::{ClonePhase, CloneState};
 pub use command::{
-    ACCESSED_COUNT_MAX, Body, Change, Command, CompletePart, Content, DeleteKey, Deleted, Due, Envelope, FileOperation,
-    Hint, LOCK_END, Lock, NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Origin, Outcome, PartBody, Piece, Precondition,
-    RECORD_MAX_BYTES, RecordKind, Refusal, SetAttrs, Source, Write, Written,
+    ACCESSED_COUNT_MAX, Body, CLONE_STEP_MAX, Change, CloneOperation, Command, CompletePart, Content, DeleteKey,
+    Deleted, Due, Envelope, FileOperation, Hint, LOCK_END, Lock, NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Origin,
+    Outcome, PartBody, Piece, Precondition, RECORD_MAX_BYTES, RecordKind, Refusal, SetAttrs, Source, Write, Written,
 };
 pub use inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, RenameMode, Stat, TreeEntry};
 pub use level::{FEATURE_LEVEL, Levels};

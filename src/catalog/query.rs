@@ -291,7 +291,7 @@ impl View<'_> {
     }
 
     /// The last of the directories on a path, if all are there.
-    fn descend(&self, bucket: BucketId, directories: &[&[u8]]) -> Result<Option<Ino>, Error> {
+    pub(super) fn descend(&self, bucket: BucketId, directories: &[&[u8]]) -> Result<Option<Ino>, Error> {
         let mut parent = bucket.root();
         for name in directories {
             match self.directory(parent, name)? {

@@ -1,6 +1,7 @@
 //! The front door: object semantics over the catalog and the chunk files. All that a frontend sees.
 //!
 //! - `put`: bytes in: received, digested, stored; then named by one command. `upload`: the same by parts.
+//! - `snapshot`: whole prefixes copied, moving nothing.
 //! - `read`: bytes out: version and manifest from one snapshot, every byte verified. `copy`: both, moving nothing.
 //! - `sink`: where incoming bytes go; `chunks`: where chunks are: files, or shards by `striped`.
 //! - `bucket`, `key`: buckets; deleting, changing and listing keys.
@@ -37,6 +38,7 @@ mod repair;
 mod room;
 mod session;
 mod sink;
+mod snapshot;
 mod stray;
 mod striped;
 mod sweep;
@@ -71,6 +73,7 @@ pub use progress::Upkeep;
 pub use read::{Object, Reader};
 pub use repair::RepairReport;
 pub use room::Pressure;
+pub use snapshot::{Prefix, SNAPSHOTS, Snapshot};
 pub(crate) use striped::{ClusterKeys, Striper};
 pub use sweep::SweepReport;
 pub use worker::Workers;
@@ -323,6 +326,8 @@ pub struct Inner {
     names: BucketNames,
     /// Something may have died.
     died: Notify,
+    /// A copy of a prefix has begun, or is to be erased.
+    cloning: Notify,
     strays: Strays,
     suspects: Suspects,
     progress: Progress,
@@ -364,6 +369,7 @@ impl Store {
             room: Room::new(env.clone(), chunks.clone(), config.low_water_bytes),
             names: BucketNames::default(),
             died: Notify::new(),
+            cloning: Notify::new(),
             strays: Strays::default(),
             suspects: Suspects::default(),
             progress: Progress::default(),

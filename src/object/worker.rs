@@ -28,6 +28,8 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 /// this process.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(30);
 const CLUSTER_DRAIN_INTERVAL: Duration = Duration::from_secs(2);
+/// Copies of prefixes that another process of the cluster has begun are seen after this.
+const CLUSTER_CLONE_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two looks for chunks below target.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(2);
 /// Chunks that wait for nodes are looked at again after this, even if no node came or went.
@@ -66,6 +68,8 @@ impl Workers {
         set.spawn(every(store.clone(), "forgetting of uploads", at_once, FORGET_INTERVAL, forget_completed));
         set.spawn(tree::settle_inheritance(store.clone(), tree::RETURN_PATIENCE));
         set.spawn(drain_when_told(store.clone()));
+        set.spawn(clone_when_told(store.clone()));
+        set.spawn(every(store.clone(), "forgetting of copies", at_once, FORGET_INTERVAL, forget_clones));
         set.spawn(tick(store.clone()));
         Workers(set)
     }
@@ -269,6 +273,24 @@ async fn drain_when_told(store: Store) {
         }
         let _ = tokio::time::timeout(interval, store.died.notified()).await;
         tokio::time::sleep(DRAIN_PAUSE).await;
+    }
+}
+
+/// Copies prefixes, and erases them. In a cluster nobody says so who is not this process.
+async fn clone_when_told(store: Store) {
+    let interval = if store.chunks.striper().is_some() { CLUSTER_CLONE_INTERVAL } else { DRAIN_INTERVAL };
+    loop {
+        if store.ledger.leads() {
+            log("copying prefixes", store.advance_clones().await);
+        }
+        let _ = tokio::time::timeout(interval, store.cloning.notified()).await;
+    }
+}
+
+async fn forget_clones(store: Store) -> Result<(), Error> {
+    match store.ledger.leads() {
+        true => store.forget_clones().await,
+        false => Ok(()),
     }
 }
 

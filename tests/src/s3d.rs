@@ -362,6 +362,22 @@ impl S3d {
         Ok((code, String::from_utf8_lossy(&text).into_owned()))
     }
 
+    /// `s3d snapshot` with `words`, of this process, not started yet.
+    pub fn snapshot_command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("snapshot").args(words).arg("-data-dir").arg(&self.data_dir);
+        self.environment(&mut command);
+        command
+    }
+
+    /// Runs `s3d snapshot` with `words`; what it prints.
+    ///
+    /// # Errors
+    /// When it fails, with what it says; or takes longer than [`PATIENCE`].
+    pub fn snapshot(&self, words: &[&str]) -> Result<String> {
+        shell::run_within(PATIENCE, &mut self.snapshot_command(words))
+    }
+
     /// Mounts `bucket`, or `bucket/prefix`, on `dir` with comma-separated `options`; serves when it returns.
     ///
     /// # Errors

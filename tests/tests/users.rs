@@ -160,6 +160,10 @@ fn a_policy_in_a_file_says_what_its_user_may_do() -> Result<()> {
         &[(BUCKET, "logs/a", "200"), (BUCKET, "other", "AccessDenied"), ("private", "other", "AccessDenied")],
     )?;
     bob.put(BUCKET, "other", "by bob")?.expect(200)?;
+    // Which would copy what is denied, too.
+    let mut prefix = bob.request("PUT", BUCKET, "all/", "", "").header("x-amz-copy-source", "shared/logs/");
+    prefix.set("x-predastore-copy-prefix", "true");
+    ensure!(bob.call(prefix)?.code() == "AccessDenied", "a whole prefix is copied");
     // From an address that is not his.
     fs::write(&file, policy.replace("127.0.0.0/8", "192.0.2.0/24").replace("::1/128", "2001:db8::/32"))?;
     user(&s3d, &["grant", "bob", "--policy", file.to_str().context("a path in UTF-8")?])?;

@@ -195,6 +195,9 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts, 
             let told = users::answer(mounts.store().objects(), ask, uid).await;
             return told.map_or_else(|error| Reply::Refused(error.to_string()), Reply::Users);
         }
+        (Request::Snapshot(asked), _) => {
+            return mounts.store().snapshot(asked).await.map_or_else(Reply::Refused, Reply::Snapshots);
+        }
     };
     answered.unwrap_or_else(|error| Reply::Refused(error.to_string()))
 }

@@ -29,3 +29,6 @@ pub(crate) mod running;
 mod socket;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use protocol::{Reply, Request};
+pub(crate) use socket::Client;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::options::{Served, Source};
 use crate::operator::users;
+use crate::snapshots::{Asked, Rows};
 
 /// The version this program speaks.
 pub(crate) const VERSION: u32 = 1;
@@ -71,6 +72,8 @@ pub(crate) enum Request {
     Mounts {},
     /// About users and access keys.
     Users(users::Ask),
+    /// Of snapshots: see there.
+    Snapshot(Asked),
 }
 
 /// A mount.
@@ -113,6 +116,8 @@ pub(crate) enum Reply {
     Mounts(Vec<Mount>),
     /// About users and access keys.
     Users(users::Told),
+    /// What came of what was asked of snapshots.
+    Snapshots(Rows),
     /// It cannot be, for this reason.
     Refused(String),
 }
@@ -187,6 +192,8 @@ mod tests {
             Request::Watch { connection: 3 },
             Request::Unmount { connection: 3, force: true },
             Request::Mounts {},
+            Request::Snapshot(Asked::Create { source: mount().source, name: "before".into() }),
+            Request::Snapshot(Asked::List { bucket: "photos".into(), skip: 16 }),
         ];
         for request in requests {
             let frame = encode(&request).unwrap();
@@ -197,6 +204,7 @@ mod tests {
             Reply::Done {},
             Reply::Busy {},
             Reply::Mounts(vec![mount()]),
+            Reply::Snapshots(Rows { rows: Vec::new(), has_more: true }),
             Reply::Refused("no".into()),
         ] {
             let frame = encode(&reply).unwrap();

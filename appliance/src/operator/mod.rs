@@ -36,7 +36,7 @@ pub(crate) fn troubles(figure: impl Fn(&str) -> u64) -> Vec<String> {
 }
 
 /// Bytes for people.
-fn human(bytes: u64) -> String {
+pub(crate) fn human(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 1024.0 && unit + 1 < UNITS.len() {

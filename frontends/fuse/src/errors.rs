@@ -50,6 +50,7 @@ fn of_refusal(refusal: &Refusal) -> Errno {
         | Refusal::PlaceChanged(_)
         | Refusal::RevisionChanged(_)
         | Refusal::TooManyRows
+        | Refusal::TooManyClones
         | Refusal::PreconditionFailed(_)
         | Refusal::OutOfBounds(_)
         | Refusal::NoSuchUpload

@@ -81,6 +81,7 @@ pub fn of_refusal(refusal: Refusal) -> S3Error {
             S3Error::from(ErrorCode::PreconditionFailed).with("Condition", condition)
         }
         Refusal::SourceGone => ErrorCode::NoSuchKey.into(),
+        Refusal::TooManyClones => ErrorCode::SlowDown.into(),
         Refusal::NoSuchUpload => ErrorCode::NoSuchUpload.into(),
         Refusal::InvalidPart { number } => S3Error::from(ErrorCode::InvalidPart).with("PartNumber", number.to_string()),
         Refusal::InvalidPartOrder => ErrorCode::InvalidPartOrder.into(),

@@ -86,6 +86,7 @@ impl Step<'_> {
                 return Err(Refusal::BucketNotEmpty.into());
             }
         }
+        self.check_no_clones(id)?;
         self.run("DELETE FROM bucket WHERE id=?", [sql(id.0)])?;
         self.run("DELETE FROM bucket_setting WHERE bucket=?", [sql(id.0)])?;
         self.run("DELETE FROM usage WHERE bucket=?", [sql(id.0)])?;

@@ -1,15 +1,16 @@
 //! The feature level: see [`crate::catalog::level`].
 
-use crate::catalog::level::{FILES_LEVEL, LOCKS_LEVEL, RECORDS_LEVEL};
+use crate::catalog::level::{CLONES_LEVEL, FILES_LEVEL, LOCKS_LEVEL, RECORDS_LEVEL};
 use crate::catalog::{Error, Levels, Outcome};
 
 use super::{Decision, Step, bound};
 
 /// What levels add to the tables.
-const SCHEMAS: [(u32, &str); 3] = [
+const SCHEMAS: [(u32, &str); 4] = [
     (FILES_LEVEL, include_str!("../schema_files.sql")),
     (LOCKS_LEVEL, include_str!("../schema_locks.sql")),
     (RECORDS_LEVEL, include_str!("../schema_records.sql")),
+    (CLONES_LEVEL, include_str!("../schema_clones.sql")),
 ];
 
 impl Step<'_> {

@@ -7,6 +7,7 @@
 
 mod bucket;
 mod chunk;
+mod clone;
 mod file;
 mod level;
 mod map;
@@ -330,6 +331,7 @@ impl Step<'_> {
             Command::SetRecord { kind, name, was, value } => {
                 self.set_record(*kind, name, was.as_deref(), value.as_deref())
             }
+            Command::Clone(operation) => self.clone(operation),
         }
     }
 

@@ -372,6 +372,10 @@ impl Step<'_> {
             return Err(Refusal::IsDeleteMarker.into());
         }
         let mut own = self.inode_attrs(entry.ino)?;
+        self.preserve(spot.parent, spot.name)?;
+        if own.attrs.linked.is_some() {
+            self.preserve_linked(entry.ino, &own)?;
+        }
         match change {
             Change::Tags(tags) => own.attrs.tags.clone_from(tags),
             Change::Acl(acl) => own.attrs.acl.clone_from(acl),

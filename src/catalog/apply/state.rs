@@ -126,6 +126,15 @@ pub(super) struct UsageDelta {
     pub(super) version_bytes: i64,
 }
 
+/// What the writer asks of clones before each change of a name.
+#[derive(Default)]
+pub(super) struct Clones {
+    /// Those that are being copied.
+    pub(super) copying: Vec<Ino>,
+    /// Whether some directory is being erased.
+    pub(super) is_erasing: bool,
+}
+
 const DIRECTORIES_MAX: usize = 8192;
 
 /// Copies of rows.
@@ -137,6 +146,8 @@ pub(super) struct Cache {
     pub(super) usage: BTreeMap<u64, UsageDelta>,
     /// Buckets that are mounted; none: not read yet.
     pub(super) mounted: Option<BTreeSet<u64>>,
+    /// None: not read yet.
+    pub(super) clones: Option<Clones>,
     directories: HashMap<u64, HashMap<Vec<u8>, Directory>>,
     directory_count: usize,
 }

@@ -94,7 +94,7 @@ pub(super) struct Spot<'k> {
 /// A SELECT of entries: what it selects ends where the reader of rows expects it.
 macro_rules! entries {
     ($from:literal) => {
-        concat!("SELECT kind, ino, seq, flags, size_bytes, mtime_ns, etag FROM ", $from)
+        concat!("SELECT kind, ino, seq, flags, size_bytes, mtime_ns, etag, name FROM ", $from)
     };
 }
 
@@ -202,6 +202,9 @@ impl Step<'_> {
         name: &[u8],
         directory: Directory,
     ) -> Result<(), Error> {
+        if directory.visible {
+            self.preserve(parent, name)?;
+        }
         let insert = match directory.visible {
             true => "INSERT INTO dentry(parent, name, kind, ino, seq, flags) VALUES(?, ?, 1, ?, 0, 0)",
             false => "INSERT INTO version(parent, name, kind, ino, seq, flags) VALUES(?, ?, 1, ?, 0, 0)",
@@ -213,6 +216,9 @@ impl Step<'_> {
     }
 
     pub(super) fn delete_directory_entry(&mut self, parent: Ino, name: &[u8], visible: bool) -> Result<(), Error> {
+        if visible {
+            self.preserve(parent, name)?;
+        }
         let delete = match visible {
             true => "DELETE FROM dentry WHERE parent=? AND name=?",
             false => "DELETE FROM version WHERE parent=? AND name=? AND seq=0",
@@ -264,7 +270,7 @@ impl Step<'_> {
     }
 
     /// Whether the session that made a hidden file still has it open.
-    fn is_unpublished(&self, ino: Ino) -> Result<bool, Error> {
+    pub(super) fn is_unpublished(&self, ino: Ino) -> Result<bool, Error> {
         self.exists("SELECT 1 FROM opened WHERE ino=? AND published=0", [sql(ino.0)])
     }
 
@@ -292,6 +298,16 @@ impl Step<'_> {
             (entry.size_bytes, entry.modified, entry.etag) = (linked.size_bytes, linked.modified, Some(linked.etag));
         }
         Ok(entry)
+    }
+
+    /// Entries of a directory, in order, at most `limit`: what is visible, or the rows of its history.
+    pub(super) fn entries_in(&self, parent: Ino, is_visible: bool, limit: u64) -> Result<Vec<(Vec<u8>, Entry)>, Error> {
+        let query = match is_visible {
+            true => entries!("dentry WHERE parent=? ORDER BY name LIMIT ?"),
+            false => entries!("version WHERE parent=? ORDER BY name, seq LIMIT ?"),
+        };
+        let rows = self.all(query, [sql(parent.0), sql(limit)], |row| Ok((row.get(7)?, read_entry(row)?)))?;
+        rows.into_iter().map(|(name, raw)| Ok((name, self.entry(raw)?))).collect()
     }
 
     fn find_entry(&self, query: &str, params: impl rusqlite::Params) -> Result<Option<Entry>, Error> {
@@ -337,6 +353,7 @@ impl Step<'_> {
     pub(super) fn insert_dentry(&mut self, spot: &Spot<'_>, entry: &Entry) -> Result<(), Error> {
         let insert = "INSERT INTO dentry(parent, name, kind, ino, seq, flags, size_bytes, mtime_ns, etag)
             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        self.preserve(spot.parent, spot.name)?;
         self.count_objects(spot.root, entry, 1);
         self.tell_name(spot.parent, spot.name);
         self.write_entry(insert, spot, entry)
@@ -346,6 +363,7 @@ impl Step<'_> {
     pub(super) fn replace_dentry(&mut self, spot: &Spot<'_>, former: &Entry, entry: &Entry) -> Result<(), Error> {
         let update = "UPDATE dentry SET kind=?3, ino=?4, seq=?5, flags=?6, size_bytes=?7, mtime_ns=?8, etag=?9
             WHERE parent=?1 AND name=?2";
+        self.preserve(spot.parent, spot.name)?;
         self.count_objects(spot.root, former, -1);
         self.count_objects(spot.root, entry, 1);
         match former.ino == entry.ino {
@@ -356,6 +374,7 @@ impl Step<'_> {
     }
 
     pub(super) fn delete_dentry(&mut self, spot: &Spot<'_>, entry: &Entry) -> Result<(), Error> {
+        self.preserve(spot.parent, spot.name)?;
         self.count_objects(spot.root, entry, -1);
         self.tell_name(spot.parent, spot.name);
         self.run("DELETE FROM dentry WHERE parent=? AND name=?", params![sql(spot.parent.0), spot.name])?;

@@ -4,11 +4,11 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::catalog::RenameMode;
 use crate::catalog::types::{
     ChecksumAlgorithm, ChecksumKind, Encryption, Header, InodeAttrs, Layout, Linked, MapNode, MapState, Posix, Repair,
     Retention, RetentionMode,
 };
+use crate::catalog::{ClonePhase, CloneState, RenameMode};
 use crate::ids::{NodeId, Seq, ShardId};
 
 /// Names and encodings, one a line; made anew by `UPDATE_GOLDEN=1`, for variants that are appended.
@@ -190,6 +190,7 @@ fn commands() -> Vec<(&'static str, Command)> {
     .into_iter()
     .chain(files())
     .chain(records())
+    .chain(clones())
     .collect()
 }
 
@@ -273,6 +274,37 @@ fn files() -> Vec<(&'static str, Command)> {
     ]
 }
 
+fn clones() -> Vec<(&'static str, Command)> {
+    let clone = Ino(300);
+    let (prefix, to) = (Bytes::from_static(b"a/"), Bytes::from_static(b".snapshots/before/"));
+    let (source, target) = (BucketId(9), BucketId(300));
+    let begin = CloneOperation::Begin { source, prefix, target, to, label: "before".into() };
+    vec![
+        ("Clone-Begin", Command::Clone(begin)),
+        ("Clone-Advance", Command::Clone(CloneOperation::Advance { clone, entry_count: 1000 })),
+        ("Clone-Remove", Command::Clone(CloneOperation::Remove { clone })),
+        ("Clone-Forget", Command::Clone(CloneOperation::Forget { clone })),
+    ]
+}
+
+fn clone_state() -> CloneState {
+    CloneState {
+        source: BucketId(9),
+        source_name: "bucket".into(),
+        prefix: b"a/".to_vec(),
+        target: BucketId(300),
+        to: b".snapshots/before/".to_vec(),
+        label: "before".into(),
+        root: Ino(400),
+        began: Timestamp(-3),
+        ended: Some(Timestamp(70_000)),
+        phase: ClonePhase::Erasing,
+        reason: "why".into(),
+        object_count: 300,
+        size_bytes: 1 << 40,
+    }
+}
+
 fn refusals() -> Vec<Refusal> {
     vec![
         Refusal::NoSession,
@@ -317,6 +349,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::LockHeld,
         Refusal::TooManyLocks,
         Refusal::RecordChanged,
+        Refusal::TooManyClones,
     ]
 }
 
@@ -330,6 +363,7 @@ fn outcomes() -> Vec<Outcome> {
         Outcome::Deleted(vec![Ok(deleted), Err(Refusal::NoSuchKey)]),
         Outcome::Drained { remaining: 1000 },
         Outcome::Changed { version: VersionId::Seq(Seq(4097)) },
+        Outcome::Cloning { clone: Ino(300), is_over: true },
     ];
     outcomes.extend(refusals().into_iter().map(Outcome::Refused));
     outcomes
@@ -373,6 +407,7 @@ fn encodings() -> String {
     writeln!(text, "map two {}", hex(&map().encode())).unwrap();
     writeln!(text, "repair one {}", hex(&repair().encode())).unwrap();
     writeln!(text, "inode full {}", hex(&inode().encode())).unwrap();
+    writeln!(text, "clone one {}", hex(&clone_state().encode())).unwrap();
     text
 }
 
@@ -409,6 +444,7 @@ fn golden_bytes_decode_to_what_they_were() {
     assert_eq!(Map::decode(&of("map")[0]).unwrap(), map());
     assert_eq!(Repair::decode(&of("repair")[0]).unwrap(), repair());
     assert_eq!(InodeAttrs::decode(&of("inode")[0]).unwrap(), inode());
+    assert_eq!(CloneState::decode(&of("clone")[0]).unwrap(), clone_state());
     assert_eq!(Attrs::decode(&of("inode")[0]).unwrap(), full_attrs());
     assert_eq!(InodeAttrs::decode(&of("attrs")[1]).unwrap().attrs, full_attrs());
     // Version 1.

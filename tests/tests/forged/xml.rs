@@ -1,6 +1,5 @@
 //! XML bodies that are none, and uploads that nobody made.
 
-use predastore_tests::http::Request;
 use predastore_tests::sigv4::encode;
 
 use crate::forger::{Forged, Forger, Generator};

@@ -6,7 +6,7 @@ use predastore::object::{Error, Found, Put, Target};
 use predastore_vocabulary::attrs;
 
 use super::object::{of_read, precondition};
-use super::{multipart, parse_version};
+use super::{multipart, parse_version, prefix};
 use crate::app::{App, Request};
 use crate::checksum;
 use crate::conditions::{Outcome, ReadConditions};
@@ -24,6 +24,9 @@ const ATTEMPTS: usize = 3;
 pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
     let source = source_of(request)?;
+    if prefix::is_asked(request)? {
+        return prefix::copy(app, request, source).await;
+    }
     let replace_metadata = directive(request, "x-amz-metadata-directive")?;
     let replace_tags = directive(request, "x-amz-tagging-directive")?;
     let fresh = metadata::attrs_of(request)?;

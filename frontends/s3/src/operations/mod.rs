@@ -7,6 +7,7 @@ mod list;
 mod multipart;
 mod object;
 mod owner;
+mod prefix;
 mod tagging;
 
 use axum::response::Response;

@@ -50,6 +50,7 @@ impl Step<'_> {
         let size_bytes = self.check_write(&file, write)?;
         let accepted = self.accept_chunks(write)?;
 
+        self.preserve_file(&mut file)?;
         let keeps_version = self.keeps_version(bucket, &file);
         if keeps_version {
             self.keep_version(bucket, &mut file)?;

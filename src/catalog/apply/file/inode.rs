@@ -72,6 +72,18 @@ impl Step<'_> {
         Ok(File { node, own, shown, named: Some((parent, name, entry)), next: None })
     }
 
+    /// Before a file changes in place.
+    pub(super) fn preserve_file(&mut self, file: &mut File) -> Decision<()> {
+        match &file.named {
+            Some((parent, name, _)) => self.preserve(*parent, name)?,
+            None if file.node.nlink > 0 => self.preserve_linked(file.node.id, &file.own)?,
+            None => {}
+        }
+        // Others may use its bytes since.
+        file.node = self.node(file.node.id)?.ok_or(Refusal::Stale)?;
+        Ok(())
+    }
+
     /// Writes what a file shows and carries by now.
     pub(super) fn save_file(&mut self, root: Ino, file: &mut File, shown: Linked) -> Result<(), Error> {
         match &file.named {
@@ -99,6 +111,7 @@ impl Step<'_> {
     }
 
     pub(super) fn set_directory_attrs(&mut self, ino: Ino, own: &InodeAttrs) -> Result<(), Error> {
+        self.preserve_directory(ino)?;
         self.tell_inode(ino);
         self.run("UPDATE dir SET attrs=?2 WHERE ino=?1", params![sql(ino.0), own.encode()])?;
         Ok(())
@@ -117,6 +130,9 @@ impl Step<'_> {
     /// Notes that a file's names have changed.
     pub(super) fn touch_inode(&mut self, ino: Ino) -> Result<(), Error> {
         let mut own = self.inode_attrs(ino)?;
+        if own.attrs.linked.is_some() {
+            self.preserve_linked(ino, &own)?;
+        }
         if let Some(posix) = &mut own.attrs.posix {
             posix.ctime = self.now;
             self.set_attrs(ino, &own)?;
@@ -131,6 +147,7 @@ impl Step<'_> {
             return Ok(self.set_directory_attrs(target.0, &own)?);
         }
         let mut file = self.file_at(target)?;
+        self.preserve_file(&mut file)?;
         file.set(set, self.now);
         self.keep_home(&mut file);
         Ok(self.set_attrs(target.0, &file.own)?)
@@ -201,7 +218,10 @@ impl Step<'_> {
         own.attrs.posix = Some(Posix { ctime: self.now, ..posix });
         match is_directory {
             true => self.set_directory_attrs(target.0, &own)?,
-            false => self.set_attrs(target.0, &own)?,
+            false => {
+                file.as_mut().map_or(Ok(()), |file| self.preserve_file(file))?;
+                self.set_attrs(target.0, &own)?;
+            }
         }
         Ok(())
     }

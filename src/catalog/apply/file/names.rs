@@ -65,7 +65,7 @@ impl Step<'_> {
         }
         let (parent, name) = self.directory_name(ino)?;
         match self.directory(parent, &name)? {
-            Some(found) if found.visible && found.ino == ino => Ok(()),
+            Some(found) if found.visible && found.ino == ino && !self.is_detached(parent)? => Ok(()),
             _ => Err(Refusal::NoEntry.into()),
         }
     }
@@ -163,6 +163,7 @@ impl Step<'_> {
             return Err(Refusal::TooManyLinks.into());
         }
         self.make_explicit(bucket, at.0)?;
+        self.preserve_file(&mut file)?;
         let Linked { size_bytes, modified, etag } = file.shown;
         if let Some((parent, name, former)) = file.named.take() {
             let entry = Entry { kind: Kind::Linked, ..former.clone() };
@@ -243,7 +244,10 @@ impl Step<'_> {
         match (mode, &target) {
             (RenameMode::NoReplace, Some(_)) => return Err(Refusal::EntryExists.into()),
             (RenameMode::Exchange, None) => return Err(Refusal::NoEntry.into()),
-            (RenameMode::Exchange, Some(target)) => self.check_moves(bucket, target, from)?,
+            (RenameMode::Exchange, Some(target)) => {
+                self.check_moves(bucket, target, from)?;
+                self.check_uncovers(root, (&source, from), (target, to))?;
+            }
             (RenameMode::Replace, Some(target)) if target.ino() != source.ino() => {
                 self.check_replaces(&source, target)?;
             }
@@ -290,6 +294,24 @@ impl Step<'_> {
             above = self.directory_name(above)?.0;
         }
         Ok(())
+    }
+
+    /// Refuses to put a file where an object has its name that a directory hides: it would show itself.
+    fn check_uncovers(
+        &mut self,
+        root: Ino,
+        (source, from): (&Named, At<'_>),
+        (target, to): (&Named, At<'_>),
+    ) -> Decision<()> {
+        let place = match (source, target) {
+            (Named::Directory(_), Named::File(_)) => from,
+            (Named::File(_), Named::Directory(_)) => to,
+            (Named::Directory(_), Named::Directory(_)) | (Named::File(_), Named::File(_)) => return Ok(()),
+        };
+        match self.current(&Self::spot_in(root, place.0, place.1))? {
+            Some(_) => Err(Refusal::EntryExists.into()),
+            None => Ok(()),
+        }
     }
 
     fn check_replaces(&mut self, source: &Named, target: &Named) -> Decision<()> {

@@ -41,6 +41,7 @@ impl Step<'_> {
 
     /// Lets go what the session has open of a bucket.
     fn close_all(&mut self, bucket: &Bucket) -> Result<(), Error> {
+        self.preserve_unpublished(self.session)?;
         let query =
             "SELECT p.ino, p.parent, o.bucket FROM opened p LEFT JOIN orphan o ON o.ino=p.ino WHERE p.session=?";
         let opened = self.all(query, [sql(self.session.0)], |row| {
@@ -95,6 +96,7 @@ impl Step<'_> {
     pub(super) fn release(&mut self, inos: &[Ino]) -> Decision<()> {
         bound(inos.len() as u64 <= SEQS_PER_COMMAND, "at most 4,096 inodes a command")?;
         for ino in inos {
+            self.preserve_hidden(*ino)?;
             self.run("DELETE FROM opened WHERE ino=? AND session=?", [sql(ino.0), sql(self.session.0)])?;
         }
         Ok(())

@@ -3,7 +3,9 @@
 
 mod buckets;
 mod chunks;
+mod clones;
 mod deletes;
+mod exchanges;
 mod histories;
 mod levels;
 mod locks;
@@ -76,7 +78,8 @@ impl World {
     pub(in crate::catalog) fn apply(&mut self, envelope: Envelope) -> Outcome {
         let index = self.log.last().map_or(1, |(position, _)| position.index + 1);
         let entry = (Position { term: 1, leader: 1, index }, Entry::Command(envelope));
-        let outcome = self.catalog.apply(std::slice::from_ref(&entry)).unwrap().remove(0);
+        let applied = self.catalog.apply(std::slice::from_ref(&entry));
+        let outcome = applied.unwrap_or_else(|error| panic!("{error} at {entry:?}")).remove(0);
         self.log.push(entry);
         outcome
     }

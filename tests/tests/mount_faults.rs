@@ -284,6 +284,7 @@ fn a_hard_mount_waits_for_its_daemon() -> Result<()> {
     let script =
         "printf after | dd of=open seek=6 bs=1 conv=notrunc,fsync status=none && mkdir new && mv open new/moved";
     let (mut working, go) = standing_by(dir.path(), script)?;
+    server.first().stand_by()?;
     server.first().kill();
     drop(go);
     std::thread::sleep(Duration::from_secs(4));

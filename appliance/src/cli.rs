@@ -10,6 +10,7 @@ use crate::cluster::ClusterCommand;
 use crate::config::settings::{SETTINGS, Setting};
 use crate::mounts::kernel::Way;
 use crate::mounts::options::Source;
+use crate::operator::buckets::BucketCommand;
 use crate::operator::users::UserCommand;
 use crate::snapshots::SnapshotCommand;
 
@@ -102,6 +103,9 @@ enum Commands {
         /// Where; made if need be
         dir: PathBuf,
     },
+    /// Buckets: what they hold; make, remove, versioning
+    #[command(subcommand)]
+    Bucket(BucketCommand),
     /// Users with access keys of their own, and what they may do
     #[command(subcommand)]
     User(UserCommand),
@@ -178,6 +182,8 @@ pub(crate) enum Action {
     HoldMount(String),
     /// Write man pages and completions.
     Documents(PathBuf),
+    /// See or change buckets.
+    Bucket(BucketCommand, Flags),
     /// See or change users.
     User(UserCommand, Flags),
     /// See or change a cluster.
@@ -248,6 +254,10 @@ impl Cli {
             }
             Some(Commands::HoldMount { what }) => Action::HoldMount(what),
             Some(Commands::Documents { dir }) => Action::Documents(dir),
+            Some(Commands::Bucket(mut command)) => {
+                let settings = command.take_settings();
+                Action::Bucket(command, self.settings.then(settings))
+            }
             Some(Commands::User(mut command)) => {
                 let settings = command.take_settings();
                 Action::User(command, self.settings.then(settings))
@@ -344,6 +354,7 @@ mod tests {
             | Action::Mount(_, flags)
             | Action::Umount(_, _, flags)
             | Action::Mounts(flags)
+            | Action::Bucket(_, flags)
             | Action::User(_, flags)
             | Action::Snapshot(_, flags)
             | Action::Cluster(_, flags) => flags,

@@ -90,6 +90,10 @@ fn main() -> ExitCode {
             print(&format!("{}\n", block_on(store::recover(&config))?))?;
             Ok(ExitCode::SUCCESS)
         }),
+        Action::Bucket(command, flags) => with_config(flags, |config| {
+            print(&operator::buckets::run(&config, command)?)?;
+            Ok(ExitCode::SUCCESS)
+        }),
         Action::User(command, flags) => with_config(flags, |config| {
             print(&operator::users::run(&config, command)?)?;
             Ok(ExitCode::SUCCESS)

@@ -625,7 +625,7 @@ impl View<'_> {
         self.all(sql, [], |row| Ok((row.get(0)?, row.get(1)?, Bytes::from(row.get::<_, Vec<u8>>(2)?))))
     }
 
-    /// Whether there may be records: see [`Command::SetRecord`](super::Command::SetRecord).
+    /// Whether there may be records: see [`Command::SetRecord`].
     pub fn has_records(&self) -> Result<bool, Error> {
         Ok(self.feature_level()? >= RECORDS_LEVEL)
     }

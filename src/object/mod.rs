@@ -8,6 +8,7 @@
 //! - `session`: at-most-once proposals, leased ids, the read watermark. `budget`, `room`: memory and disk.
 //! - `map`: the cluster's map; `mover`: chunks brought to where it wants them; `repair`: chunks below target made whole;
 //!   `recount`: finding them, by counting and by scrubbing; `progress`: how far that is.
+//! - `verify`: the scrub of a box.
 //! - `reclaim`, `sweep`, `stray`: giving back what nothing names; `expiry`: ending dead sessions; `worker`: when.
 //!   In a cluster the process that leads does these for all.
 //!
@@ -44,6 +45,7 @@ mod striped;
 mod sweep;
 pub mod tree;
 mod upload;
+mod verify;
 mod worker;
 
 use std::future::Future;
@@ -272,7 +274,7 @@ pub struct Config {
     pub first_map: Option<catalog::Map>,
     /// Hears of each map that this process comes to know.
     pub on_map: OnMap,
-    /// From the end of a pass of the scrub over a shard node to the next.
+    /// From the end of a pass of the scrub, over a shard node or a box, to the next.
     pub scrub_interval: Duration,
     /// Between ticks of catalog time.
     pub tick_interval: Duration,

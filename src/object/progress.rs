@@ -12,7 +12,7 @@ use crate::cluster::pace::Pace;
 pub struct Upkeep {
     /// Chunks of which something is missing, or that are laid out otherwise than is wanted.
     pub below_target_count: u64,
-    /// Of these, chunks of which fewer shards are left than it takes to read them.
+    /// Of these, chunks of which fewer shards are left than it takes to read them. On a box: those that the scrub found damaged.
     pub lost_count: u64,
     /// Chunks that lie elsewhere than the map wants them.
     pub to_move_count: u64,
@@ -60,7 +60,7 @@ impl Progress {
         upkeep.lost_count = upkeep.lost_count.min(count);
     }
 
-    /// What a round of repair could not read.
+    /// What a round of repair, or the scrub of a box, could not read.
     pub(super) fn lost(&self, count: u64) {
         self.lock().upkeep.lost_count = count;
     }

@@ -6,6 +6,7 @@ mod races;
 mod space;
 mod upkeep;
 mod uploads;
+mod verify;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

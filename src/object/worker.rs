@@ -64,6 +64,8 @@ impl Workers {
             set.spawn(repair(store.clone()));
             set.spawn(recount_and_scrub(store.clone()));
             set.spawn(rebalance(store.clone()));
+        } else {
+            set.spawn(every(store.clone(), "the scrub", first_sweep, config.scrub_interval, verify_files));
         }
         set.spawn(every(store.clone(), "forgetting of uploads", at_once, FORGET_INTERVAL, forget_completed));
         set.spawn(tree::settle_inheritance(store.clone(), tree::RETURN_PATIENCE));
@@ -111,6 +113,13 @@ async fn reclaim(store: Store) -> Result<(), Error> {
         true => store.reclaim().await.map(|_| ()),
         false => Ok(()),
     }
+}
+
+async fn verify_files(store: Store) -> Result<(), Error> {
+    let report = store.verify_files().await?;
+    let (damaged_count, chunk_count, byte_count) = (report.damaged.len(), report.chunk_count, report.byte_count);
+    tracing::info!(chunk_count, byte_count, damaged_count, "all chunks were read");
+    Ok(())
 }
 
 async fn expire_sessions(store: Store) {

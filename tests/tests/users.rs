@@ -1,4 +1,5 @@
-//! `predastore user`: keys with policies, kept in the catalog: they count, change and stop at every gateway at once.
+//! What operators ask of a daemon. `predastore user`: keys with policies, kept in the catalog: they count, change and stop at every
+//! gateway at once. `predastore bucket`.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -248,4 +249,38 @@ fn keys_count_and_stop_at_every_gateway_at_once() -> Result<()> {
     cluster.restart_all()?;
     expect(&mut s3_with(&cluster.processes[0], &second)?, &[("private", "other", "200")])?;
     cluster.stop_all()
+}
+
+#[test]
+fn buckets_are_seen_and_made_without_a_client() -> Result<()> {
+    let s3d = S3d::start(Config::default())?;
+    let bucket = |words: &[&str]| s3d.subcommand(&[&["bucket"], words].concat());
+    ensure!(bucket(&["list"])?.is_empty(), "there are buckets");
+    bucket(&["create", "photos"])?;
+    let mut root = s3d.s3()?;
+    root.put("photos", "key", vec![7; 3000])?.expect(200)?;
+    bucket(&["versioning", "photos", "on"])?;
+    root.put("photos", "key", vec![8; 5000])?.expect(200)?;
+    let listed = bucket(&["list"])?;
+    let line = listed.lines().find(|line| line.starts_with("photos ")).with_context(|| listed.clone())?;
+    let words: Vec<_> = line.split_whitespace().collect();
+    ensure!(words[1..4] == ["1", "4.9", "KiB"] && line.ends_with("enabled, 1 older of 2.9 KiB"), "{line}");
+    for (words, why) in [
+        (&["create", "photos"][..], "exists"),
+        (&["create", "Photos"], "Photos"),
+        (&["remove", "photos"], "not empty"),
+        (&["remove", "nothing"], "no such bucket"),
+        (&["versioning", "nothing", "on"], "no such bucket"),
+    ] {
+        match bucket(words) {
+            Ok(said) => bail!("{words:?} succeeded: {said}"),
+            Err(error) => ensure!(format!("{error:#}").contains(why), "{words:?}: {error:#}"),
+        }
+    }
+    bucket(&["create", "empty"])?;
+    bucket(&["remove", "empty"])?;
+    ensure!(root.get("empty", "key")?.code() == "NoSuchBucket");
+    let log = s3d.log_text();
+    ensure!(log.contains("asked=\"bucket create photos\"") && log.contains("not done"), "no lines of who did what");
+    Ok(())
 }

@@ -99,7 +99,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new(
         "storage.scrub_interval",
         "24h",
-        "Distributed: rest between two passes over all that a shard node has, which find silent damage",
+        "Rest between two passes over all that a box or a shard node has, which find silent damage",
     ),
     Setting::new(
         "storage.clean_interval",

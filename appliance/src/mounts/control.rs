@@ -26,7 +26,7 @@ use super::protocol::{self, HEAD_BYTES, Reply, Request};
 use super::running::Mounts;
 use super::socket::Address;
 use crate::config::Control;
-use crate::operator::users;
+use crate::operator::{audit, buckets, users};
 
 /// How long a peer may take to say what it wants, and to hear the answer.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
@@ -195,8 +195,18 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts, 
             let told = users::answer(mounts.store().objects(), ask, uid).await;
             return told.map_or_else(|error| Reply::Refused(error.to_string()), Reply::Users);
         }
+        (Request::Buckets(ask), _) => {
+            return buckets::answer(mounts.store().objects(), ask, uid)
+                .await
+                .map_or_else(Reply::Refused, Reply::Buckets);
+        }
         (Request::Snapshot(asked), _) => {
-            return mounts.store().snapshot(asked).await.map_or_else(Reply::Refused, Reply::Snapshots);
+            let changes = asked.changes();
+            let told = mounts.store().snapshot(asked).await;
+            if let Some(changes) = changes {
+                audit(uid, &changes, told.as_ref().err());
+            }
+            return told.map_or_else(Reply::Refused, Reply::Snapshots);
         }
     };
     answered.unwrap_or_else(|error| Reply::Refused(error.to_string()))

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::options::{Served, Source};
-use crate::operator::users;
+use crate::operator::{buckets, users};
 use crate::snapshots::{Asked, Rows};
 
 /// The version this program speaks.
@@ -72,6 +72,8 @@ pub(crate) enum Request {
     Mounts {},
     /// About users and access keys.
     Users(users::Ask),
+    /// About buckets.
+    Buckets(buckets::Ask),
     /// Of snapshots: see there.
     Snapshot(Asked),
 }
@@ -116,6 +118,8 @@ pub(crate) enum Reply {
     Mounts(Vec<Mount>),
     /// About users and access keys.
     Users(users::Told),
+    /// About buckets.
+    Buckets(buckets::Told),
     /// What came of what was asked of snapshots.
     Snapshots(Rows),
     /// It cannot be, for this reason.

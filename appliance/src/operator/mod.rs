@@ -1,5 +1,6 @@
 //! What an operator asks of this machine: how the daemon is, what is wrong with the machine under it, who may do what.
 
+pub(crate) mod buckets;
 pub(crate) mod doctor;
 pub(crate) mod status;
 pub(crate) mod users;
@@ -30,9 +31,22 @@ pub(crate) fn troubles(figure: impl Fn(&str) -> u64) -> Vec<String> {
         (figure("pressure") == 1, "the disk is nearly full".to_owned()),
         (figure("pressure") >= 2, "the disk is full: new bytes are refused, deleting works".to_owned()),
         (below > 0, format!("{below} chunks lack shards; repair is at it")),
-        (lost > 0, format!("{lost} chunks cannot be read: too few shards are left")),
+        (lost > 0, format!("{lost} chunks cannot be read whole; the log names them")),
     ];
     found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what).collect()
+}
+
+/// A line of the log for what an operator had the daemon change. `uid`: who asked; `error`: why it was not done.
+pub(crate) fn audit(uid: u32, asked: &str, error: Option<&impl std::fmt::Display>) {
+    match error {
+        None => tracing::info!(target: "audit", uid, asked, "done"),
+        Some(error) => tracing::warn!(target: "audit", uid, asked, %error, "not done"),
+    }
+}
+
+/// A day for people, from Unix seconds.
+fn day(seconds: i64) -> String {
+    predastore_s3::dates::iso_8601_ms(seconds.saturating_mul(1000)).chars().take(10).collect()
 }
 
 /// Bytes for people.

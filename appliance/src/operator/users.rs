@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use predastore::env::Timestamp;
 use predastore::object;
 use predastore::object::access::{self, Named, NewKey, UserInfo};
 use predastore::policy::canned;
 use serde::{Deserialize, Serialize};
 
+use super::{audit, day};
 use crate::cli::{CredentialsForm, Flags};
 use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Secret};
 use crate::credentials;
@@ -23,6 +23,8 @@ use crate::mounts::protocol::{Reply, Request};
 
 /// A policy's name has as many bytes at most.
 const POLICY_NAME_MAX_BYTES: usize = 64;
+/// Users that one answer has: it fits into a message with them.
+const PAGE_COUNT: usize = 50;
 
 /// What may be asked.
 #[derive(Subcommand)]
@@ -183,21 +185,47 @@ fn policy_name(kind: &str, place: &str) -> String {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Ask {
-    List {},
-    Add { name: String, account_id: String, policies: Vec<Policy> },
-    Remove { name: String },
-    SetPolicy { name: String, policy: Policy },
-    RemovePolicy { name: String, policy: String },
-    AddKey { name: String },
-    RemoveKey { id: String },
-    SetKeyActive { id: String, is_active: bool },
+    /// So many of the first ones are known. Policies come without their texts.
+    List {
+        skip: usize,
+    },
+    Show {
+        name: String,
+    },
+    Add {
+        name: String,
+        account_id: String,
+        policies: Vec<Policy>,
+    },
+    Remove {
+        name: String,
+    },
+    SetPolicy {
+        name: String,
+        policy: Policy,
+    },
+    RemovePolicy {
+        name: String,
+        policy: String,
+    },
+    AddKey {
+        name: String,
+    },
+    RemoveKey {
+        id: String,
+    },
+    SetKeyActive {
+        id: String,
+        is_active: bool,
+    },
 }
 
 /// What it says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Told {
-    Users(Vec<User>),
+    Users { users: Vec<User>, has_more: bool },
+    User(User),
     Key(Key),
     Done {},
 }
@@ -247,13 +275,11 @@ impl std::fmt::Debug for Key {
 /// # Errors
 /// What the catalog says.
 pub(crate) async fn answer(store: &object::Store, ask: Ask, uid: u32) -> Result<Told, access::Error> {
-    let asked = format!("{:?}", Audited(&ask));
+    let asked = (!matches!(ask, Ask::List { .. } | Ask::Show { .. })).then(|| format!("{:?}", Audited(&ask)));
     let outcome = carry_out(store, ask).await;
-    match &outcome {
-        Ok(Told::Key(key)) => tracing::info!(target: "audit", uid, asked, key = key.id, "done"),
-        Ok(Told::Users(_)) => {}
-        Ok(Told::Done {}) => tracing::info!(target: "audit", uid, asked, "done"),
-        Err(error) => tracing::warn!(target: "audit", uid, asked, %error, "not done"),
+    if let Some(asked) = asked {
+        let key = if let Ok(Told::Key(key)) = &outcome { format!(": {}", key.id) } else { String::new() };
+        audit(uid, &(asked + &key), outcome.as_ref().err());
     }
     outcome
 }
@@ -264,7 +290,8 @@ struct Audited<'a>(&'a Ask);
 impl std::fmt::Debug for Audited<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Ask::List {} => f.write_str("user list"),
+            Ask::List { .. } => f.write_str("user list"),
+            Ask::Show { name } => write!(f, "user show {name}"),
             Ask::Add { name, account_id, policies } => {
                 let policies: Vec<_> = policies.iter().map(|policy| &policy.name).collect();
                 write!(f, "user add {name} account {account_id} policies {policies:?}")
@@ -283,7 +310,12 @@ impl std::fmt::Debug for Audited<'_> {
 async fn carry_out(store: &object::Store, ask: Ask) -> Result<Told, access::Error> {
     let named = |policy: Policy| Named { name: policy.name, document: policy.document };
     match ask {
-        Ask::List {} => Ok(Told::Users(store.users().await?.into_iter().map(User::from).collect())),
+        Ask::List { skip } => {
+            let mut rest = store.users().await?.into_iter().skip(skip);
+            let users = rest.by_ref().take(PAGE_COUNT).map(|user| User::from(user).without_texts()).collect();
+            Ok(Told::Users { users, has_more: rest.next().is_some() })
+        }
+        Ask::Show { name } => store.user(&name).await.map(|user| Told::User(user.into())),
         Ask::Add { name, account_id, policies } => {
             store.add_user(&name, &account_id, policies.into_iter().map(named).collect()).await?;
             let key = store.add_user_key(&name).await?;
@@ -322,6 +354,13 @@ impl From<UserInfo> for User {
     }
 }
 
+impl User {
+    fn without_texts(mut self) -> User {
+        self.policies.iter_mut().for_each(|policy| policy.document.clear());
+        self
+    }
+}
+
 /// The command's side: what to print.
 ///
 /// # Errors
@@ -337,8 +376,10 @@ pub(crate) fn run(config: &Config, command: UserCommand) -> Result<String> {
         UserCommand::AddKey { name, form, settings: _ } => print_key(config, key(socket, Ask::AddKey { name })?, &form),
         UserCommand::List { settings: _ } => Ok(listed(&users(socket)?)),
         UserCommand::Show { name, settings: _ } => {
-            let user = users(socket)?.into_iter().find(|user| user.name == name);
-            let user = user.with_context(|| format!("there is no user `{name}`"))?;
+            let user = match told(socket, Ask::Show { name })? {
+                Told::User(user) => user,
+                other => bail!("the daemon answers what was not asked: {other:?}"),
+            };
             Ok(user.policies.iter().fold(listed(std::slice::from_ref(&user)), |text, policy| {
                 text + &format!("\npolicy {}\n{}\n", policy.name, policy.document.trim_end())
             }))
@@ -367,9 +408,13 @@ fn told(socket: &Path, wanted: Ask) -> Result<Told> {
 }
 
 fn users(socket: &Path) -> Result<Vec<User>> {
-    match told(socket, Ask::List {})? {
-        Told::Users(users) => Ok(users),
-        other => bail!("the daemon answers what was not asked: {other:?}"),
+    let mut all = Vec::new();
+    loop {
+        match told(socket, Ask::List { skip: all.len() })? {
+            Told::Users { users, has_more: false } => return Ok([all, users].concat()),
+            Told::Users { users, has_more: true } => all.extend(users),
+            other => bail!("the daemon answers what was not asked: {other:?}"),
+        }
     }
 }
 
@@ -407,10 +452,6 @@ fn listed(users: &[User]) -> String {
         }
     }
     text
-}
-
-fn day(seconds: i64) -> String {
-    predastore_s3::dates::iso_8601_ms(Timestamp::from_seconds(seconds).0 / 1_000_000).chars().take(10).collect()
 }
 
 #[cfg(test)]

@@ -43,6 +43,18 @@ pub(crate) enum Asked {
     },
 }
 
+impl Asked {
+    /// What it changes, as the log has it. None: nothing.
+    pub(crate) fn changes(&self) -> Option<String> {
+        match self {
+            Asked::List { .. } => None,
+            Asked::Create { source, name } => Some(format!("snapshot create {source} {name}")),
+            Asked::Clone { bucket, name, target } => Some(format!("snapshot clone {bucket}/{name} {target}")),
+            Asked::Delete { bucket, name } => Some(format!("snapshot delete {bucket}/{name}")),
+        }
+    }
+}
+
 /// The answer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

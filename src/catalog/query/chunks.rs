@@ -108,6 +108,13 @@ impl View<'_> {
         Ok(Ino(incarnation << ID_COUNTER_BITS | next))
     }
 
+    /// An id among those that this incarnation of the catalog gave out, or its first: which one, `random` says.
+    pub fn some_id(&self, random: u64) -> Result<Ino, Error> {
+        let mark = self.id_mark()?.0;
+        let first = mark >> ID_COUNTER_BITS << ID_COUNTER_BITS;
+        Ok(Ino(first + random % (mark - first).max(1)))
+    }
+
     fn check_given_out(&self, what: &str, mut ids: impl Iterator<Item = Ino>) -> Result<(), Error> {
         let mark = self.id_mark()?;
         match ids.find(|id| *id >= mark) {

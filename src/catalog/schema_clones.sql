@@ -1,4 +1,4 @@
--- Tables of feature level 3: prefixes that are being cloned, or removed whole. Who they belong to is a row of `job` of kind 1.
+-- Tables of feature level 4: prefixes that are being cloned, or removed whole. Who they belong to is a row of `job` of kind 1.
 
 CREATE TABLE IF NOT EXISTS cloning(clone INTEGER NOT NULL,       -- directories whose entries are still to be copied
   source INTEGER NOT NULL, target INTEGER NOT NULL,              -- the directory, and its copy

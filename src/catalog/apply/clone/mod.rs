@@ -50,7 +50,7 @@ struct Ends<'a> {
 
 impl Step<'_> {
     pub(super) fn clone(&mut self, operation: &CloneOperation) -> Decision<Outcome> {
-        bound(self.state.level >= CLONES_LEVEL, "clones need feature level 3")?;
+        bound(self.state.level >= CLONES_LEVEL, "clones need feature level 4")?;
         match operation {
             CloneOperation::Begin { source, prefix, target, to, label } => {
                 self.begin_clone(&Ends { source: *source, prefix, target: *target, to, label })

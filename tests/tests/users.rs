@@ -2,10 +2,17 @@
 //! gateway at once. `predastore bucket`.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::libc;
 use predastore_tests::cluster::{Cluster, Shape};
+use predastore_tests::knobs::{Need, can_run};
 use predastore_tests::s3::S3;
 use predastore_tests::s3d::{Config, S3d};
 use predastore_tests::sigv4::Signer;
@@ -282,5 +289,52 @@ fn buckets_are_seen_and_made_without_a_client() -> Result<()> {
     ensure!(root.get("empty", "key")?.code() == "NoSuchBucket");
     let log = s3d.log_text();
     ensure!(log.contains("asked=\"bucket create photos\"") && log.contains("not done"), "no lines of who did what");
+    Ok(())
+}
+
+/// What a user of the machine is answered at a control socket.
+fn asked_as(uid: u32, socket: &Path, request: &'static str) -> Result<String> {
+    let socket = socket.to_owned();
+    let asking = thread::spawn(move || -> Result<String> {
+        // SAFETY: a plain system call, which changes who this thread alone is; it ends soon.
+        let changed = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+        ensure!(changed == 0, "{}", std::io::Error::last_os_error());
+        let mut stream = UnixStream::connect(&socket)?;
+        let len_bytes = (request.len() as u32).to_le_bytes();
+        stream.write_all(&[b"PDCT", &1_u32.to_le_bytes()[..], &len_bytes, request.as_bytes()].concat())?;
+        let mut answer = Vec::new();
+        // Who is not welcome is answered unread: what it said is still there when the other side closes.
+        let _ = stream.read_to_end(&mut answer);
+        Ok(String::from_utf8_lossy(answer.get(12..).unwrap_or_default()).into_owned())
+    });
+    asking.join().map_err(|_| anyhow!("the thread panicked"))?
+}
+
+/// Who may mount is not therefore one who may make keys.
+#[test]
+fn who_may_only_mount_makes_no_users() -> Result<()> {
+    if !can_run("who_may_only_mount_makes_no_users", &[Need::Root]) {
+        return Ok(());
+    }
+    const MOUNTER: u32 = 65_534;
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let socket = directory.path().join("control.sock");
+    let config = Config::default().set("PREDASTORE_CONTROL_USERS", MOUNTER);
+    let s3d = S3d::start(config.set("PREDASTORE_CONTROL_SOCKET", socket.display()))?;
+    let (list, mounts) = (r#"{"users":{"list":{"skip":0}}}"#, r#"{"mounts":{}}"#);
+    ensure!(asked_as(MOUNTER, &socket, mounts)? == r#"{"mounts":[]}"#, "it may not mount");
+    for request in [
+        list,
+        r#"{"users":{"add_key":{"name":"ann"}}}"#,
+        r#"{"buckets":{"list":{"after":null}}}"#,
+        r#"{"buckets":{"remove":{"name":"b"}}}"#,
+    ] {
+        let answer = asked_as(MOUNTER, &socket, request)?;
+        ensure!(answer.contains("refused") && answer.contains("only root"), "{request}: {answer}");
+    }
+    ensure!(asked_as(0, &socket, list)?.starts_with(r#"{"users":{"users":"#), "root may not");
+    ensure!(asked_as(MOUNTER + 1, &socket, mounts)?.contains("refused"), "anybody may ask");
+    drop(s3d);
     Ok(())
 }

@@ -99,8 +99,13 @@ impl ControlSocket {
     /// Who asks; none: somebody who may not.
     fn welcome(&self, stream: &UnixStream) -> Option<u32> {
         let uid = stream.peer_cred().ok()?.uid();
-        (uid == 0 || uid == geteuid().as_raw() || self.users.contains(&uid)).then_some(uid)
+        (is_own(uid) || self.users.contains(&uid)).then_some(uid)
     }
+}
+
+/// Root, or this process's user.
+fn is_own(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
 }
 
 impl Drop for ControlSocket {
@@ -191,6 +196,10 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts, 
             Ok(if ended { Reply::Done {} } else { Reply::Busy {} })
         }
         (Request::Mounts {}, _) => Ok(Reply::Mounts(mounts.list())),
+        // Who may mount is not therefore one who may make keys.
+        (Request::Users(_) | Request::Buckets(_), _) if !is_own(uid) => {
+            return Reply::Refused("only root and the daemon's user may ask for this".to_owned());
+        }
         (Request::Users(ask), _) => {
             let told = users::answer(mounts.store().objects(), ask, uid).await;
             return told.map_or_else(|error| Reply::Refused(error.to_string()), Reply::Users);

@@ -226,8 +226,8 @@ impl App {
             return Ok(());
         }
         let (bucket, key) = (request.bucket(), request.key());
-        // Of many keys, each is decided by itself, once they are known.
-        if operation != Operation::DeleteObjects {
+        // Of many keys, each is decided by itself once they are known; nobody in particular is not asked for them.
+        if operation != Operation::DeleteObjects || request.caller.is_none() {
             self.require(request, operation.action(request.query.has("versionId")), bucket, key)?;
         }
         if request.head.headers.contains_key("x-amz-tagging") && operation.writes_object() {

@@ -11,8 +11,8 @@ use crate::config::settings::{SETTINGS, Setting};
 use crate::mounts::kernel::Way;
 use crate::mounts::options::Source;
 use crate::operator::buckets::BucketCommand;
+use crate::operator::snapshots::SnapshotCommand;
 use crate::operator::users::UserCommand;
-use crate::snapshots::SnapshotCommand;
 
 const AFTER_HELP: &str = "\
 Flags may be written with one dash or two. Every setting can also stand in a file (-config) or in the environment

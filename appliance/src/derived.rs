@@ -5,15 +5,17 @@
 //! secret is root, and can be any endpoint; nobody learns the secret from what is derived. Peers do not know each
 //! other by this authority: theirs is another, in `predastore::transport::identity`.
 
+use std::array;
+
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use predastore::object::access::key_of;
 use predastore::transport::identity::Secret as ClusterSecret;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::config::{Account, ROOT_ACCOUNT_ID, Secret};
-use crate::identity::{ACCESS_KEY_ALPHABET, SECRET_KEY_ALPHABET, text_of};
 
 /// One number in four thousand million is no key of the curve.
 const KEY_TRIES: u32 = 8;
@@ -22,12 +24,8 @@ const KEY_TRIES: u32 = 8;
 pub(crate) fn root(secret: &ClusterSecret) -> Account {
     let access_key = secret.derive("root access key 1");
     let secret_key = [secret.derive("root secret key 1"), secret.derive("root secret key 1, more")].concat();
-    Account {
-        access_key: format!("AKIA{}", text_of(&access_key[..16], ACCESS_KEY_ALPHABET)),
-        secret: Secret::new(text_of(&secret_key[..40], SECRET_KEY_ALPHABET)),
-        account_id: ROOT_ACCOUNT_ID.to_owned(),
-        policy: None,
-    }
+    let (access_key, secret) = key_of(&array::from_fn(|at| access_key[at]), &array::from_fn(|at| secret_key[at]));
+    Account { access_key, secret: Secret::new(secret.reveal()), account_id: ROOT_ACCOUNT_ID.to_owned(), policy: None }
 }
 
 /// The key of the cluster's authority.

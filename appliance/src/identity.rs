@@ -27,7 +27,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::digest;
+use predastore::env::Env;
+use predastore::object::access::fresh_key;
 use predastore::transport::identity::Secret as ClusterSecret;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -49,11 +51,6 @@ const CLUSTER_CA_LIFE: (OffsetDateTime, OffsetDateTime) =
     (datetime!(2000-01-01 0:00 UTC), datetime!(9999-12-31 23:59:59 UTC));
 const FILE_MODE: u32 = 0o600;
 const CREDENTIALS_VERSION: u32 = 1;
-
-/// What access keys look like: base 32.
-pub(crate) const ACCESS_KEY_ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-/// What secret keys look like: base 64.
-pub(crate) const SECRET_KEY_ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The directory of a store's identity.
 #[derive(Clone, Debug)]
@@ -129,10 +126,11 @@ impl Identity {
         if let Some(account) = self.credentials()? {
             return Ok(account);
         }
+        let (access_key, secret) = fresh_key(&*Env::system().rng);
         let stored = StoredCredentials {
             version: CREDENTIALS_VERSION,
-            access_key: format!("AKIA{}", random_text(16, ACCESS_KEY_ALPHABET)?),
-            secret_key: random_text(40, SECRET_KEY_ALPHABET)?,
+            access_key,
+            secret_key: secret.reveal().to_owned(),
             account_id: ROOT_ACCOUNT_ID.to_owned(),
         };
         self.write("credentials.json", &(serde_json::to_string_pretty(&stored)? + "\n"))?;
@@ -300,18 +298,6 @@ fn addresses() -> Vec<IpAddr> {
     };
     let dialable = |ip: &IpAddr| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
     interfaces.filter_map(address).filter(dialable).collect()
-}
-
-fn random_text(len: usize, alphabet: &[u8]) -> Result<String> {
-    let mut bytes = vec![0; len];
-    rand::fill(&mut bytes).map_err(|_| anyhow!("the operating system gave no randomness"))?;
-    Ok(text_of(&bytes, alphabet))
-}
-
-/// A letter of `alphabet` for each byte; its length is a power of two, so that none is likelier than another.
-pub(crate) fn text_of(bytes: &[u8], alphabet: &[u8]) -> String {
-    assert!(alphabet.len().is_power_of_two(), "a skewed alphabet");
-    bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
 }
 
 fn read_optional(path: &Path) -> Result<Option<String>> {

@@ -30,7 +30,6 @@ mod nats;
 mod operator;
 mod serve;
 mod sign;
-mod snapshots;
 mod store;
 mod systemd;
 mod tls;
@@ -49,7 +48,7 @@ use config::Config;
 use mounts::command::Failure;
 use mounts::options::Options;
 use mounts::{command, helper, holder, probe};
-use snapshots::SnapshotCommand;
+use operator::snapshots::{self, SnapshotCommand};
 
 /// Exit code when the command line or the configuration is wrong; as clap's.
 const EXIT_USAGE: u8 = 2;

@@ -27,7 +27,6 @@ use crate::admin::{Figure, Figures};
 use crate::config::cluster;
 use crate::config::{Account, Config, Grant, ROOT_ACCOUNT_ID, Tls};
 use crate::db_status::{DbStatus, RaftState, StatusSource};
-use crate::snapshots;
 
 /// At least so often a session is renewed while it may stand still.
 const RENEWALS: u32 = 4;
@@ -170,14 +169,6 @@ impl Store {
     /// The object API, for another frontend.
     pub(crate) fn objects(&self) -> &object::Store {
         &self.store
-    }
-
-    /// Does what is asked of snapshots.
-    ///
-    /// # Errors
-    /// Why not, for people.
-    pub(crate) async fn snapshot(&self, asked: snapshots::Asked) -> Result<snapshots::Rows, String> {
-        snapshots::answer(&self.store, asked).await
     }
 
     /// Whether the catalog of this process answers.

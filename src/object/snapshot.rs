@@ -140,10 +140,7 @@ impl Store {
 
     async fn begin_clone(&self, source: &Prefix, to: &Prefix, label: &str) -> Result<Ino, Error> {
         self.room.admit(0)?;
-        if !self.snapshot(|view| Ok(view.has_clones()?)).await? {
-            let message = "prefixes are copied once every node of the cluster runs a program that can";
-            return Err(Error::Invalid(message.to_owned()));
-        }
+        self.wait_for_level(|view| view.has_clones(), "some process of the cluster copies no prefixes yet").await?;
         let (from, target) = (self.bucket(&source.bucket).await?, self.bucket(&to.bucket).await?);
         let begin = CloneOperation::Begin {
             source: from.id,

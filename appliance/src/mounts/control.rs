@@ -26,7 +26,7 @@ use super::protocol::{self, HEAD_BYTES, Reply, Request};
 use super::running::Mounts;
 use super::socket::Address;
 use crate::config::Control;
-use crate::operator::{audit, buckets, users};
+use crate::operator::{buckets, snapshots, users};
 
 /// How long a peer may take to say what it wants, and to hear the answer.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
@@ -210,11 +210,7 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts, 
                 .map_or_else(Reply::Refused, Reply::Buckets);
         }
         (Request::Snapshot(asked), _) => {
-            let changes = asked.changes();
-            let told = mounts.store().snapshot(asked).await;
-            if let Some(changes) = changes {
-                audit(uid, &changes, told.as_ref().err());
-            }
+            let told = snapshots::answer(mounts.store().objects(), asked, uid).await;
             return told.map_or_else(Reply::Refused, Reply::Snapshots);
         }
     };

@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::options::{Served, Source};
+use crate::operator::snapshots::{Asked, Rows};
 use crate::operator::{buckets, users};
-use crate::snapshots::{Asked, Rows};
 
 /// The version this program speaks.
 pub(crate) const VERSION: u32 = 1;

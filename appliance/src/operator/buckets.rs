@@ -4,14 +4,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Subcommand;
 use predastore::catalog::{Bucket, Refusal, Versioning};
 use predastore::object::{Error, Store};
 use predastore_s3::names::check_bucket_name;
 use serde::{Deserialize, Serialize};
 
-use super::{audit, day, human};
+use super::{audit, day, human, strange};
 use crate::cli::Flags;
 use crate::config::{Config, ROOT_ACCOUNT_ID};
 use crate::mounts::command::ask;
@@ -204,14 +204,14 @@ pub(crate) fn run(config: &Config, command: BucketCommand) -> Result<String> {
 fn told(socket: &Path, wanted: Ask) -> Result<Told> {
     match ask(socket, &Request::Buckets(wanted))? {
         Reply::Buckets(told) => Ok(told),
-        other => bail!("the daemon answers what was not asked: {other:?}"),
+        other => Err(strange(&other)),
     }
 }
 
 fn change(socket: &Path, wanted: Ask) -> Result<String> {
     match told(socket, wanted)? {
         Told::Done {} => Ok(String::new()),
-        other => bail!("the daemon answers what was not asked: {other:?}"),
+        other => Err(strange(&other)),
     }
 }
 
@@ -221,7 +221,7 @@ fn all(socket: &Path) -> Result<Vec<Row>> {
         match told(socket, Ask::List { after: all.last().map(|row| row.name.clone()) })? {
             Told::Buckets { buckets, has_more: false } => return Ok([all, buckets].concat()),
             Told::Buckets { buckets, has_more: true } => all.extend(buckets),
-            other => bail!("the daemon answers what was not asked: {other:?}"),
+            other => return Err(strange(&other)),
         }
     }
 }

@@ -1,7 +1,9 @@
-//! What an operator asks of this machine: how the daemon is, what is wrong with the machine under it, who may do what.
+//! What an operator asks of this machine: how the daemon is, what is wrong with the machine under it, who may do what;
+//! buckets and snapshots.
 
 pub(crate) mod buckets;
 pub(crate) mod doctor;
+pub(crate) mod snapshots;
 pub(crate) mod status;
 pub(crate) mod users;
 
@@ -42,6 +44,11 @@ pub(crate) fn audit(uid: u32, asked: &str, error: Option<&impl std::fmt::Display
         None => tracing::info!(target: "audit", uid, asked, "done"),
         Some(error) => tracing::warn!(target: "audit", uid, asked, %error, "not done"),
     }
+}
+
+/// The daemon, of another version perhaps, answers something else than was asked.
+fn strange(told: &impl std::fmt::Debug) -> anyhow::Error {
+    anyhow::anyhow!("the daemon answers what was not asked: {told:?}")
 }
 
 /// A day for people, from Unix seconds.

@@ -7,14 +7,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use predastore::object;
 use predastore::object::access::{self, Named, NewKey, UserInfo};
 use predastore::policy::canned;
 use serde::{Deserialize, Serialize};
 
-use super::{audit, day};
+use super::{audit, day, strange};
 use crate::cli::{CredentialsForm, Flags};
 use crate::config::{Account, Config, ROOT_ACCOUNT_ID, Secret};
 use crate::credentials;
@@ -378,7 +378,7 @@ pub(crate) fn run(config: &Config, command: UserCommand) -> Result<String> {
         UserCommand::Show { name, settings: _ } => {
             let user = match told(socket, Ask::Show { name })? {
                 Told::User(user) => user,
-                other => bail!("the daemon answers what was not asked: {other:?}"),
+                other => return Err(strange(&other)),
             };
             Ok(user.policies.iter().fold(listed(std::slice::from_ref(&user)), |text, policy| {
                 text + &format!("\npolicy {}\n{}\n", policy.name, policy.document.trim_end())
@@ -403,7 +403,7 @@ pub(crate) fn run(config: &Config, command: UserCommand) -> Result<String> {
 fn told(socket: &Path, wanted: Ask) -> Result<Told> {
     match ask(socket, &Request::Users(wanted))? {
         Reply::Users(told) => Ok(told),
-        other => bail!("the daemon answers what was not asked: {other:?}"),
+        other => Err(strange(&other)),
     }
 }
 
@@ -413,7 +413,7 @@ fn users(socket: &Path) -> Result<Vec<User>> {
         match told(socket, Ask::List { skip: all.len() })? {
             Told::Users { users, has_more: false } => return Ok([all, users].concat()),
             Told::Users { users, has_more: true } => all.extend(users),
-            other => bail!("the daemon answers what was not asked: {other:?}"),
+            other => return Err(strange(&other)),
         }
     }
 }
@@ -421,14 +421,14 @@ fn users(socket: &Path) -> Result<Vec<User>> {
 fn key(socket: &Path, wanted: Ask) -> Result<Key> {
     match told(socket, wanted)? {
         Told::Key(key) => Ok(key),
-        other => bail!("the daemon answers what was not asked: {other:?}"),
+        other => Err(strange(&other)),
     }
 }
 
 fn change(socket: &Path, wanted: Ask) -> Result<String> {
     match told(socket, wanted)? {
         Told::Done {} => Ok(String::new()),
-        other => bail!("the daemon answers what was not asked: {other:?}"),
+        other => Err(strange(&other)),
     }
 }
 

@@ -232,6 +232,7 @@ impl Frontend {
     ) -> Result<Answer, Refusal> {
         let _turn = self.service.limits.turn().await?;
         let caller = self.sender(message, reply, done).await?;
+        done.caller = Some(caller.clone());
         let request = Request {
             service: &self.service,
             operation: done.operation,
@@ -294,7 +295,18 @@ impl Frontend {
         self.metrics.end(operation, code, begun.elapsed(), (received_bytes, sent_bytes));
         let took_us = begun.elapsed().as_micros() as u64;
         tracing::info!(
-            target: "nats", operation, bucket, key, code, access_key, received_bytes, sent_bytes, took_us, "request"
+            target: "nats",
+            operation,
+            bucket,
+            key,
+            code,
+            access_key,
+            user = done.caller.as_ref().and_then(|caller| caller.user.as_deref()),
+            account = done.caller.as_ref().map(|caller| caller.account_id.as_str()),
+            received_bytes,
+            sent_bytes,
+            took_us,
+            "request"
         );
     }
 }
@@ -306,14 +318,16 @@ struct Done {
     received_bytes: usize,
     /// Empty: nobody is known.
     access_key_id: String,
+    /// Whose it is, proven.
+    caller: Option<Arc<Caller>>,
     bucket: String,
     key: String,
 }
 
 impl Done {
     fn new(operation: Operation, begun: Instant, message: &Message) -> Self {
-        let (access_key_id, bucket, key) = Default::default();
-        Done { operation, begun, received_bytes: message.payload.len(), access_key_id, bucket, key }
+        let (access_key_id, caller, bucket, key) = Default::default();
+        Done { operation, begun, received_bytes: message.payload.len(), access_key_id, caller, bucket, key }
     }
 }
 

@@ -21,7 +21,7 @@ mod users;
 
 pub use authority::{Authority, Caller, Deed};
 pub use record::Named;
-pub use secret::Secret;
+pub use secret::{Secret, fresh_key, key_of};
 pub use users::{KeyInfo, NewKey, UserInfo};
 
 use crate::policy;

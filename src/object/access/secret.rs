@@ -7,10 +7,11 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use crate::env::Rng;
 
-/// What the ids of access keys begin with; how long they are with it.
+/// What the ids of access keys begin with.
 const ID_PREFIX: &str = "AKIA";
-const ID_LEN: usize = 20;
-const SECRET_LEN: usize = 40;
+/// A letter each.
+const ID_BYTES: usize = 16;
+const SECRET_BYTES: usize = 40;
 /// Their lengths are powers of two, so that no letter is likelier than another.
 const ID_ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 const SECRET_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -43,13 +44,18 @@ impl fmt::Debug for Secret {
 }
 
 /// An access key that nobody has: its id and its secret.
-pub(super) fn fresh_key(rng: &dyn Rng) -> (String, Secret) {
-    let id = text(rng, ID_LEN - ID_PREFIX.len(), ID_ALPHABET);
-    (format!("{ID_PREFIX}{id}"), Secret::new(&text(rng, SECRET_LEN, SECRET_ALPHABET)))
+pub fn fresh_key(rng: &dyn Rng) -> (String, Secret) {
+    let (mut id, mut secret) = ([0; ID_BYTES], [0; SECRET_BYTES]);
+    rng.fill(&mut id);
+    rng.fill(&mut secret);
+    key_of(&id, &secret)
 }
 
-fn text(rng: &dyn Rng, len: usize, alphabet: &[u8]) -> String {
-    let mut bytes = vec![0; len];
-    rng.fill(&mut bytes);
-    bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
+/// The access key that bytes stand for which nobody can guess: its id and its secret.
+pub fn key_of(id: &[u8; ID_BYTES], secret: &[u8; SECRET_BYTES]) -> (String, Secret) {
+    (format!("{ID_PREFIX}{}", text(id, ID_ALPHABET)), Secret::new(&text(secret, SECRET_ALPHABET)))
+}
+
+fn text<const N: usize>(bytes: &[u8], alphabet: &[u8; N]) -> String {
+    bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % N])).collect()
 }

@@ -15,6 +15,7 @@ use clap::Subcommand;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::strange;
 use crate::cli::Flags;
 use crate::mounts::options::Source;
 use crate::mounts::{Client, Reply, Request};
@@ -133,7 +134,7 @@ fn ask(control: &Path, asked: Asked) -> Result<Rows> {
     match Client::connect(control, Duration::ZERO)?.for_ever().ask(&Request::Snapshot(asked), None)? {
         Reply::Snapshots(rows) => Ok(rows),
         Reply::Refused(reason) => bail!(reason),
-        other => bail!("the daemon answers what was not asked: {other:?}"),
+        other => Err(strange(&other)),
     }
 }
 

@@ -5,12 +5,22 @@ use predastore::object::{Error, Prefix, Snapshot, Store};
 
 use super::wire::{Asked, ROW_COUNT, Row, Rows};
 use crate::mounts::options::Source;
+use crate::operator::audit;
 
-/// Does what is asked.
+/// Does what is asked. `uid`: who asks.
 ///
 /// # Errors
 /// Why not, for people.
-pub(crate) async fn answer(store: &Store, asked: Asked) -> Result<Rows, String> {
+pub(crate) async fn answer(store: &Store, asked: Asked, uid: u32) -> Result<Rows, String> {
+    let changes = asked.changes();
+    let told = carry_out(store, asked).await;
+    if let Some(changes) = changes {
+        audit(uid, &changes, told.as_ref().err());
+    }
+    told
+}
+
+async fn carry_out(store: &Store, asked: Asked) -> Result<Rows, String> {
     match asked {
         Asked::Create { source, name } => {
             let made = store.create_snapshot(&prefix(&source), &name).await;

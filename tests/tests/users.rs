@@ -301,10 +301,15 @@ fn asked_as(uid: u32, socket: &Path, request: &'static str) -> Result<String> {
         ensure!(changed == 0, "{}", std::io::Error::last_os_error());
         let mut stream = UnixStream::connect(&socket)?;
         let len_bytes = (request.len() as u32).to_le_bytes();
-        stream.write_all(&[b"PDCT", &1_u32.to_le_bytes()[..], &len_bytes, request.as_bytes()].concat())?;
+        let frame = [b"PDCT", &1_u32.to_le_bytes()[..], &len_bytes, request.as_bytes()].concat();
+        // Who is not welcome is answered unread: the other side may have closed before all is said, and then what was
+        // said is still there.
+        let said = stream.write_all(&frame);
         let mut answer = Vec::new();
-        // Who is not welcome is answered unread: what it said is still there when the other side closes.
         let _ = stream.read_to_end(&mut answer);
+        if answer.is_empty() {
+            said?;
+        }
         Ok(String::from_utf8_lossy(answer.get(12..).unwrap_or_default()).into_owned())
     });
     asking.join().map_err(|_| anyhow!("the thread panicked"))?

@@ -1,7 +1,8 @@
 //! One process: opens what it keeps, wires the parts, and shuts them down in order.
 //!
 //! - [`Node`]: a box, which is a cluster of one, with its chunks in files. [`members`]: the nodes of a larger cluster.
-//! - [`control`]: what operators ask a cluster. `data_dir`: whose a directory is.
+//! - [`control`]: what operators ask a cluster. [`steward`]: gives boxes that joined their place. `data_dir`: whose a
+//!   directory is.
 //!
 //! ```text
 //! DATA/LOCK        held while a process has the directory open
@@ -17,6 +18,7 @@
 pub mod control;
 mod data_dir;
 pub mod members;
+pub mod steward;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -198,6 +200,14 @@ impl Node {
         self.raft.shutdown().await;
         drop(self.directory);
     }
+}
+
+/// Empties the directory of the box `store`, which nobody has open: see [`DataDir::discard`]. Blocking.
+///
+/// # Errors
+/// See there.
+pub fn discard(data_dir: &Path, store: u128) -> Result<(), Error> {
+    DataDir::discard(data_dir, store)
 }
 
 fn open_files(data_dir: &Path, env: &Env, node: NodeId, fatal: Fatal) -> Result<(DataDir, Files), Error> {

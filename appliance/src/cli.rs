@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Su
 use crate::bench::BenchArgs;
 use crate::cluster::ClusterCommand;
 use crate::config::settings::{SETTINGS, Setting};
+use crate::join::command::{JoinForm, TokenCommand};
 use crate::mounts::kernel::Way;
 use crate::mounts::options::Source;
 use crate::operator::buckets::BucketCommand;
@@ -109,6 +110,17 @@ enum Commands {
     /// Users with access keys of their own, and what they may do
     #[command(subcommand)]
     User(UserCommand),
+    /// Tokens, by which other boxes join this one
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Join the cluster that a token names. The daemon on this machine runs and has stored nothing yet; it starts again, as a
+    /// member
+    Join {
+        #[command(flatten)]
+        form: JoinForm,
+        #[command(flatten)]
+        settings: Flags,
+    },
     /// See a cluster, and change which nodes it has
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -186,6 +198,10 @@ pub(crate) enum Action {
     Bucket(BucketCommand, Flags),
     /// See or change users.
     User(UserCommand, Flags),
+    /// Make, show or end tokens.
+    Token(TokenCommand, Flags),
+    /// Join a cluster.
+    Join(JoinForm, Flags),
     /// See or change a cluster.
     Cluster(ClusterCommand, Flags),
     /// Measure an endpoint.
@@ -262,6 +278,11 @@ impl Cli {
                 let settings = command.take_settings();
                 Action::User(command, self.settings.then(settings))
             }
+            Some(Commands::Token(mut command)) => {
+                let settings = command.take_settings();
+                Action::Token(command, self.settings.then(settings))
+            }
+            Some(Commands::Join { form, settings }) => Action::Join(form, self.settings.then(settings)),
             Some(Commands::Cluster(mut command)) => {
                 let settings = command.take_settings();
                 Action::Cluster(command, Flags::distributed().then(self.settings).then(settings))
@@ -357,6 +378,8 @@ mod tests {
             | Action::Bucket(_, flags)
             | Action::User(_, flags)
             | Action::Snapshot(_, flags)
+            | Action::Token(_, flags)
+            | Action::Join(_, flags)
             | Action::Cluster(_, flags) => flags,
             Action::HoldMount(_) | Action::Documents(_) | Action::Bench(_) => Flags::default(),
         };

@@ -1,5 +1,5 @@
 //! What a db node answers over HTTPS, on the TCP port whose number its peers dial over UDP: `/health`, `/status`. No
-//! authentication: there is nothing in it but how Raft stands.
+//! authentication: there is nothing in it but how Raft stands. Where boxes join, that is asked here, too (`join::host`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,9 +80,16 @@ impl DbStatus {
 /// Says how the db node stands, whenever asked; must not block.
 pub(crate) type StatusSource = Arc<dyn Fn() -> DbStatus + Send + Sync>;
 
-/// Serves `listener` until `stop`. `tls`: of [`crate::tls::server_config`].
-pub(crate) async fn serve(listener: TcpListener, tls: ServerConfig, source: StatusSource, stop: CancellationToken) {
+/// Serves `listener` until `stop`. `tls`: of [`crate::tls::server_config`]; `more`: what else is answered there.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: ServerConfig,
+    source: StatusSource,
+    more: Router,
+    stop: CancellationToken,
+) {
     let router = Router::new().route("/health", get(health)).route("/status", get(status)).with_state(source);
+    let router = router.merge(more);
     server::serve(listener, Some(Arc::new(tls)), router, LIMITS, stop.cancelled()).await;
 }
 
@@ -165,7 +172,7 @@ mod tests {
         let shown = Arc::clone(&now);
         let source: StatusSource = Arc::new(move || shown.lock().unwrap().clone());
         let stop = CancellationToken::new();
-        let served = tokio::spawn(serve(listener, tls, source, stop.clone()));
+        let served = tokio::spawn(serve(listener, tls, source, Router::new(), stop.clone()));
         let ask = async |path: &str| get(address, &identity.ca_file(), path).await;
 
         let expected = json!({

@@ -16,6 +16,9 @@
 //! cluster-ca.pem    notes for us, the authority's certificate: what clients trust
 //! ```
 //!
+//! A box of a cluster that others joined by tokens (`join`) keeps the files of the one box. Their authority is that of the
+//! first box; `ca.key` is there on voters alone, and the others have theirs sign for them.
+//!
 //! Invariants: each file appears whole and at once; one that is there is never made anew, but for `server.pem`, which
 //! is renewed when it nears its end or lacks a name, and `cluster-ca.pem`, which is replaced for another secret. `ca.key`
 //! is durable before `ca.pem` appears, so an authority that a client may trust can always sign.
@@ -29,12 +32,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::digest;
 use predastore::env::Env;
+use predastore::node::control::Authority;
 use predastore::object::access::fresh_key;
-use predastore::transport::identity::Secret as ClusterSecret;
+use predastore::transport::identity::{PublicKey, Secret as ClusterSecret};
+use predastore::transport::{self, Peer};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
@@ -51,13 +58,17 @@ const CLUSTER_CA_LIFE: (OffsetDateTime, OffsetDateTime) =
     (datetime!(2000-01-01 0:00 UTC), datetime!(9999-12-31 23:59:59 UTC));
 const FILE_MODE: u32 = 0o600;
 const CREDENTIALS_VERSION: u32 = 1;
+/// Uncompressed.
+const P256_PUBLIC_KEY_BYTES: usize = 65;
 
 /// The directory of a store's identity.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     dir: PathBuf,
-    /// What all else is derived from; none: one box.
+    /// What all else is derived from; none: the box's own files.
     cluster: Option<ClusterSecret>,
+    /// Whether the authority may be another box's.
+    joined: bool,
 }
 
 /// A server certificate as it is served.
@@ -82,13 +93,19 @@ impl Identity {
         let data_dir = &config.storage.data_dir;
         match &config.cluster {
             None => Identity::of_box(data_dir),
+            Some(cluster) if cluster.member.is_some() => Identity::of_member(data_dir),
             Some(cluster) => Identity::of_cluster(data_dir, cluster.secret.clone()),
         }
     }
 
+    /// That of a box of a cluster that boxes join.
+    pub(crate) fn of_member(data_dir: &Path) -> Self {
+        Identity { joined: true, ..Identity::of_box(data_dir) }
+    }
+
     /// That of the one box with that `data_dir`.
     pub(crate) fn of_box(data_dir: &Path) -> Self {
-        Identity { dir: data_dir.join("keys"), cluster: None }
+        Identity { dir: data_dir.join("keys"), cluster: None, joined: false }
     }
 
     /// That of a process of the cluster with `secret`.
@@ -127,14 +144,18 @@ impl Identity {
             return Ok(account);
         }
         let (access_key, secret) = fresh_key(&*Env::system().rng);
+        self.write_credentials(&access_key, secret.reveal(), ROOT_ACCOUNT_ID)?;
+        self.credentials()?.context("credentials that were just written are gone")
+    }
+
+    fn write_credentials(&self, access_key: &str, secret_key: &str, account_id: &str) -> Result<()> {
         let stored = StoredCredentials {
             version: CREDENTIALS_VERSION,
-            access_key,
-            secret_key: secret.reveal().to_owned(),
-            account_id: ROOT_ACCOUNT_ID.to_owned(),
+            access_key: access_key.to_owned(),
+            secret_key: secret_key.to_owned(),
+            account_id: account_id.to_owned(),
         };
-        self.write("credentials.json", &(serde_json::to_string_pretty(&stored)? + "\n"))?;
-        self.credentials()?.context("credentials that were just written are gone")
+        self.write("credentials.json", &(serde_json::to_string_pretty(&stored)? + "\n"))
     }
 
     /// A server certificate valid for `names` for at least [`RENEW_BEFORE`] from `now`, made or renewed if need be.
@@ -151,16 +172,126 @@ impl Identity {
             let pem = sign_server(&ca_key, &ca_pem, names, now)?;
             return Ok(ServerCertificate { pem, renewed: true });
         }
-        if let Some(pem) = read_optional(&self.dir.join("server.pem"))?
-            && Notes::read(&pem)
-                .is_some_and(|notes| notes.expires - now > RENEW_BEFORE && names.is_subset(&notes.names))
-        {
+        let (kept, is_good) = self.kept_server_certificate(names, now)?;
+        if let Some(pem) = kept.filter(|_| is_good || !self.may_sign()) {
             return Ok(ServerCertificate { pem, renewed: false });
         }
         let (ca_key, ca_pem) = self.ensure_ca(now)?;
         let pem = sign_server(&ca_key, &ca_pem, names, now)?;
         self.write("server.pem", &pem)?;
         Ok(ServerCertificate { pem, renewed: true })
+    }
+
+    /// Whether certificates can be signed here: where the authority is another box's only with its key.
+    pub(crate) fn may_sign(&self) -> bool {
+        !self.joined || self.dir.join("ca.key").exists()
+    }
+
+    /// Whether a certificate for `names` must be had from a box that may sign.
+    pub(crate) fn lacks_server_certificate(&self, names: &BTreeSet<String>, now: OffsetDateTime) -> bool {
+        !self.may_sign() && !self.kept_server_certificate(names, now).is_ok_and(|(_, is_good)| is_good)
+    }
+
+    /// `server.pem`, and whether it is good for `names` for a while.
+    fn kept_server_certificate(&self, names: &BTreeSet<String>, now: OffsetDateTime) -> Result<(Option<String>, bool)> {
+        let kept = read_optional(&self.dir.join("server.pem"))?;
+        let notes = kept.as_deref().and_then(Notes::read);
+        let is_good = notes.is_some_and(|notes| notes.expires - now > RENEW_BEFORE && names.is_subset(&notes.names));
+        Ok((kept, is_good))
+    }
+
+    /// Has HTTPS served with what another box signed: `chain` as [`Identity::sign_server`] makes it, `key` PEM.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn take_server_certificate(&self, chain: &str, key: &str) -> Result<()> {
+        self.write("server.pem", &[chain, key].concat())
+    }
+
+    /// Has the authority's key here from now on.
+    ///
+    /// # Errors
+    /// It is another one's; the disk.
+    pub(crate) fn take_authority_key(&self, key: &str) -> Result<()> {
+        let pair = KeyPair::from_pem(key).context("the authority's key")?;
+        // The certificate has the key's public half as it is.
+        let authority = self.authority()?;
+        if !authority.windows(P256_PUBLIC_KEY_BYTES).any(|run| run == pair.public_key_raw()) {
+            bail!("the key that came is not that of this cluster's authority");
+        }
+        self.write("ca.key", key)
+    }
+
+    /// Puts in place what a box was given that joined. Its own authority goes. `root`: access key, secret key, account.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn install(&self, authority: &str, server: &str, root: (&str, &str, &str)) -> Result<()> {
+        match fs::remove_file(self.dir.join("ca.key")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("{}", self.dir.display()));
+            }
+            _ => {}
+        }
+        self.write("ca.pem", authority)?;
+        self.write("server.pem", server)?;
+        let (access_key, secret_key, account_id) = root;
+        self.write_credentials(access_key, secret_key, account_id)
+    }
+
+    /// The authority's certificate, DER; it is made if there is none yet.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn authority(&self) -> Result<Vec<u8>> {
+        Ok(CertificateDer::from_pem_slice(self.authority_pem()?.as_bytes())?.to_vec())
+    }
+
+    /// The same, PEM.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(crate) fn authority_pem(&self) -> Result<String> {
+        match read_optional(&self.ca_file())? {
+            Some(pem) => Ok(pem),
+            None => self.ensure_ca(OffsetDateTime::now_utc()).map(|(_, pem)| pem),
+        }
+    }
+
+    /// A certificate, DER, for the node that is `peers` and has the other half of `public_key`.
+    ///
+    /// # Errors
+    /// This box cannot sign; the key is none.
+    pub(crate) fn vouch(&self, public_key: &[u8], peers: &[Peer], now: OffsetDateTime) -> Result<Vec<u8>> {
+        let (ca_key, _) = self.signing(now)?;
+        let ca = ca_params(&ca_key, validity(now, CA_LIFE));
+        let issuer = Issuer::from_params(&ca, &ca_key);
+        Ok(transport::identity::vouch(&issuer, public_key, peers)?.to_vec())
+    }
+
+    /// A chain, PEM with our notes, for an HTTPS endpoint of these names that has the other half of `public_key`.
+    ///
+    /// # Errors
+    /// This box cannot sign; a name or the key is none.
+    pub(crate) fn sign_server(
+        &self,
+        public_key: &[u8],
+        names: &BTreeSet<String>,
+        now: OffsetDateTime,
+    ) -> Result<String> {
+        if public_key.len() != P256_PUBLIC_KEY_BYTES {
+            bail!("this is no key of an endpoint");
+        }
+        let (ca_key, ca_pem) = self.signing(now)?;
+        let key = PublicKey { bytes: public_key, algorithm: &PKCS_ECDSA_P256_SHA256 };
+        signed_for(&key, &ca_key, &ca_pem, names, now)
+    }
+
+    fn signing(&self, now: OffsetDateTime) -> Result<(KeyPair, String)> {
+        if !self.may_sign() {
+            bail!("this box does not have the authority's key: it does not vote yet");
+        }
+        self.ensure_ca(now)
     }
 
     /// When the server certificate ends that this store keeps; none: it keeps none.
@@ -253,6 +384,17 @@ fn key_tag(key: &KeyPair, byte_count: usize) -> String {
 
 fn sign_server(ca_key: &KeyPair, ca_pem: &str, names: &BTreeSet<String>, now: OffsetDateTime) -> Result<String> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    Ok(signed_for(&key, ca_key, ca_pem, names, now)? + &key.serialize_pem())
+}
+
+/// Notes for us, a certificate for whoever has `key`, the authority's.
+fn signed_for(
+    key: &impl PublicKeyData,
+    ca_key: &KeyPair,
+    ca_pem: &str,
+    names: &BTreeSet<String>,
+    now: OffsetDateTime,
+) -> Result<String> {
     let mut params = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>())?;
     params.distinguished_name = name("Predastore");
     params.use_authority_key_identifier_extension = true;
@@ -261,9 +403,30 @@ fn sign_server(ca_key: &KeyPair, ca_pem: &str, names: &BTreeSet<String>, now: Of
     (params.not_before, params.not_after) = validity(now, SERVER_LIFE);
     // Only the issuer's name is taken of it: its life is of no matter here.
     let ca = ca_params(ca_key, validity(now, CA_LIFE));
-    let certificate = params.signed_by(&key, &Issuer::from_params(&ca, ca_key))?;
+    let certificate = params.signed_by(key, &Issuer::from_params(&ca, ca_key))?;
     let notes = Notes { expires: params.not_after, names: names.clone() }.write()?;
-    Ok([notes, certificate.pem(), ca_pem.to_owned(), key.serialize_pem()].concat())
+    Ok([notes, certificate.pem(), ca_pem.to_owned()].concat())
+}
+
+/// A key pair for an HTTPS endpoint that another box signs for: PEM, and its public half.
+///
+/// # Errors
+/// There is no randomness.
+pub(crate) fn fresh_server_key() -> Result<(String, Vec<u8>)> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    Ok((key.serialize_pem(), key.public_key_raw().to_vec()))
+}
+
+impl Authority for Identity {
+    fn key(&self) -> Option<String> {
+        read_optional(&self.dir.join("ca.key")).ok().flatten()
+    }
+
+    fn sign_server(&self, public_key: &[u8], names: &[String]) -> Option<String> {
+        let names = names.iter().cloned().collect();
+        let signed = Identity::sign_server(self, public_key, &names, OffsetDateTime::now_utc());
+        signed.inspect_err(|error| tracing::warn!("no certificate was signed for another box: {error:#}")).ok()
+    }
 }
 
 fn name(common: &str) -> DistinguishedName {

@@ -10,6 +10,7 @@
 //! - `snapshots`: `snapshot`, copies of prefixes.
 //! - `operator`: `status` and `doctor`, for whoever runs this machine.
 //! - `memory`: how much the process keeps.
+//! - `join`: boxes that join a cluster by a token.
 //! - `cluster`: an operator's commands for a cluster; `bench`: measures any S3 endpoint.
 
 mod admin;
@@ -23,6 +24,7 @@ mod derived;
 mod documents;
 mod durable;
 mod identity;
+mod join;
 mod logging;
 mod memory;
 mod mounts;
@@ -49,6 +51,7 @@ use mounts::command::Failure;
 use mounts::options::Options;
 use mounts::{command, helper, holder, probe};
 use operator::snapshots::{self, SnapshotCommand};
+use serve::Ended;
 
 /// Exit code when the command line or the configuration is wrong; as clap's.
 const EXIT_USAGE: u8 = 2;
@@ -62,9 +65,9 @@ fn main() -> ExitCode {
         return code;
     }
     match Cli::from_process() {
-        Action::Serve(flags) => with_config(flags, |config| {
+        Action::Serve(flags) => with_config(Flags(flags.0.clone()), |config| {
             let _lines = logging::start(&config.log);
-            Ok(serve(config))
+            Ok(serve(config, || Ok(Config::load(&flags.0, &environment())?)))
         }),
         Action::Credentials(form, flags) => with_config(flags, |config| {
             print(&credentials::print(&config, form)?)?;
@@ -95,6 +98,14 @@ fn main() -> ExitCode {
         }),
         Action::User(command, flags) => with_config(flags, |config| {
             print(&operator::users::run(&config, command)?)?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Action::Token(command, flags) => with_config(flags, |config| {
+            print(&join::command::token(&config.control.socket, command)?)?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Action::Join(form, flags) => with_config(flags, |config| {
+            join::command::join(&config.control.socket, form, print)?;
             Ok(ExitCode::SUCCESS)
         }),
         Action::Cluster(command, flags) => with_config(flags, |config| {
@@ -188,9 +199,18 @@ fn exit(result: Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// Logs its end, too: whoever reads the log as JSON is to find the reason there.
-fn serve(config: Config) -> ExitCode {
-    let served = systemd::Inherited::take().and_then(|inherited| block_on(serve::run(config, inherited)));
+/// Logs its end, too: whoever reads the log as JSON is to find the reason there. `reload`: the configuration, when the
+/// daemon is to start again.
+fn serve(config: Config, reload: impl Fn() -> Result<Config>) -> ExitCode {
+    let served = systemd::Inherited::take().and_then(|mut inherited| {
+        let mut config = config;
+        loop {
+            match block_on(serve::run(config, &mut inherited))? {
+                Ended::Stopped => return Ok(()),
+                Ended::Again => config = reload()?,
+            }
+        }
+    });
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if tracing::enabled!(tracing::Level::ERROR) => {

@@ -21,6 +21,9 @@ use crate::config::{Account, Config, Tls};
 use crate::credentials::endpoint;
 use crate::db_status;
 use crate::identity::Identity;
+use crate::join::daemon::Joining;
+use crate::join::host::{self, Host};
+use crate::join::{keep, settle};
 use crate::mounts::configured;
 use crate::mounts::control::ControlSocket;
 use crate::mounts::running::Mounts;
@@ -34,11 +37,20 @@ const ADDRESS_CHECK: Duration = Duration::from_secs(60);
 /// How often the server certificate's age is looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(24 * 3600);
 
-/// Runs until a signal ends it; the store is closed when this returns.
+/// Why it has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// A signal.
+    Stopped,
+    /// It is something else now, and is to be started again.
+    Again,
+}
+
+/// Runs until a signal ends it, or until it is to start again; the store is closed when this returns.
 ///
 /// # Errors
 /// Whatever kept it from starting, or made it stop.
-pub(crate) async fn run(config: Config, inherited: Inherited) -> Result<()> {
+pub(crate) async fn run(config: Config, inherited: &mut Inherited) -> Result<Ended> {
     let signals = Signals::listen()?;
     for line in &config.obsolete {
         tracing::warn!("{line}");
@@ -49,6 +61,7 @@ pub(crate) async fn run(config: Config, inherited: Inherited) -> Result<()> {
     let nats = nats::connector(&config)?;
     // Of all that is kept the store first, because it locks the directory.
     systemd::starting("opening the store");
+    settle::settle(&config)?;
     let process = Process::start(&config).await?;
     let served = serve(&config, &process, listeners, nats, signals).await;
     process.shutdown().await;
@@ -66,7 +79,7 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(config: &Config, mut inherited: Inherited) -> Result<Self> {
+    async fn bind(config: &Config, inherited: &mut Inherited) -> Result<Self> {
         let admin = match config.admin {
             Some(address) => bind_admin(address, config.admin_may_be_taken).await?,
             None => None,
@@ -78,6 +91,9 @@ impl Listeners {
             },
             None => None,
         };
+        if let Some(socket) = &s3 {
+            inherited.keep(socket)?;
+        }
         let mut dbs = BTreeMap::new();
         for db in config.cluster.iter().flat_map(|cluster| &cluster.role.dbs) {
             dbs.insert(db.id, bind(db.listen, &format!("the status of db node {}", db.id)).await?);
@@ -92,23 +108,26 @@ async fn serve(
     listeners: Listeners,
     nats: Option<Connector>,
     mut signals: Signals,
-) -> Result<()> {
+) -> Result<Ended> {
     let identity = Identity::of(config);
     let accounts = accounts(config, &identity)?;
-    let certificate = match config.server.tls {
-        Tls::Off if listeners.dbs.is_empty() => None,
-        Tls::Off | Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(config, &identity)?)),
-    };
-    let tls = certificate.clone().map(server_config).transpose()?;
-    let stop = CancellationToken::new();
-    serve_db_status(process, listeners.dbs, tls.as_ref(), &stop);
+    let (stop, again) = (CancellationToken::new(), CancellationToken::new());
+    let certificates = Certificates::load(config, &identity, !listeners.dbs.is_empty())?;
+    let tls = certificates.s3.clone().map(server_config).transpose()?;
+    let host = config.cluster.as_ref().and_then(|cluster| cluster.member.clone()).zip(accounts.first().cloned());
+    let host = host.map(|(member, root)| Host::new(identity.clone(), member, root));
+    let peers_tls = certificates.of_dbs().map(server_config).transpose()?;
+    serve_db_status(process, listeners.dbs, peers_tls.as_ref(), host.as_ref(), &stop);
     // What a member of a cluster can do alone it does by now; for the rest it waits until enough others do.
     let waiting = config.cluster.is_some().then(|| tokio::spawn(systemd::wait_for_others()));
     let opened = opened(config, process, &mut signals).await;
     if let Some(waiting) = &waiting {
         waiting.abort();
     }
-    let Some(store) = opened? else { return Ok(()) };
+    let Some(store) = opened? else { return Ok(Ended::Stopped) };
+    if let (Some(host), Some(store), Some(members)) = (&host, &store, process.members()) {
+        host.open(store.objects().clone(), members);
+    }
 
     let mut metrics = Registry::default();
     let authority = store.as_ref().map(|store| authority(config, store, &accounts)).transpose()?;
@@ -134,7 +153,19 @@ async fn serve(
         tracing::info!(bucket = bucket.name, "anybody may read this bucket: the configuration says public");
     }
     let endpoint = config.gateway().map(|_| endpoint(config, port));
-    let mounts = store.clone().map(|store| serve_mounts(config, store, &stop)).transpose()?;
+    let served = store.clone().map(|store| {
+        let joining = Joining::new(config, process, store.objects().clone(), again.clone());
+        serve_mounts(config, store, joining, &stop)
+    });
+    let mounts = served.transpose()?;
+    let members = process.members();
+    let keeping = async {
+        match &members {
+            Some(members) => keep::keep(config, &identity, members, || certificates.reload(config, &identity)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(keeping);
     systemd::ready(endpoint.as_deref());
     let telling = tokio::spawn(systemd::keep_telling(store, shown.clone()));
     tracing::info!(endpoint, data_dir = %config.storage.data_dir.display(), "serving");
@@ -145,13 +176,19 @@ async fn serve(
                     tracing::info!(signal = name, "draining");
                     break None;
                 }
-                Reason::Reload => systemd::while_reloading(|| reload(certificate.as_deref(), config, &identity)),
+                Reason::Reload => systemd::while_reloading(|| certificates.reload(config, &identity)),
             },
             ended = &mut frontend => break Some(ended),
+            () = again.cancelled() => break None,
+            () = &mut keeping => {}
         }
     };
     telling.abort();
-    systemd::stopping();
+    let ending = if again.is_cancelled() { Ended::Again } else { Ended::Stopped };
+    match ending {
+        Ended::Stopped => systemd::stopping(),
+        Ended::Again => drop(tokio::spawn(systemd::starting_again())),
+    }
     shown.drain();
     stop.cancel();
     let requests = frontend.abort_handle();
@@ -173,14 +210,51 @@ async fn serve(
     };
     let drained = drained(async { tokio::join!(s3, unmounted, answered).0 }, &mut signals).await;
     requests.abort();
-    drained?.context("the S3 endpoint")?
+    drained?.context("the S3 endpoint")??;
+    Ok(ending)
+}
+
+/// Those that are served, read again now and then.
+struct Certificates {
+    /// Of the S3 endpoint; none: plain HTTP.
+    s3: Option<Arc<Certificate>>,
+    /// The store's own, of the status of db nodes where boxes join.
+    own: Option<Arc<Certificate>>,
+}
+
+impl Certificates {
+    fn load(config: &Config, identity: &Identity, has_dbs: bool) -> Result<Self> {
+        let is_joined = config.cluster.as_ref().is_some_and(|cluster| cluster.member.is_some());
+        let s3 = match config.server.tls {
+            Tls::Off if !has_dbs || is_joined => None,
+            Tls::Off | Tls::Own | Tls::Files { .. } => Some(Arc::new(Certificate::load(config, identity)?)),
+        };
+        let own = (has_dbs && is_joined).then(|| Certificate::own(config, identity)).transpose()?;
+        Ok(Certificates { s3, own: own.map(Arc::new) })
+    }
+
+    /// That of the status of db nodes.
+    fn of_dbs(&self) -> Option<Arc<Certificate>> {
+        self.own.clone().or_else(|| self.s3.clone())
+    }
+
+    fn reload(&self, config: &Config, identity: &Identity) {
+        let own = self.own.iter().map(|certificate| certificate.reload_own(config, identity));
+        let outcomes = self.s3.iter().map(|certificate| certificate.reload(config, identity)).chain(own);
+        for outcome in outcomes {
+            match outcome {
+                Ok(()) => tracing::debug!("certificate read again"),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "the old certificate stays"),
+            }
+        }
+    }
 }
 
 /// Serves mounts: those that come by the control socket, and the configured ones.
-fn serve_mounts(config: &Config, store: Store, stop: &CancellationToken) -> Result<Mounts> {
+fn serve_mounts(config: &Config, store: Store, joining: Joining, stop: &CancellationToken) -> Result<Mounts> {
     let mounts = Mounts::new(store, config.storage.data_dir.join("staging"));
     match ControlSocket::bind(&config.control)? {
-        Some(socket) => drop(tokio::spawn(socket.serve(mounts.clone(), stop.clone()))),
+        Some(socket) => drop(tokio::spawn(socket.serve(mounts.clone(), Arc::new(joining), stop.clone()))),
         None => {
             let socket = config.control.socket.display();
             tracing::warn!(%socket, "no control socket: another process has it; control.socket sets another");
@@ -215,11 +289,13 @@ fn serve_db_status(
     process: &Process,
     mut listeners: BTreeMap<NodeId, TcpListener>,
     tls: Option<&ServerConfig>,
+    host: Option<&Arc<Host>>,
     stop: &CancellationToken,
 ) {
     for (id, source) in process.db_statuses() {
         if let (Some(listener), Some(tls)) = (listeners.remove(&id), tls) {
-            tokio::spawn(db_status::serve(listener, tls.clone(), source, stop.clone()));
+            let more = host.map(|host| host::router(host.clone())).unwrap_or_default();
+            tokio::spawn(db_status::serve(listener, tls.clone(), source, more, stop.clone()));
         }
     }
 }
@@ -279,14 +355,6 @@ fn facts(config: &Config, port: u16) -> Map<String, Value> {
         ("data_dir", json!(config.storage.data_dir)),
     ];
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-fn reload(certificate: Option<&Certificate>, config: &Config, identity: &Identity) {
-    let Some(certificate) = certificate else { return };
-    match certificate.reload(config, identity) {
-        Ok(()) => tracing::debug!("certificate read again"),
-        Err(error) => tracing::error!(error = format!("{error:#}"), "the old certificate stays"),
-    }
 }
 
 /// What the process is asked to do.

@@ -27,6 +27,8 @@ use crate::admin::{Figure, Figures};
 use crate::config::cluster;
 use crate::config::{Account, Config, Grant, ROOT_ACCOUNT_ID, Tls};
 use crate::db_status::{DbStatus, RaftState, StatusSource};
+use crate::identity::Identity;
+use crate::join::member::Member;
 
 /// At least so often a session is renewed while it may stand still.
 const RENEWALS: u32 = 4;
@@ -77,7 +79,11 @@ impl Process {
         let running = match &config.cluster {
             None => Running::Box(Arc::new(Mutex::new(Some(Node::open(Env::system(), node_config(config)).await?)))),
             Some(cluster) => {
-                let members = Members::start(Env::system(), core_cluster(cluster), node_config(config)).await?;
+                let mut cluster = core_cluster(cluster);
+                if cluster.papers.is_some() {
+                    cluster.authority = Some(members::Vouching(Arc::new(Identity::of(config))));
+                }
+                let members = Members::start(Env::system(), cluster, node_config(config)).await?;
                 Running::Cluster { members: Arc::new(members), workers: tokio::sync::Mutex::default() }
             }
         };
@@ -124,6 +130,24 @@ impl Process {
             (Some(status), Some(store)) => figures(&status, store),
             _ => Vec::new(),
         })
+    }
+
+    /// The nodes of a cluster in this process.
+    pub(crate) fn members(&self) -> Option<Arc<Members>> {
+        match &self.running {
+            Running::Box(_) => None,
+            Running::Cluster { members, .. } => Some(members.clone()),
+        }
+    }
+
+    /// Which store a box is; none: it is part of a cluster.
+    pub(crate) fn box_store(&self) -> Option<u128> {
+        match &self.running {
+            Running::Box(node) => {
+                node.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|node| node.identity().store)
+            }
+            Running::Cluster { .. } => None,
+        }
     }
 
     /// How each db node of a cluster in this process stands, by id, whenever asked.
@@ -229,6 +253,8 @@ pub(crate) fn core_cluster(from: &cluster::Cluster) -> members::Cluster {
         own_dbs: from.role.dbs.iter().map(own).collect(),
         own_nodes: from.role.nodes.iter().map(own).collect(),
         is_gateway: from.role.gateway.is_some(),
+        papers: from.member.as_ref().map(Member::papers),
+        authority: None,
     }
 }
 

@@ -8,6 +8,7 @@
 //!   quorum is no reason to be killed: it would come back no better.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,13 @@ const LOOKS: u32 = 4;
 /// How often it tells what it does.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Sockets that were opened for this process, in the order of the socket unit.
-pub(crate) struct Inherited(Vec<StdListener>);
+/// Sockets that were opened for this process, in the order of the socket unit, and the one that the S3 endpoint has: it is
+/// kept when the daemon starts again within its process, so that nobody is refused meanwhile.
+#[derive(Default)]
+pub(crate) struct Inherited {
+    passed: Vec<StdListener>,
+    kept: Option<StdListener>,
+}
 
 impl Inherited {
     /// Takes them, once, before anything else opens files.
@@ -34,13 +40,21 @@ impl Inherited {
     /// # Errors
     /// What came is no listening TCP socket.
     pub(crate) fn take() -> Result<Self> {
-        let mut passed = ListenFd::from_env();
-        let mut sockets = Vec::new();
-        for index in 0..passed.len() {
-            let socket = passed.take_tcp_listener(index).context("a socket that systemd passed")?;
-            sockets.extend(socket);
+        let mut from_env = ListenFd::from_env();
+        let mut passed = Vec::new();
+        for index in 0..from_env.len() {
+            passed.extend(from_env.take_tcp_listener(index).context("a socket that systemd passed")?);
         }
-        Ok(Inherited(sockets))
+        Ok(Inherited { passed, kept: None })
+    }
+
+    /// Has the S3 endpoint's socket outlive this start of the daemon.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub(crate) fn keep(&mut self, socket: &TcpListener) -> Result<()> {
+        self.kept = Some(StdListener::from(socket.as_fd().try_clone_to_owned()?));
+        Ok(())
     }
 
     /// The one on the port of `address`. Others are left alone: the socket unit names another port than the configuration.
@@ -48,14 +62,17 @@ impl Inherited {
     /// # Errors
     /// It cannot be used.
     pub(crate) fn on(&mut self, address: SocketAddr) -> Result<Option<TcpListener>> {
+        if let Some(kept) = self.kept.take() {
+            return Ok(Some(TcpListener::from_std(kept)?));
+        }
         let is_wanted = |socket: &StdListener| socket.local_addr().is_ok_and(|bound| bound.port() == address.port());
-        let Some(index) = self.0.iter().position(is_wanted) else {
-            for bound in self.0.iter().filter_map(|socket| socket.local_addr().ok()) {
+        let Some(index) = self.passed.iter().position(is_wanted) else {
+            for bound in self.passed.iter().filter_map(|socket| socket.local_addr().ok()) {
                 tracing::warn!(%bound, configured = %address, "systemd listens on another port than `server.port` says");
             }
             return Ok(None);
         };
-        let socket = self.0.swap_remove(index);
+        let socket = self.passed.swap_remove(index);
         socket.set_nonblocking(true)?;
         Ok(Some(TcpListener::from_std(socket)?))
     }
@@ -95,6 +112,18 @@ pub(crate) fn while_reloading(f: impl FnOnce()) {
     }
     f();
     say(&[NotifyState::Ready]);
+}
+
+/// The daemon starts again, within its process. Feeds the watchdog until dropped.
+pub(crate) async fn starting_again() {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        say(&[NotifyState::Reloading, now, NotifyState::Status("starting again, as a member of a cluster")]);
+    }
+    let mut looks = interval(pace());
+    loop {
+        looks.tick().await;
+        say(&[NotifyState::Watchdog]);
+    }
 }
 
 /// No new requests are taken.
@@ -144,11 +173,15 @@ mod tests {
     async fn a_socket_is_taken_for_its_port_only() {
         let sockets: Vec<_> = (0..2).map(|_| StdListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
-        let mut inherited = Inherited(sockets);
+        let mut inherited = Inherited { passed: sockets, kept: None };
         let of = |port| SocketAddr::from(([0, 0, 0, 0], port));
         assert!(inherited.on(of(1)).unwrap().is_none());
         let taken = inherited.on(of(ports[1])).unwrap().unwrap();
         assert_eq!(taken.local_addr().unwrap().port(), ports[1]);
         assert!(inherited.on(of(ports[1])).unwrap().is_none());
+        inherited.keep(&taken).unwrap();
+        drop(taken);
+        let again = inherited.on(of(0)).unwrap().unwrap();
+        assert_eq!(again.local_addr().unwrap().port(), ports[1], "it stays when the daemon starts again");
     }
 }

@@ -38,6 +38,11 @@ impl Certificate {
         Ok(Certificate { current: RwLock::new(Arc::new(read(config, identity)?)) })
     }
 
+    /// The store's own, whatever `config` names: by it boxes that join know who answers.
+    pub(crate) fn own(config: &Config, identity: &Identity) -> Result<Self> {
+        Ok(Certificate { current: RwLock::new(Arc::new(read_own(config, identity)?)) })
+    }
+
     /// Finds out whether the files that `server` names, if it does, can be used.
     pub(crate) fn check_files(server: &Server) -> Result<()> {
         match &server.tls {
@@ -48,9 +53,18 @@ impl Certificate {
 
     /// Reads it again, for new connections. After an error the old one stays.
     pub(crate) fn reload(&self, config: &Config, identity: &Identity) -> Result<()> {
-        let fresh = Arc::new(read(config, identity)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.replace(read(config, identity)?);
         Ok(())
+    }
+
+    /// The same, of [`Certificate::own`].
+    pub(crate) fn reload_own(&self, config: &Config, identity: &Identity) -> Result<()> {
+        self.replace(read_own(config, identity)?);
+        Ok(())
+    }
+
+    fn replace(&self, fresh: CertifiedKey) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
     }
 }
 
@@ -58,20 +72,29 @@ fn read(config: &Config, identity: &Identity) -> Result<CertifiedKey> {
     let server = &config.server;
     match &server.tls {
         Tls::Files { cert, key } => read_files(cert, key),
-        Tls::Own | Tls::Off => {
-            let mut names = host_names(&server.domains);
-            match server.address.ip() {
-                ip if ip.is_unspecified() => names.extend(own_addresses().iter().map(IpAddr::to_string)),
-                ip => drop(names.insert(ip.to_string())),
-            }
-            names.extend(config.cluster.iter().flat_map(|cluster| cluster.role.host_names.iter().cloned()));
-            let certificate = identity.ensure_server_certificate(&names, OffsetDateTime::now_utc())?;
-            if certificate.renewed {
-                tracing::info!(names = names.len(), "made a server certificate");
-            }
-            certified(&certificate.pem, &certificate.pem).context("the store's own certificate")
-        }
+        Tls::Own | Tls::Off => read_own(config, identity),
     }
+}
+
+fn read_own(config: &Config, identity: &Identity) -> Result<CertifiedKey> {
+    let names = endpoint_names(config);
+    let certificate = identity.ensure_server_certificate(&names, OffsetDateTime::now_utc())?;
+    if certificate.renewed {
+        tracing::info!(names = names.len(), "made a server certificate");
+    }
+    certified(&certificate.pem, &certificate.pem).context("the store's own certificate")
+}
+
+/// What clients may call this host's endpoints.
+pub(crate) fn endpoint_names(config: &Config) -> BTreeSet<String> {
+    let server = &config.server;
+    let mut names = host_names(&server.domains);
+    match server.address.ip() {
+        ip if ip.is_unspecified() => names.extend(own_addresses().iter().map(IpAddr::to_string)),
+        ip => drop(names.insert(ip.to_string())),
+    }
+    names.extend(config.cluster.iter().flat_map(|cluster| cluster.role.host_names.iter().cloned()));
+    names
 }
 
 /// The addresses by which others may reach this machine.

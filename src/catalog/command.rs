@@ -406,6 +406,8 @@ pub enum RecordKind {
     User,
     /// What lets a node join.
     Token,
+    /// A node that joined.
+    Node,
 }
 
 /// The most bytes of a record.
@@ -417,6 +419,7 @@ impl RecordKind {
         match self {
             RecordKind::User => 0,
             RecordKind::Token => 1,
+            RecordKind::Node => 2,
         }
     }
 }

@@ -39,8 +39,8 @@ pub enum Founding {
     Together(BTreeMap<NodeId, String>),
     /// A node that waits to be added to a cluster.
     Join,
-    /// A node that follows a cluster and never votes: it asks these voters, at these addresses, for its place, as often as
-    /// it needs one. See [`super::learn`].
+    /// A node that follows a cluster, and votes only once others make it a voter: it asks these voters, at these addresses,
+    /// for its place, as often as it needs one. See [`super::learn`].
     Learn(BTreeMap<NodeId, String>),
 }
 

@@ -1,9 +1,10 @@
 //! Learners: nodes that keep the log and the catalog like any other, and do not vote. A gateway without a db node reads
-//! from one.
+//! from one; a box that joins a cluster is one at first.
 //!
 //! A learner sees to its place among the members itself. It asks the leader for it when it starts, and looks after it
 //! now and then: who was removed while it ran does not hear of that. It finds the leader through the voters that it was
-//! told of, and through the members that it knows.
+//! told of, and through the members that it knows. One that was made a voter goes on doing so, and so does one that leads:
+//! where it is is part of its place, and an address may change.
 //!
 //! Invariants
 //! - A learner never counts: it is in no quorum, never campaigns, and nothing is promised on its word. So whatever became
@@ -54,7 +55,14 @@ impl Core {
 
     /// Has whoever leads make sure that this node is a learner.
     async fn ask_for_place(&self, told: &BTreeSet<u64>) -> Result<(), String> {
+        if self.leader() == Some(self.node) {
+            return self.learn_here(self.node, self.member.clone()).await.map_err(|error| error.to_string());
+        }
         let known = self.voters();
+        if known == BTreeSet::from([self.node]) {
+            // It is about to lead.
+            return Ok(());
+        }
         let others = told.union(&known).copied().filter(|voter| *voter != self.node && Some(*voter) != self.leader());
         let leader = self.leader().filter(|leader| *leader != self.node);
         let mut why = "it knows of no voter".to_owned();

@@ -169,21 +169,28 @@ impl Core {
         Ok(Some(member))
     }
 
-    /// Makes `node`, which asks for it, a learner of the cluster that this node leads, with whatever log it has.
+    /// Makes `node`, which asks for it, a member of the cluster that this node leads: a learner with whatever log it has, or
+    /// the voter that it is, where it is now.
     pub(super) async fn learn_here(&self, node: u64, member: Member) -> Result<(), MembersError> {
-        if self.is_learner(node, &member)? {
+        if self.has_place(node, &member)? {
             return Ok(());
         }
         let _turn = self.changing.lock().await;
         self.settle_joint().await?;
-        if self.is_learner(node, &member)? {
+        if self.has_place(node, &member)? {
             return Ok(());
         }
         self.tell_who_this_is().await?;
+        if self.has_place(node, &member)? {
+            return Ok(());
+        }
         let known = self.member(node);
         let members = BTreeMap::from([(node, member.clone())]);
         if known.as_ref().is_some_and(|known| known.replica == member.replica) {
             return self.change(ChangeMembers::SetNodes(members), true).await;
+        }
+        if node == self.node {
+            return Err(MembersError::Refused("this node leads as another log than it has".into()));
         }
         if known.is_some() {
             self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node])), false).await?;
@@ -191,20 +198,22 @@ impl Core {
         self.change(ChangeMembers::AddNodes(members), true).await
     }
 
-    /// Whether `node` is a member just so, as nothing is to be changed for a voter with its own log either.
+    /// Whether `node` is a member just so, with a vote or without.
     ///
     /// # Errors
-    /// `Refused`: it is a voter of another log or at another address. `Unavailable`: this node does not lead.
-    fn is_learner(&self, node: u64, member: &Member) -> Result<bool, MembersError> {
+    /// `Refused`: it is a voter of another log. `Unavailable`: this node does not lead.
+    fn has_place(&self, node: u64, member: &Member) -> Result<bool, MembersError> {
         let metrics = self.metrics();
         if !metrics.state.is_leader() {
             return Err(unavailable("this node does not lead"));
         }
         let membership = metrics.membership_config.membership();
-        let is_known = membership.get_node(&node) == Some(member);
-        match membership.voter_ids().any(|voter| voter == node) {
-            true if !is_known => Err(MembersError::Refused(format!("db {node} is a voter, and not a learner"))),
-            _ => Ok(is_known),
+        let known = membership.get_node(&node);
+        let is_other_log = known.is_some_and(|known| known.replica != member.replica);
+        // A sole voter may be known by no log, or by one that it had before: it is whatever it has.
+        match node != self.node && is_other_log && membership.voter_ids().any(|voter| voter == node) {
+            true => Err(MembersError::Refused(format!("db {node} is a voter, and has lost its log"))),
+            false => Ok(known == Some(member)),
         }
     }
 

@@ -193,6 +193,15 @@ impl Raft {
         active.core.remove_db(node.0).await
     }
 
+    /// The members that this node has heard from lately, itself among them, while it leads; otherwise nobody.
+    pub fn heard_from(&self) -> BTreeSet<NodeId> {
+        let Ok(active) = &self.inner.active else { return BTreeSet::new() };
+        match active.core.leader() == Some(active.core.node) {
+            true => active.core.heard_from().into_iter().map(NodeId).collect(),
+            false => BTreeSet::new(),
+        }
+    }
+
     /// How the node stands now.
     pub fn status(&self) -> Status {
         let inner = &*self.inner;

@@ -7,10 +7,12 @@
 //! | add-db | id, address | |
 //! | remove-db | id | |
 //! | chunks-on | node | how many |
+//! | authority-key | | what [`Authority::key`] says; to voters only |
+//! | sign-server | public key, names | what [`Authority::sign_server`] says |
 //!
 //! One version byte, then postcard. A reply's status is 0, or 1: its header is then the reason, as text.
 //!
-//! Invariant: whoever has the cluster's secret may ask and change; nobody else gets this far (transport).
+//! Invariant: members of the cluster, and whoever has its secret, may ask and change; nobody else gets this far (transport).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -29,7 +31,6 @@ use crate::env::Env;
 use crate::ids::NodeId;
 use crate::object::{Store, Upkeep};
 use crate::shard::{ClientError, ShardClient, wire::NodeStatus};
-use crate::transport::identity::Identity;
 use crate::transport::{self, AddressBook, Body, Call, CallError, Caller, Class, Limits, Peer, Reply, Role};
 use crate::transport::{Service, StartError, Transport, header};
 
@@ -52,10 +53,20 @@ enum Method {
     AddDb = 3,
     RemoveDb = 4,
     ChunksOn = 5,
+    AuthorityKey = 6,
+    SignServer = 7,
 }
 
 impl Method {
-    const ALL: [Method; 5] = [Method::Overview, Method::SetMap, Method::AddDb, Method::RemoveDb, Method::ChunksOn];
+    const ALL: [Method; 7] = [
+        Method::Overview,
+        Method::SetMap,
+        Method::AddDb,
+        Method::RemoveDb,
+        Method::ChunksOn,
+        Method::AuthorityKey,
+        Method::SignServer,
+    ];
 
     fn number(self) -> u16 {
         u16::from(SERVICE) << 8 | self as u16
@@ -100,6 +111,16 @@ impl Overview {
     }
 }
 
+/// What vouches for the boxes of a cluster that others join: the holder of its authority's key, which voters are.
+pub trait Authority: Send + Sync {
+    /// The key; none: this box does not have it.
+    fn key(&self) -> Option<String>;
+
+    /// A certificate chain, PEM, for an HTTPS endpoint of these names that has the other half of `public_key` (P-256, raw);
+    /// none: this box has no key to sign it with.
+    fn sign_server(&self, public_key: &[u8], names: &[String]) -> Option<String>;
+}
+
 /// A new map.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct SetMap {
@@ -134,13 +155,15 @@ pub(super) struct Control {
     raft: Raft,
     /// Once there is one.
     store: Arc<OnceLock<Store>>,
+    /// Where boxes join.
+    authority: Option<Arc<dyn Authority>>,
 }
 
 impl Service for Control {
     fn serve<'a>(&'a self, from: &'a [Peer], call: Call) -> BoxFuture<'a, Reply> {
         async move {
             let answered = match from.iter().any(|peer| peer.role != Role::Shard) {
-                true => self.answer(call).await,
+                true => self.answer(from, call).await,
                 false => Err("only for other roles".to_owned()),
             };
             let (status, header) = match answered {
@@ -154,11 +177,11 @@ impl Service for Control {
 }
 
 impl Control {
-    pub(super) fn new(raft: Raft, store: Arc<OnceLock<Store>>) -> Control {
-        Control { raft, store }
+    pub(super) fn new(raft: Raft, store: Arc<OnceLock<Store>>, authority: Option<Arc<dyn Authority>>) -> Control {
+        Control { raft, store, authority }
     }
 
-    async fn answer(&self, call: Call) -> Result<Bytes, String> {
+    async fn answer(&self, from: &[Peer], call: Call) -> Result<Bytes, String> {
         let malformed = || "not a question".to_owned();
         match Method::of(call.method).ok_or_else(malformed)? {
             Method::Overview => Ok(encode(&self.overview().await?)),
@@ -174,13 +197,27 @@ impl Control {
             }
             Method::RemoveDb => {
                 let node = decode(&call.header).ok_or_else(malformed)?;
-                let done = self.raft.remove_db(node).await;
-                done.map(|()| Bytes::new()).map_err(|error| error.to_string())
+                self.raft.remove_db(node).await.map_err(|error| error.to_string())?;
+                if let Some(store) = self.store.get() {
+                    store.note_removed(node).await.map_err(|error| error.to_string())?;
+                }
+                Ok(Bytes::new())
             }
             Method::ChunksOn => {
                 let node = decode(&call.header).ok_or_else(malformed)?;
                 let count = self.store()?.chunk_count_on(node).await;
                 count.map(|count| encode(&count)).map_err(|error| error.to_string())
+            }
+            Method::AuthorityKey => {
+                let voters = self.raft.status().voters;
+                let is_voter = from.iter().any(|peer| peer.role == Role::Db && voters.contains(&peer.id));
+                let authority = self.authority.as_ref().filter(|_| is_voter).ok_or("only voters have this key")?;
+                authority.key().map(|key| encode(&key)).ok_or_else(|| "this box does not have it".to_owned())
+            }
+            Method::SignServer => {
+                let (public_key, names): (Vec<u8>, Vec<String>) = decode(&call.header).ok_or_else(malformed)?;
+                let signed = self.authority.as_ref().and_then(|authority| authority.sign_server(&public_key, &names));
+                signed.map(|chain| encode(&chain)).ok_or_else(|| "this box has no key to sign with".to_owned())
             }
         }
     }
@@ -224,7 +261,7 @@ impl Console {
     pub fn new(cluster: &Cluster, env: &Env) -> Result<Console, StartError> {
         // Any id does: nobody calls it back.
         let itself = Peer { role: Role::Gateway, id: NodeId(env.random_u64() >> 1) };
-        let identity = Identity::mint(&cluster.secret, &[itself], env.clock.clone())?;
+        let identity = cluster.identity(&[itself], env)?.calling_only();
         let book = Arc::new(cluster.addresses());
         let started = transport::Config {
             identity,
@@ -317,27 +354,51 @@ impl Console {
         question: &impl Serialize,
         deadline: Duration,
     ) -> Result<T, Error> {
-        let header = self.call(db, method, question, deadline).await?;
-        decode(&header).ok_or(Error::Foreign(db_peer(db)))
+        answered(db, &call(&*self.transport, db, method, question, deadline).await?)
     }
 
     async fn tell(&self, db: NodeId, method: Method, question: &impl Serialize) -> Result<(), Error> {
-        self.call(db, method, question, CHANGE_TIMEOUT).await.map(drop)
+        call(&*self.transport, db, method, question, CHANGE_TIMEOUT).await.map(drop)
     }
+}
 
-    async fn call(
-        &self,
-        db: NodeId,
-        method: Method,
-        question: &impl Serialize,
-        deadline: Duration,
-    ) -> Result<Bytes, Error> {
-        let call = Call { method: method.number(), header: encode(question), body: Body::empty() };
-        let reply = self.transport.call(db_peer(db), Class::Urgent, call, deadline).await?;
-        match reply.status {
-            0 => Ok(reply.header),
-            REFUSED => Err(Error::Refused(String::from_utf8_lossy(&reply.header).into_owned())),
-            _ => Err(Error::Foreign(db_peer(db))),
-        }
+async fn call(
+    transport: &Transport,
+    db: NodeId,
+    method: Method,
+    question: &impl Serialize,
+    deadline: Duration,
+) -> Result<Bytes, Error> {
+    let call = Call { method: method.number(), header: encode(question), body: Body::empty() };
+    let reply = transport.call(db_peer(db), Class::Urgent, call, deadline).await?;
+    match reply.status {
+        0 => Ok(reply.header),
+        REFUSED => Err(Error::Refused(String::from_utf8_lossy(&reply.header).into_owned())),
+        _ => Err(Error::Foreign(db_peer(db))),
     }
+}
+
+fn answered<T: DeserializeOwned>(db: NodeId, header: &[u8]) -> Result<T, Error> {
+    decode(header).ok_or(Error::Foreign(db_peer(db)))
+}
+
+/// The authority's key, from the voter `db`; only a voter is told.
+///
+/// # Errors
+/// See [`Error`].
+pub(super) async fn authority_key(transport: &Transport, db: NodeId) -> Result<String, Error> {
+    answered(db, &call(transport, db, Method::AuthorityKey, &(), ASK_TIMEOUT).await?)
+}
+
+/// A certificate for an endpoint of this box, from the voter `db`: see [`Authority::sign_server`].
+///
+/// # Errors
+/// See [`Error`].
+pub(super) async fn sign_server(
+    transport: &Transport,
+    db: NodeId,
+    public_key: &[u8],
+    names: &[String],
+) -> Result<String, Error> {
+    answered(db, &call(transport, db, Method::SignServer, &(public_key, names), ASK_TIMEOUT).await?)
 }

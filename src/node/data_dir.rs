@@ -179,6 +179,33 @@ impl DataDir {
         owner.adopted(&directory.identity).map(drop).map_err(|what| wrong_identity(path, what))
     }
 
+    /// Empties the directory of the box `store`: neither identity nor log, catalog or files stay. Goes on where it was broken
+    /// off. Nothing happens where it is a cluster's node by now.
+    ///
+    /// # Errors
+    /// `Locked`, `Io`; `Identity`: another box's.
+    pub fn discard(path: &Path, store: u128) -> Result<(), Error> {
+        let _lock = lock(path)?;
+        match read_identity(path)? {
+            Some(Identity { role: Some(_), .. }) => return Ok(()),
+            Some(found) if found.store != store => {
+                return Err(wrong_identity(path, "this is another store than the one that was empty".to_owned()));
+            }
+            Some(_) => {
+                fs::remove_file(path.join("identity")).map_err(in_dir(path))?;
+                File::open(path).and_then(|dir| dir.sync_all()).map_err(in_dir(path))?;
+            }
+            None => {}
+        }
+        for name in ["log", "catalog", "snapshots", "chunks"] {
+            match fs::remove_dir_all(path.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(in_dir(path)(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Opens a data directory that is there.
     ///
     /// # Errors
@@ -278,6 +305,35 @@ mod tests {
             assert!(text.parse::<Identity>().is_err(), "{text}");
         }
         assert!("predastore data 1\nstore 0\nnode disk-1\n".parse::<Identity>().is_err());
+    }
+
+    #[test]
+    fn an_empty_box_is_discarded_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |owner| DataDir::open(dir.path(), &Env::system(), owner).map(|dir| dir.identity);
+        let store = open(Owner::Box(NodeId(1))).unwrap().store;
+        let fill = || {
+            for name in ["log", "catalog", "chunks", "keys"] {
+                fs::create_dir_all(dir.path().join(name)).unwrap();
+                fs::write(dir.path().join(name).join("file"), "").unwrap();
+            }
+        };
+        let left = || ["log", "catalog", "chunks", "keys"].map(|name| dir.path().join(name).exists());
+        fill();
+        let held = DataDir::open_existing(dir.path()).unwrap();
+        assert!(matches!(DataDir::discard(dir.path(), store), Err(Error::Locked { .. })));
+        drop(held);
+        assert!(matches!(DataDir::discard(dir.path(), store ^ 1), Err(Error::Identity { .. })));
+        assert_eq!(left(), [true; 4]);
+        DataDir::discard(dir.path(), store).unwrap();
+        assert_eq!(left(), [false, false, false, true]);
+        fill();
+        DataDir::discard(dir.path(), store).unwrap();
+        assert_eq!(left(), [false, false, false, true], "it goes on where it was broken off");
+        open(Owner::Member { store: 7, role: Role::Db, node: NodeId(2) }).unwrap();
+        fill();
+        DataDir::discard(dir.path(), store).unwrap();
+        assert_eq!(left(), [true; 4], "a cluster's node is not touched");
     }
 
     #[test]

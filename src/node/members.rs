@@ -22,9 +22,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 
-use super::control::{self, Control};
+use super::control::{self, Authority, Control};
 use super::data_dir::{DataDir, Owner, in_dir};
-use super::{BOX_NODE, Config, Error, files_fatal};
+use super::{BOX_NODE, Config, Error, files_fatal, steward};
 use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
 use crate::catalog::{Map, MapNode, MapState};
 use crate::consensus::{self, Founding, Raft};
@@ -37,7 +37,7 @@ use crate::object::{self, Chunks, ClusterKeys, OnMap, Store, Striper, Workers};
 use crate::placement;
 use crate::segment::ClusterKey;
 use crate::shard::{self, ShardService, Shards};
-use crate::transport::identity::{Identity, Secret};
+use crate::transport::identity::{Identity, IdentityError, Papers, Secret};
 use crate::transport::{self, AddressBook, Caller, Limits, Peer, Role, Transport};
 use crate::units::{GIB, MIB};
 
@@ -50,7 +50,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long calls under way are waited for when the process ends.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// The capacity that stands for one point on the ring, and the points of a node whose capacity nobody said.
-const POINT_BYTES: u64 = 4 * GIB;
+pub(super) const POINT_BYTES: u64 = 4 * GIB;
 const POINT_COUNT: u32 = 256;
 
 /// A db node, as every process of the cluster knows it.
@@ -105,6 +105,21 @@ pub struct Cluster {
     pub own_nodes: Vec<Own>,
     /// Whether this process serves frontends.
     pub is_gateway: bool,
+    /// What this node was given when it joined; none: its process makes its identity of the secret. Who joined takes the
+    /// members, the map and its layout from the catalog: of `dbs` and `nodes` it needs those by whom it finds the others.
+    pub papers: Option<Papers>,
+    /// What vouches for boxes that join here, if any may.
+    pub authority: Option<Vouching>,
+}
+
+/// An [`Authority`] that goes along with the rest.
+#[derive(Clone)]
+pub struct Vouching(pub Arc<dyn Authority>);
+
+impl std::fmt::Debug for Vouching {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Vouching(..)")
+    }
 }
 
 impl Cluster {
@@ -146,12 +161,30 @@ impl Cluster {
         dbs.chain(nodes).chain(replicas).collect()
     }
 
+    /// Nodes of one process may share an address: what is said to whom, the calls tell.
     fn listen(&self) -> Vec<SocketAddr> {
-        self.own_dbs.iter().chain(&self.own_nodes).map(|own| own.listen).collect()
+        let mut addresses: Vec<_> = self.own_dbs.iter().chain(&self.own_nodes).map(|own| own.listen).collect();
+        let mut seen = HashSet::new();
+        addresses.retain(|address| seen.insert(*address) || address.port() == 0);
+        addresses
+    }
+
+    /// Who a process is that is `peers`.
+    ///
+    /// # Errors
+    /// It cannot be proven.
+    pub(super) fn identity(&self, peers: &[Peer], env: &Env) -> Result<Identity, IdentityError> {
+        match &self.papers {
+            Some(papers) => Ok(Identity::given(papers, &self.secret, env.clock.clone())),
+            None => Identity::mint(&self.secret, peers, env.clock.clone()),
+        }
     }
 
     fn founding(&self, id: NodeId) -> Founding {
         let all: BTreeMap<_, _> = self.dbs.iter().map(|db| (db.id, db.dial.clone())).collect();
+        if self.papers.is_some() {
+            return Founding::Learn(all.into_iter().filter(|(other, _)| *other != id).collect());
+        }
         match all.contains_key(&id) {
             true if all.len() == 1 => Founding::Alone,
             true => Founding::Together(all),
@@ -189,10 +222,10 @@ pub(super) fn is_replica(id: NodeId) -> bool {
     id.0 >= REPLICA_BASE
 }
 
-/// Notes where members of Raft are that the configuration does not name; where it does, it is right.
-fn remember(book: Arc<AddressBook>) -> consensus::OnMember {
+/// Notes where members of Raft are that are not `configured`; where they are, the configuration is right.
+fn remember(book: Arc<AddressBook>, configured: HashSet<NodeId>) -> consensus::OnMember {
     Arc::new(move |id, address| {
-        if book.get(db_peer(id)).is_none() {
+        if !configured.contains(&id) {
             book.set(db_peer(id), address);
         }
     })
@@ -235,7 +268,7 @@ impl Members {
     /// A directory that is in use or another node's; an address that cannot be bound; what the disk holds.
     pub async fn start(env: Env, cluster: Cluster, config: Config) -> Result<Members, Error> {
         let directories = open_directories(&cluster, &env).await?;
-        let identity = Identity::mint(&cluster.secret, &cluster.peers(), env.clock.clone())?;
+        let identity = cluster.identity(&cluster.peers(), &env)?;
         let book = Arc::new(cluster.addresses());
         let started = transport::Config {
             identity,
@@ -316,11 +349,12 @@ impl Members {
             options.catalog.feature_level = self.config.feature_level;
             options.accept_loss = self.config.accept_loss;
             options.peers = self.cluster.dbs.iter().map(|db| db.id).filter(|id| *id != db.id).collect();
-            options.on_member = remember(self.book.clone());
+            options.on_member = remember(self.book.clone(), self.configured(self.cluster.dbs.iter().map(|db| db.id)));
             let caller: Arc<dyn Caller> = self.transport.clone();
             let raft = Raft::open(options, caller).await?;
             self.transport.serve(db_peer(db.id), consensus::SERVICE, raft.service());
-            let control = Control::new(raft.clone(), self.store.clone());
+            let authority = self.cluster.authority.as_ref().map(|vouching| vouching.0.clone());
+            let control = Control::new(raft.clone(), self.store.clone(), authority);
             self.transport.serve(db_peer(db.id), control::SERVICE, Arc::new(control));
             self.dbs.push(raft);
         }
@@ -330,6 +364,36 @@ impl Members {
     /// How the db nodes of this process stand.
     pub fn statuses(&self) -> impl Iterator<Item = consensus::Status> {
         self.dbs.iter().map(Raft::status)
+    }
+
+    /// The authority's key, from a voter that has it: this node must vote, too.
+    ///
+    /// # Errors
+    /// What the last one said.
+    pub async fn authority_key(&self) -> Result<String, control::Error> {
+        self.of_voters(async |voter| control::authority_key(&self.transport, voter).await).await
+    }
+
+    /// A certificate for an endpoint of this box, from a voter: see [`Authority::sign_server`].
+    ///
+    /// # Errors
+    /// What the last one said.
+    pub async fn sign_server(&self, public_key: &[u8], names: &[String]) -> Result<String, control::Error> {
+        self.of_voters(async |voter| control::sign_server(&self.transport, voter, public_key, names).await).await
+    }
+
+    /// The first answer of any other voter.
+    async fn of_voters<T>(&self, ask: impl AsyncFn(NodeId) -> Result<T, control::Error>) -> Result<T, control::Error> {
+        let mut last = control::Error::Refused("no other box votes".to_owned());
+        let own: HashSet<NodeId> = self.dbs.iter().map(|db| db.status().node).collect();
+        let voters = self.statuses().flat_map(|status| status.voters).filter(|voter| !own.contains(voter));
+        for voter in voters.collect::<Vec<_>>() {
+            match ask(voter).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// The store over this cluster, with its workers; none where this process keeps no catalog. Waits until there is a
@@ -345,7 +409,8 @@ impl Members {
         let mut config = self.config.store.clone();
         config.gateway = self.gateway_name();
         config.first_map = Some(self.cluster.map());
-        let configured = self.cluster.nodes.iter().map(|node| node.id).collect();
+        config.lays_out = self.cluster.papers.is_none();
+        let configured = self.configured(self.cluster.nodes.iter().map(|node| node.id));
         config.on_map = remember_nodes(self.book.clone(), configured);
         let remote = RemoteFiles::new(self.transport.clone());
         let dir = self.directories[0].path().to_owned();
@@ -354,7 +419,10 @@ impl Members {
             let opened = Store::open(self.env.clone(), ledger.clone(), chunks.clone(), config.clone()).await;
             match opened {
                 Ok(store) => {
-                    let workers = Workers::start(&store);
+                    let mut workers = Workers::start(&store);
+                    if self.cluster.papers.is_some() {
+                        workers.add(steward::run(store.clone(), self.dbs[0].clone(), self.transport.clone()));
+                    }
                     // The only one who sets it.
                     let _ = self.store.set(store.clone());
                     return Ok(Some((store, workers)));
@@ -366,6 +434,11 @@ impl Members {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Of these the nodes whose addresses the configuration says, and not the catalog.
+    fn configured(&self, ids: impl Iterator<Item = NodeId>) -> HashSet<NodeId> {
+        ids.filter(|_| self.cluster.papers.is_none()).collect()
     }
 
     /// The same after a restart, and nobody else's: a node runs in one process.

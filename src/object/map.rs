@@ -58,7 +58,7 @@ impl Store {
                     if epoch.replace(map.epoch) != Some(map.epoch) {
                         self.adopt(&map);
                     }
-                    is_settled = is_settled || self.lay_out(&map, &configured).await;
+                    is_settled = is_settled || !self.config.lays_out || self.lay_out(&map, &configured).await;
                 }
                 Ok(None) if self.ledger.leads() => {
                     if let Err(error) = self.set_map(0, configured.clone()).await {
@@ -70,6 +70,19 @@ impl Store {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Places by the catalog's map from the first chunk on, if there is one.
+    ///
+    /// # Errors
+    /// `Catalog`.
+    pub(super) async fn begin_with_map(&self) -> Result<(), Error> {
+        if self.chunks.striper().is_some()
+            && let Some(map) = self.ledger.readers().read(|view| view.map()).await?
+        {
+            self.adopt(&map);
+        }
+        Ok(())
     }
 
     fn adopt(&self, map: &catalog::Map) {

@@ -26,6 +26,7 @@ mod chunks;
 mod copy;
 mod digest;
 mod expiry;
+pub mod join;
 mod key;
 mod lanes;
 mod map;
@@ -34,6 +35,7 @@ mod progress;
 mod put;
 mod read;
 mod reclaim;
+mod record;
 mod recount;
 mod repair;
 mod room;
@@ -272,6 +274,8 @@ pub struct Config {
     pub repair_grace: Duration,
     /// The map of a cluster that has none yet; none: a box.
     pub first_map: Option<catalog::Map>,
+    /// Whether the layout of `first_map` is to be that of the cluster; otherwise the cluster's map says it.
+    pub lays_out: bool,
     /// Hears of each map that this process comes to know.
     pub on_map: OnMap,
     /// From the end of a pass of the scrub, over a shard node or a box, to the next.
@@ -302,6 +306,7 @@ impl Default for Config {
             repair_grace: Duration::from_secs(600),
             scrub_interval: Duration::from_secs(24 * 3600),
             first_map: None,
+            lays_out: true,
             on_map: OnMap::default(),
             tick_interval: Duration::from_secs(60),
             first_sweep_pause: Duration::from_secs(10),
@@ -356,7 +361,9 @@ impl Store {
     pub async fn open(env: Env, ledger: Arc<dyn Ledger>, chunks: Chunks, config: Config) -> Result<Store, Error> {
         let session =
             Session::open(env.clone(), ledger.clone(), config.gateway.clone(), config.propose_patience).await?;
-        Ok(Store::over(session, env, ledger, chunks, config))
+        let store = Store::over(session, env, ledger, chunks, config);
+        store.begin_with_map().await?;
+        Ok(store)
     }
 
     /// Opens the store over a catalog that takes no commands: whatever changes something is `Unavailable`.

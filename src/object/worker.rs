@@ -76,6 +76,11 @@ impl Workers {
         Workers(set)
     }
 
+    /// One more, of somebody else's.
+    pub(crate) fn add(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(work);
+    }
+
     /// Ends them, and returns when they have ended.
     pub async fn stop(mut self) {
         self.0.shutdown().await;

@@ -1,5 +1,5 @@
 //! Who a process is to its peers, and how it proves it: mutual TLS 1.3 under an authority that all of the cluster derive
-//! from one secret.
+//! from one secret, or that vouched for each node when it joined ([`Papers`]).
 //!
 //! ```text
 //! secret --HKDF-SHA256--> the authority's Ed25519 key, the same on every node
@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Invariants
-//! - Whoever has the secret is a member of the cluster, as any node it likes to be: one domain of trust.
+//! - Whoever has the secret is a member of the cluster, as any node it likes to be: one domain of trust. Where nodes join,
+//!   the secret makes nobody a member: the authority's key does, and a node is what its papers name.
 //! - The end of a certificate is honoured, but ours have none (9999-12-31, RFC 5280 section 4.1.2.5) and begin in 1970:
 //!   a clock that is wrong by hours or by decades does not part a node from its peers.
 //! - No session is resumed and no early data is taken: each connection proves both sides anew.
@@ -22,7 +23,7 @@ use std::time::Duration;
 use aws_lc_rs::{hkdf, signature::Ed25519KeyPair};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, SanType,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
@@ -44,6 +45,8 @@ pub const ALPN: &[u8] = b"predastore/1";
 pub const SECRET_MIN_BYTES: usize = 32;
 /// Fewest different bytes of a secret: 32 random hexadecimal digits have less only once in millions.
 const SECRET_MIN_DISTINCT: usize = 8;
+
+const ED25519_PUBLIC_KEY_BYTES: usize = 32;
 
 const SALT: &[u8] = b"predastore cluster secret 1";
 const NOT_BEFORE: OffsetDateTime = datetime!(1970-01-01 0:00 UTC);
@@ -142,14 +145,19 @@ impl Authority {
     /// A leaf for whoever is `peers`, and its key.
     fn sign(&self, peers: &[Peer], life: (OffsetDateTime, OffsetDateTime)) -> Result<Leaf, IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
-        let mut params = params("Predastore node", life);
-        let names = peers.iter().map(|peer| uri(*peer).try_into().map(SanType::URI));
-        params.subject_alt_names = names.collect::<Result<_, _>>()?;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
+        let certificate = node_params(peers, life)?.signed_by(&key, &self.issuer)?.der().clone();
         Ok(Leaf { certificate, key: PrivatePkcs8KeyDer::from(key.serialize_der()) })
     }
+}
+
+/// Of a leaf for whoever is `peers`.
+fn node_params(peers: &[Peer], life: (OffsetDateTime, OffsetDateTime)) -> Result<CertificateParams, IdentityError> {
+    let mut params = params("Predastore node", life);
+    let names = peers.iter().map(|peer| uri(*peer).try_into().map(SanType::URI));
+    params.subject_alt_names = names.collect::<Result<_, _>>()?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(params)
 }
 
 fn params(name: &str, (not_before, not_after): (OffsetDateTime, OffsetDateTime)) -> CertificateParams {
@@ -163,6 +171,69 @@ fn params(name: &str, (not_before, not_after): (OffsetDateTime, OffsetDateTime))
 struct Leaf {
     certificate: CertificateDer<'static>,
     key: PrivatePkcs8KeyDer<'static>,
+}
+
+/// What a node of a cluster without a common authority's key was given when it joined, DER: its certificate, the key that
+/// belongs to it, and the certificate of the authority that vouches for all nodes.
+#[derive(Clone)]
+pub struct Papers {
+    /// The authority's certificate.
+    pub authority: Vec<u8>,
+    /// The node's.
+    pub certificate: Vec<u8>,
+    /// The node's key, PKCS #8.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Papers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Papers(..)")
+    }
+}
+
+/// A key pair for a node that is to join: the key, PKCS #8, and its public half.
+///
+/// # Errors
+/// There is no randomness.
+pub fn fresh_node_key() -> Result<(Vec<u8>, Vec<u8>), IdentityError> {
+    let key = KeyPair::generate_for(&PKCS_ED25519)?;
+    Ok((key.serialize_der(), key.public_key_raw().to_vec()))
+}
+
+/// The public half of a key pair that somebody else has.
+pub struct PublicKey<'a> {
+    /// Raw.
+    pub bytes: &'a [u8],
+    /// Of what kind.
+    pub algorithm: &'static SignatureAlgorithm,
+}
+
+impl PublicKeyData for PublicKey<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.algorithm
+    }
+}
+
+/// A certificate, DER, for the node that is `peers` and has the other half of `public_key` ([`fresh_node_key`]), by an
+/// authority whose certificates are as good for HTTPS: those name no nodes.
+///
+/// # Errors
+/// `public_key` is none.
+pub fn vouch(
+    issuer: &Issuer<'_, impl SigningKey>,
+    public_key: &[u8],
+    peers: &[Peer],
+) -> Result<CertificateDer<'static>, IdentityError> {
+    if public_key.len() != ED25519_PUBLIC_KEY_BYTES {
+        return Err(rcgen::Error::KeyGenerationUnavailable.into());
+    }
+    let params = node_params(peers, (NOT_BEFORE, NOT_AFTER))?;
+    let key = PublicKey { bytes: public_key, algorithm: &PKCS_ED25519 };
+    Ok(params.signed_by(&key, issuer)?.der().clone())
 }
 
 /// Who this process is, with its proof.
@@ -191,10 +262,23 @@ impl Identity {
     ) -> Result<Identity, IdentityError> {
         let authority = Authority::of(secret)?;
         let leaf = authority.sign(peers, life)?;
-        // Of this node alone: were it the cluster's, one node's packets sent on to another would end its connections.
-        let names: Vec<String> = peers.iter().map(|peer| uri(*peer)).collect();
-        let reset_key = secret.expand(&[b"stateless reset ", names.join(" ").as_bytes()]);
+        let reset_key = reset_key(secret, peers);
         Ok(Identity { peers: peers.into(), authority: authority.certificate, leaf, reset_key, clock })
+    }
+
+    /// The identity that `papers` prove: its process is the nodes that the certificate names.
+    pub fn given(papers: &Papers, secret: &Secret, clock: Arc<dyn Clock>) -> Identity {
+        let certificate = CertificateDer::from(papers.certificate.clone());
+        let peers = named_peers(&certificate);
+        let reset_key = reset_key(secret, &peers);
+        let leaf = Leaf { certificate, key: PrivatePkcs8KeyDer::from(papers.key.clone()) };
+        let authority = CertificateDer::from(papers.authority.clone());
+        Identity { peers: peers.into(), authority, leaf, reset_key, clock }
+    }
+
+    /// The same proof of a process that calls and serves nothing: it reaches the nodes that it is named for, too.
+    pub fn calling_only(self) -> Identity {
+        Identity { peers: Arc::default(), ..self }
     }
 
     /// What this process is.
@@ -255,6 +339,12 @@ impl Identity {
     fn key(&self) -> PrivateKeyDer<'static> {
         self.leaf.key.clone_key().into()
     }
+}
+
+/// Of these nodes alone: were it the cluster's, one node's packets sent on to another would end its connections.
+fn reset_key(secret: &Secret, peers: &[Peer]) -> [u8; 32] {
+    let names: Vec<String> = peers.iter().map(|peer| uri(*peer)).collect();
+    secret.expand(&[b"stateless reset ", names.join(" ").as_bytes()])
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -404,6 +494,24 @@ mod tests {
         let identity = Identity::mint(&Secret::new(TEXT).unwrap(), &peers, Env::system().clock).unwrap();
         assert_eq!(named_peers(&identity.leaf.certificate), peers);
         assert_eq!(named_peers(&CertificateDer::from(&b"no certificate"[..])), []);
+    }
+
+    #[test]
+    fn papers_prove_what_their_authority_vouched_for() {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = params("Predastore authority", (NOT_BEFORE, NOT_AFTER));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let authority = params.self_signed(&key).unwrap().der().to_vec();
+        let issuer = Issuer::new(params, key);
+        let peers = [peer(Role::Db, 2), peer(Role::Shard, 2)];
+        let (own_key, public) = fresh_node_key().unwrap();
+        let certificate = vouch(&issuer, &public, &peers).unwrap().to_vec();
+        assert!(vouch(&issuer, &public[1..], &peers).is_err());
+        let papers = Papers { authority, certificate, key: own_key };
+        let identity = Identity::given(&papers, &Secret::new(TEXT).unwrap(), Env::system().clock);
+        assert_eq!(identity.peers(), peers);
+        identity.server_config().unwrap();
+        identity.client_config().unwrap();
     }
 
     #[test]

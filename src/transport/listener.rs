@@ -1,13 +1,14 @@
 //! Serves the calls of peers that have proven to be members of the cluster.
 //!
 //! Invariants
-//! - A call is refused before its service knows of it, or not at all.
+//! - A call is refused before its service knows of it, or not at all. Who was expelled is not served, from the next call on.
 //! - What serves a call ends with its deadline, its caller, its connection or the process, whichever is first.
 //! - A stream that makes no sense is reset; its connection and all other streams go on.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
@@ -21,11 +22,14 @@ use super::identity::proven_peers;
 use super::message::{Broken, Receiver, Reset, Sender};
 use super::services::Services;
 use super::{Body, Call, Class, Limits, Peer, Service};
+use crate::ids::NodeId;
 
 /// Who dials must have proven by then to be a member.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// A stream that was opened must say so soon what it is.
 const FRAME_TIME: Duration = Duration::from_secs(10);
+/// Why a connection is closed.
+const EXPELLED: u32 = 1;
 
 /// What all connections share.
 pub(super) struct Server {
@@ -35,12 +39,25 @@ pub(super) struct Server {
     urgent: Semaphore,
     bulk: Semaphore,
     is_closing: AtomicBool,
+    /// Whose certificates are good and who are no members any more.
+    expelled: RwLock<HashSet<NodeId>>,
 }
 
 impl Server {
     pub(super) fn new(services: Arc<Services>, counters: Arc<Counters>, limits: Limits) -> Server {
         let (urgent, bulk) = (permits(limits.urgent_calls), permits(limits.bulk_calls));
-        Server { services, counters, limits, urgent, bulk, is_closing: AtomicBool::new(false) }
+        let (is_closing, expelled) = (AtomicBool::new(false), RwLock::default());
+        Server { services, counters, limits, urgent, bulk, is_closing, expelled }
+    }
+
+    /// Serves these no more, nor anybody whose certificate names one of them.
+    pub(super) fn expel(&self, nodes: HashSet<NodeId>) {
+        *self.expelled.write().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    fn is_expelled(&self, peers: &[Peer]) -> bool {
+        let expelled = self.expelled.read().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().any(|peer| expelled.contains(&peer.id))
     }
 
     /// Serves whoever dials, until the endpoint is closed. Dropped, it drops all that is being served.
@@ -86,6 +103,10 @@ impl Server {
         loop {
             tokio::select! {
                 stream = connection.accept_bi() => match stream {
+                    Ok(_) if self.is_expelled(&from) => {
+                        self.counters.rejected.add(1);
+                        connection.close(EXPELLED.into(), b"the cluster has removed this node");
+                    }
                     Ok((send, receive)) => {
                         calls.spawn(Arc::clone(&self).serve_stream(Arc::clone(&from), send, receive));
                     }

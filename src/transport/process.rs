@@ -1,5 +1,6 @@
 //! The transport of one process: everything else put together.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use super::quic::{Endpoints, Settings};
 use super::services::Services;
 use super::{Call, CallError, Caller, Class, Peer, Reply, Service};
 use crate::env::Env;
+use crate::ids::NodeId;
 
 /// Deadlines further away are as far as this.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -111,6 +113,11 @@ impl Transport {
     /// The addresses that are served.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.endpoints.listening().iter().filter_map(|endpoint| endpoint.local_addr().ok()).collect()
+    }
+
+    /// Serves these nodes no more, though their certificates are good; others that were told of before, again.
+    pub fn expel(&self, nodes: HashSet<NodeId>) {
+        self.server.expel(nodes);
     }
 
     /// What was done so far.

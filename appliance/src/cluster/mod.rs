@@ -137,7 +137,9 @@ struct Operator {
 /// # Errors
 /// The configuration has no cluster; nobody answers; it is refused.
 pub(crate) async fn run(config: &Config, command: ClusterCommand) -> Result<(String, ExitCode)> {
-    let configured = core_cluster(config.cluster.as_ref().context("the configuration has no cluster")?);
+    let configured = core_cluster(
+        config.cluster.as_ref().context("this box is part of no cluster, or its member file is for root alone")?,
+    );
     if let ClusterCommand::Adopt { form } = command {
         return Ok((adopt(&configured, form.yes)?, ExitCode::SUCCESS));
     }

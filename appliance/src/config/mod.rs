@@ -1,7 +1,7 @@
 //! The configuration: flag over environment over file over default, judged once, before anything is touched.
 //!
 //! Invariants: a [`Config`] can work as far as can be told without the disk, of which only the cluster's secret is
-//! read; an unknown key is an error; no error and no `Debug` shows a secret.
+//! read, or the file that makes a box a member; an unknown key is an error; no error and no `Debug` shows a secret.
 
 pub(crate) mod cluster;
 mod document;
@@ -237,7 +237,13 @@ impl Config {
             port => Some(resolve("admin.host", &document.admin.host, port)?),
         };
         let server = server(document.server)?;
+        let is_listed = !document.nodes.is_empty() || !document.db.is_empty();
+        let joined = match backend {
+            Backend::Distributed if is_listed => None,
+            Backend::File | Backend::Distributed => Cluster::joined(&document.storage.data_dir, server.address)?,
+        };
         let cluster = match backend {
+            _ if joined.is_some() => joined,
             Backend::File => None,
             Backend::Distributed => Some(Cluster::judge(Asked {
                 cluster: document.cluster,
@@ -250,7 +256,8 @@ impl Config {
             })?),
         };
         let is_gateway = cluster.as_ref().is_none_or(|cluster| cluster.role.gateway.is_some());
-        let derived = || cluster.as_ref().map(|cluster| derived::root(&cluster.secret));
+        let configured = cluster.as_ref().filter(|cluster| cluster.member.is_none());
+        let derived = || configured.map(|cluster| derived::root(&cluster.secret));
         let config = Config {
             root: root(document.auth)?.or_else(derived),
             server,

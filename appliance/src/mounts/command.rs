@@ -132,7 +132,15 @@ pub(crate) fn mounts(control: &Path) -> Result<String, Failure> {
 /// # Errors
 /// It cannot be asked, or refuses.
 pub(crate) fn ask(control: &Path, request: &Request) -> Result<Reply, Failure> {
-    match Client::connect(control, Duration::ZERO)?.ask(request, None)? {
+    ask_within(control, request, Duration::ZERO)
+}
+
+/// The same of one that may be just starting: it is waited for up to `patience`.
+///
+/// # Errors
+/// It cannot be asked, or refuses.
+pub(crate) fn ask_within(control: &Path, request: &Request, patience: Duration) -> Result<Reply, Failure> {
+    match Client::connect(control, patience)?.ask(request, None)? {
         Reply::Refused(reason) => Err(Failure::Refused(reason)),
         reply => Ok(reply),
     }

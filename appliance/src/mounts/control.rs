@@ -26,6 +26,7 @@ use super::protocol::{self, HEAD_BYTES, Reply, Request};
 use super::running::Mounts;
 use super::socket::Address;
 use crate::config::Control;
+use crate::join::daemon::Joining;
 use crate::operator::{buckets, snapshots, users};
 
 /// How long a peer may take to say what it wants, and to hear the answer.
@@ -72,7 +73,7 @@ impl ControlSocket {
     }
 
     /// Answers until `stop`.
-    pub(crate) async fn serve(self, mounts: Mounts, stop: CancellationToken) {
+    pub(crate) async fn serve(self, mounts: Mounts, joining: Arc<Joining>, stop: CancellationToken) {
         let peers = Arc::new(Semaphore::new(PEER_COUNT));
         loop {
             let Ok(permit) = peers.clone().acquire_owned().await else { return };
@@ -89,9 +90,9 @@ impl ControlSocket {
                 }
             };
             let uid = self.welcome(&stream);
-            let mounts = mounts.clone();
+            let (mounts, joining) = (mounts.clone(), joining.clone());
             tokio::spawn(async move {
-                attend(stream, uid, &mounts, permit).await;
+                attend(stream, uid, (&mounts, &joining), permit).await;
             });
         }
     }
@@ -137,7 +138,12 @@ fn bind(path: &Path, users: &[u32]) -> Result<Option<ControlSocket>> {
 }
 
 /// One peer, from its request to the answer.
-async fn attend(mut stream: UnixStream, uid: Option<u32>, mounts: &Mounts, permit: OwnedSemaphorePermit) {
+async fn attend(
+    mut stream: UnixStream,
+    uid: Option<u32>,
+    (mounts, joining): (&Mounts, &Joining),
+    permit: OwnedSemaphorePermit,
+) {
     let reply = match uid {
         None => Reply::Refused("only root, the daemon's user and those in `control.users` may ask".to_owned()),
         Some(uid) => match timeout(PEER_PATIENCE, receive(&stream)).await.unwrap_or(Err(Error::Late)) {
@@ -150,7 +156,7 @@ async fn attend(mut stream: UnixStream, uid: Option<u32>, mounts: &Mounts, permi
                     false => Reply::Refused("this daemon does not serve that mount".to_owned()),
                 }
             }
-            Ok((request, descriptor)) => answer(request, descriptor, mounts, uid).await,
+            Ok((request, descriptor)) => answer(request, descriptor, (mounts, joining), uid).await,
             Err(Error::Silent) => return,
             Err(error) => Reply::Refused(error.to_string()),
         },
@@ -181,7 +187,12 @@ async fn closed(stream: &UnixStream) {
 }
 
 /// `uid`: who asks.
-async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts, uid: u32) -> Reply {
+async fn answer(
+    request: Request,
+    descriptor: Option<OwnedFd>,
+    (mounts, joining): (&Mounts, &Joining),
+    uid: u32,
+) -> Reply {
     let answered = match (request, descriptor) {
         (Request::Mount(mount), Some(device)) => mounts.serve(mount, device, None).await.map(Reply::Served),
         (Request::Resume { mount, handshake }, Some(device)) => {
@@ -197,7 +208,7 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts, 
         }
         (Request::Mounts {}, _) => Ok(Reply::Mounts(mounts.list())),
         // Who may mount is not therefore one who may make keys.
-        (Request::Users(_) | Request::Buckets(_), _) if !is_own(uid) => {
+        (Request::Users(_) | Request::Buckets(_) | Request::Cluster(_), _) if !is_own(uid) => {
             return Reply::Refused("only root and the daemon's user may ask for this".to_owned());
         }
         (Request::Users(ask), _) => {
@@ -208,6 +219,10 @@ async fn answer(request: Request, descriptor: Option<OwnedFd>, mounts: &Mounts, 
             return buckets::answer(mounts.store().objects(), ask, uid)
                 .await
                 .map_or_else(Reply::Refused, Reply::Buckets);
+        }
+        (Request::Cluster(ask), _) => {
+            let told = joining.answer(ask, uid).await;
+            return told.map_or_else(|error| Reply::Refused(format!("{error:#}")), Reply::Cluster);
         }
         (Request::Snapshot(asked), _) => {
             let told = snapshots::answer(mounts.store().objects(), asked, uid).await;

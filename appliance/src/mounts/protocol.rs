@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::options::{Served, Source};
+use crate::join::daemon as join;
 use crate::operator::snapshots::{Asked, Rows};
 use crate::operator::{buckets, users};
 
@@ -76,6 +77,8 @@ pub(crate) enum Request {
     Buckets(buckets::Ask),
     /// Of snapshots: see there.
     Snapshot(Asked),
+    /// About tokens, and joining a cluster.
+    Cluster(join::Ask),
 }
 
 /// A mount.
@@ -122,6 +125,8 @@ pub(crate) enum Reply {
     Buckets(buckets::Told),
     /// What came of what was asked of snapshots.
     Snapshots(Rows),
+    /// About tokens, and joining a cluster.
+    Cluster(join::Told),
     /// It cannot be, for this reason.
     Refused(String),
 }

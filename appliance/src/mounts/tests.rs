@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use super::running::Mounts;
 use super::socket::Client;
 use crate::config::settings::setting;
 use crate::config::{Config, Control};
+use crate::join::daemon::Joining;
 use crate::store::Process;
 
 fn control(socket: PathBuf) -> Control {
@@ -35,10 +37,11 @@ fn with_daemon(ask: impl FnOnce(&Path) + Send + 'static) {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let process = Process::start(&config).await.unwrap();
         let store = process.store().await.unwrap().unwrap();
+        let joining = Joining::new(&config, &process, store.objects().clone(), CancellationToken::new());
         let mounts = Mounts::new(store, dir.path().join("staging"));
         let stop = CancellationToken::new();
         let socket = ControlSocket::bind(&config.control).unwrap().unwrap();
-        let served = tokio::spawn(socket.serve(mounts.clone(), stop.clone()));
+        let served = tokio::spawn(socket.serve(mounts.clone(), Arc::new(joining), stop.clone()));
         let path = config.control.socket.clone();
         tokio::task::spawn_blocking(move || ask(&path)).await.unwrap();
         stop.cancel();

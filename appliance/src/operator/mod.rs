@@ -47,13 +47,19 @@ pub(crate) fn audit(uid: u32, asked: &str, error: Option<&impl std::fmt::Display
 }
 
 /// The daemon, of another version perhaps, answers something else than was asked.
-fn strange(told: &impl std::fmt::Debug) -> anyhow::Error {
+pub(crate) fn strange(told: &impl std::fmt::Debug) -> anyhow::Error {
     anyhow::anyhow!("the daemon answers what was not asked: {told:?}")
 }
 
 /// A day for people, from Unix seconds.
 fn day(seconds: i64) -> String {
     predastore_s3::dates::iso_8601_ms(seconds.saturating_mul(1000)).chars().take(10).collect()
+}
+
+/// A moment for people, from Unix seconds.
+pub(crate) fn second(seconds: i64) -> String {
+    let text = predastore_s3::dates::iso_8601_ms(seconds.saturating_mul(1000));
+    text.chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect::<String>() + " UTC"
 }
 
 /// Bytes for people.
@@ -72,6 +78,7 @@ mod tests {
 
     #[test]
     fn bytes_are_told_in_the_unit_that_fits() {
+        assert_eq!(second(0), "1970-01-01 00:00:00 UTC");
         assert_eq!([human(0), human(1023), human(1536), human(5 << 40)], ["0 B", "1023 B", "1.5 KiB", "5.0 TiB"]);
     }
 }

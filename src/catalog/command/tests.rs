@@ -224,6 +224,7 @@ fn records() -> Vec<(&'static str, Command)> {
     vec![
         ("SetRecord-User", set(RecordKind::User, None, Some(b"is"))),
         ("SetRecord-Token", set(RecordKind::Token, Some(b"was"), None)),
+        ("SetRecord-Node", set(RecordKind::Node, None, Some(b"is"))),
     ]
 }
 

@@ -39,6 +39,7 @@ pub(super) struct Cluster {
     full: BTreeMap<u64, Fatals>,
     /// Those that are not the program's.
     feature_levels: BTreeMap<u64, u32>,
+    addresses: BTreeMap<u64, String>,
     running: BTreeMap<u64, Running>,
     /// Where each node has heard that the others are.
     heard: Heard,
@@ -72,6 +73,7 @@ impl Cluster {
             log_hold_count: u64::MAX,
             full: BTreeMap::new(),
             feature_levels: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             running: BTreeMap::new(),
             heard: Heard::default(),
             dying: BTreeMap::new(),
@@ -102,6 +104,11 @@ impl Cluster {
         self.feature_levels.insert(node, level);
     }
 
+    /// Where `node` says that it is, from its next start on.
+    pub(super) fn set_address(&mut self, node: u64, address: String) {
+        self.addresses.insert(node, address);
+    }
+
     /// What `node` is to do with an empty directory.
     pub(super) fn set_founding(&mut self, node: u64, founding: Founding) {
         self.founding.insert(node, founding);
@@ -129,7 +136,7 @@ impl Cluster {
         base.catalog.feature_level = self.feature_levels.get(&node).copied().unwrap_or(FEATURE_LEVEL);
         Options {
             node: NodeId(node),
-            address: address(node),
+            address: self.addresses.get(&node).cloned().unwrap_or_else(|| address(node)),
             founding: self.founding.get(&node).cloned().unwrap_or(Founding::Join),
             on_member: self.listener(node),
             heartbeat: HEARTBEAT,

@@ -176,6 +176,47 @@ async fn a_sole_voter_has_learners() {
     assert_there(&cluster.raft(LEARNER + 1), gateway.bucket, &keys("cut off", 5)).await;
 }
 
+/// As boxes do that join; and after a restart all of them may be elsewhere.
+#[tokio::test]
+async fn learners_are_made_voters_and_move() {
+    let mut cluster = Cluster::of(0, 10_000);
+    cluster.set_founding(1, Founding::Alone);
+    cluster.start(1).await;
+    for joined in [2, 3] {
+        cluster.set_founding(joined, learn_from(&[1]));
+        cluster.start(joined).await;
+    }
+    let mut gateway = Gateway::new(&cluster.raft(3), "bucket", 100).await;
+    put_all(&cluster.raft(2), &mut gateway, &keys("before", 5)).await;
+    for joined in [2, 3] {
+        cluster.raft(1).add_db(NodeId(joined), &address(joined)).await.unwrap();
+    }
+    let moved: BTreeMap<u64, String> = [1, 2, 3].map(|node| (node, format!("moved-{node}:7000"))).into();
+    for node in [1, 2, 3] {
+        cluster.stop(node).await;
+        cluster.set_address(node, moved[&node].clone());
+        cluster.set_founding(node, learn_from(&cluster_but(node)));
+    }
+    for node in [1, 2, 3] {
+        cluster.start(node).await;
+    }
+    for node in [1, 2, 3] {
+        until(|| moved.keys().all(|at| address_of(&cluster, node, *at).as_ref() == Some(&moved[at])).then_some(()))
+            .await;
+        assert!(is_voter(&cluster, 1, node));
+    }
+    put_all(&cluster.raft(1), &mut gateway, &keys("after", 5)).await;
+    let all: Vec<String> = keys("before", 5).into_iter().chain(keys("after", 5)).collect();
+    assert_there(&cluster.raft(3), gateway.bucket, &all).await;
+    let leader = cluster.raft(cluster.leader().await);
+    until(|| (leader.heard_from().len() == 3).then_some(())).await;
+    assert!(cluster.raft(cluster.others(leader.status().node.0)[0]).heard_from().is_empty());
+}
+
+fn cluster_but(node: u64) -> Vec<u64> {
+    [1, 2, 3].into_iter().filter(|other| *other != node).collect()
+}
+
 /// Under its old id it would be a voter whose log is another one.
 #[tokio::test]
 async fn a_voter_that_lost_its_log_does_not_become_a_learner() {

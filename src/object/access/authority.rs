@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::{RecordKind, View};
+use crate::object::record::decode;
 use crate::object::{self, Store};
 use crate::policy::{self, Context, Policies, Policy, Principal};
 
 use super::Secret;
-use super::record::{KeyRecord, UserRecord, decode};
+use super::record::{KeyRecord, UserRecord};
 
 /// Keys that are remembered; beyond this it starts anew.
 const REMEMBERED_COUNT_MAX: usize = 10_000;

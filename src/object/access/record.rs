@@ -1,25 +1,18 @@
-//! Users and access keys as the catalog has them.
+//! Users and access keys as the catalog has them, each encoded as all records are (`object::record`).
 //!
 //! ```text
-//! 0  1  version, 1
-//! 1  n  postcard: of a user (`record` of kind User, by name): id u64, account, created i64 ns, policies [(name, document)];
-//!       of a key (`credential`, by access key id; its account is a column): user, id of the user u64, created i64 ns,
-//!       active bool, secret: 0 and its text, or 1, the id of the cluster's key u32 and the sealed text
-//!       (`segment::seal_secret`)
+//! user (`record` of kind User, by name): id u64, account, created i64 ns, policies [(name, document)]
+//! key (`credential`, by access key id; its account is a column): user, id of the user u64, created i64 ns, active bool,
+//!   secret: 0 and its text, or 1, the id of the cluster's key u32 and the sealed text (`segment::seal_secret`)
 //! ```
 
-use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog;
 use crate::env::{Env, Timestamp};
 use crate::object::{ClusterKeys, Error};
 use crate::segment;
 
 use super::Secret;
-
-const VERSION: u8 = 1;
 
 /// Something with a name: a policy with its document, as it was given.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -88,26 +81,11 @@ impl StoredSecret {
     }
 }
 
-pub(super) fn encode(record: &impl Serialize) -> Bytes {
-    let encoded = postcard::to_extend(record, vec![VERSION]);
-    let Ok(bytes) = encoded else { unreachable!("a record fits memory") };
-    bytes.into()
-}
-
-/// # Errors
-/// `Catalog(Undecodable)`: of a later version, or damaged.
-pub(super) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
-    let undecodable = || Error::Catalog(catalog::Error::Undecodable { what });
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| undecodable()),
-        Some(_) | None => Err(undecodable()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::object::record::{decode, encode};
 
     fn user() -> UserRecord {
         let policies = vec![Named { name: "read".into(), document: "{}".into() }];

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 
-use crate::catalog::{Command, RecordKind, Refusal, View};
+use crate::catalog::{Command, RecordKind, View};
 use crate::env::Timestamp;
 use crate::object::bucket::done;
+use crate::object::record::{decode, encode};
 use crate::object::{self, Store};
 use crate::policy::{self, Policy};
 
-use super::record::{KeyRecord, Named, StoredSecret, UserRecord, decode, encode};
+use super::record::{KeyRecord, Named, StoredSecret, UserRecord};
 use super::secret::fresh_key;
 use super::{Error, KEY_COUNT_MAX, POLICY_COUNT_MAX, Secret, check_name};
 
@@ -209,13 +210,7 @@ impl Store {
 
     /// False: it is not what it was.
     async fn set_user(&self, name: &str, was: Option<Bytes>, value: Option<Bytes>) -> Result<bool, Error> {
-        let command = Command::SetRecord { kind: RecordKind::User, name: name.to_owned(), was, value };
-        let outcome = self.session.propose(command).await.map_err(object::Error::from)?;
-        match done(outcome) {
-            Ok(()) => Ok(true),
-            Err(object::Error::Refused(Refusal::RecordChanged)) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.set_record(RecordKind::User, name, was, value).await?)
     }
 
     async fn set_credential(&self, access_key: &str, value: Option<(String, Bytes)>) -> Result<(), Error> {

@@ -4,6 +4,7 @@
 //! nodes and once among the shard nodes; as far as the file tells, no two nodes share a directory or an address, and
 //! each can be dialled by all others.
 
+mod joined;
 mod place;
 mod secret;
 #[cfg(test)]
@@ -17,8 +18,10 @@ use predastore::erasure::Scheme;
 use predastore::ids::NodeId;
 use predastore::transport::identity::Secret;
 
-use super::document::{self, Member, Rs};
+use super::document::{self, Rs};
 use super::{Error, conflict};
+use crate::join::member::Member;
+pub(crate) use joined::{capacity_bytes, host_name};
 use place::{Place, check_endpoint, check_together};
 
 /// Id of the db node that a file without `[[db]]` has all the same.
@@ -41,6 +44,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<ShardNode>,
     /// What this process is.
     pub(crate) role: Role,
+    /// What made this box part of it, if it joined or others join it; none: the configuration did.
+    pub(crate) member: Option<Member>,
 }
 
 /// A db node of the cluster.
@@ -92,8 +97,8 @@ pub(crate) struct Own {
 pub(super) struct Asked {
     pub(super) cluster: document::Cluster,
     pub(super) rs: Rs,
-    pub(super) db: Vec<Member>,
-    pub(super) nodes: Vec<Member>,
+    pub(super) db: Vec<document::Member>,
+    pub(super) nodes: Vec<document::Member>,
     /// Where a gateway of this process would serve S3.
     pub(super) gateway: SocketAddr,
     /// Whether any layer but the defaults says the gateway's port.
@@ -124,6 +129,7 @@ impl Cluster {
             secret: secret::read(asked.cluster.secret_file.as_deref())?,
             scheme,
             role: role(&dbs, &nodes, gateway)?,
+            member: None,
             dbs: dbs.iter().map(|place| DbNode { id: place.id, dial: place.dial() }).collect(),
             nodes: nodes.iter().zip(&asked.nodes).map(shard_node).collect::<Result<_, _>>()?,
         })
@@ -141,8 +147,8 @@ impl document::Cluster {
     }
 }
 
-fn embedded_db(home: &Member) -> Member {
-    Member {
+fn embedded_db(home: &document::Member) -> document::Member {
+    document::Member {
         id: EMBEDDED_DB_ID,
         host: home.host.clone(),
         advertise_host: home.advertise_host.clone(),
@@ -168,7 +174,7 @@ fn scheme(rs: &Rs, node_count: usize) -> Result<Scheme, Error> {
 }
 
 /// By id.
-fn places(kind: &str, members: &[Member]) -> Result<Vec<Place>, Error> {
+fn places(kind: &str, members: &[document::Member]) -> Result<Vec<Place>, Error> {
     let mut places = members.iter().map(|member| Place::new(kind, member)).collect::<Result<Vec<_>, _>>()?;
     places.sort_by_key(|place| place.id);
     match places.windows(2).find(|pair| pair[0].id == pair[1].id) {
@@ -248,7 +254,7 @@ fn owned(places: &[Place]) -> Result<Vec<Own>, Error> {
     places.iter().filter(|place| place.own).map(own).collect()
 }
 
-fn shard_node((place, member): (&Place, &Member)) -> Result<ShardNode, Error> {
+fn shard_node((place, member): (&Place, &document::Member)) -> Result<ShardNode, Error> {
     if member.capacity.is_some_and(|capacity| capacity.0 == 0) {
         return conflict(format!("{}: with a `capacity` of 0 it holds nothing", place.name));
     }

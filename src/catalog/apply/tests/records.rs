@@ -31,7 +31,7 @@ fn a_record_is_changed_by_who_has_seen_it() {
     assert_eq!(world.catalog.view().records(RecordKind::User).unwrap(), []);
     world.send(Command::RaiseLevel { to: FEATURE_LEVEL });
     let changes = world.catalog.readers().changes().clone();
-    for kind in [RecordKind::User, RecordKind::Token] {
+    for kind in [RecordKind::User, RecordKind::Token, RecordKind::Node] {
         let before = changes.access();
         assert_eq!(world.send(set(kind, None, Some("a"))), Outcome::Done);
         assert_eq!(changes.access() > before, kind == RecordKind::User);

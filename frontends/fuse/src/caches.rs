@@ -14,23 +14,44 @@ const INODES_MAX: usize = 1 << 16;
 /// Bits of a handle that tell one open from another.
 const TAG_BITS: u32 = 12;
 
-/// Handles of open files. No state is behind them: one has the revision that its open saw, and a number that opens shortly
-/// before and after do not have, nor those of the process before.
+/// Handles of open files. A request finds all it needs in its handle, whatever process has given that: one has the revision
+/// that its open saw, and a number that opens shortly before and after do not have, nor, most likely, those of the process
+/// before. What is kept here tells only which opens this process has answered.
 #[derive(Debug)]
-pub(crate) struct Handles(AtomicU64);
+pub(crate) struct Handles {
+    next: AtomicU64,
+    open: Mutex<HashMap<(Ino, u64), u32>>,
+}
 
 impl Default for Handles {
     /// Begins anywhere.
     fn default() -> Self {
-        Handles(AtomicU64::new(RandomState::new().hash_one(())))
+        Handles { next: AtomicU64::new(RandomState::new().hash_one(())), open: Mutex::default() }
     }
 }
 
 impl Handles {
-    /// Of a file that is opened.
-    pub(crate) fn next(&self, revision: u64) -> u64 {
-        let tag = self.0.fetch_add(1, Ordering::Relaxed) & ((1 << TAG_BITS) - 1);
-        revision << TAG_BITS | tag
+    /// Of a file or directory that is opened.
+    pub(crate) fn next(&self, ino: Ino, revision: u64) -> u64 {
+        let tag = self.next.fetch_add(1, Ordering::Relaxed) & ((1 << TAG_BITS) - 1);
+        let handle = revision << TAG_BITS | tag;
+        *self.lock().entry((ino, handle)).or_default() += 1;
+        handle
+    }
+
+    /// An open has ended. Whether this process had answered it.
+    pub(crate) fn ended(&self, ino: Ino, handle: u64) -> bool {
+        let mut open = self.lock();
+        let Some(count) = open.get_mut(&(ino, handle)) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            open.remove(&(ino, handle));
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Ino, u64), u32>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The revision that the open saw. Of one that is too large for that (2^40 entries of the log), something else, which is
@@ -145,7 +166,7 @@ mod tests {
     #[test]
     fn pages_are_kept_once_the_first_opener_is_known_to_have_dropped_older_ones() {
         let (pages, handles) = (Pages::default(), Handles::default());
-        let (one, two) = (handles.next(1), handles.next(2));
+        let (one, two) = (handles.next(FILE, 1), handles.next(FILE, 2));
         assert!(!pages.opened(FILE, 1));
         assert!(!pages.opened(FILE, 1), "the first opener may not have got its answer yet");
         pages.used(FILE, one);
@@ -161,10 +182,23 @@ mod tests {
     #[test]
     fn opens_one_after_another_have_handles_of_their_own() {
         let handles = Handles::default();
-        let seen: std::collections::HashSet<u64> = (0..1 << TAG_BITS).map(|_| handles.next(7)).collect();
+        let seen: std::collections::HashSet<u64> = (0..1 << TAG_BITS).map(|_| handles.next(FILE, 7)).collect();
         assert_eq!(seen.len(), 1 << TAG_BITS);
         assert!(seen.iter().all(|handle| Handles::revision(*handle) == 7));
-        assert_eq!(Handles::revision(handles.next((1 << 52) - 1)), (1 << 52) - 1);
+        assert_eq!(Handles::revision(handles.next(FILE, (1 << 52) - 1)), (1 << 52) - 1);
+    }
+
+    #[test]
+    fn an_open_ends_once_and_where_it_began() {
+        let (before, handles) = (Handles::default(), Handles::default());
+        let old = before.next(FILE, 1);
+        let new = handles.next(FILE, 2);
+        assert!(!handles.ended(FILE, old) && !handles.ended(Ino(FILE.0 + 1), new));
+        assert!(handles.ended(FILE, new));
+        assert!(!handles.ended(FILE, new));
+        let all: Vec<_> = (0..3 << TAG_BITS).map(|_| handles.next(FILE, 3)).collect();
+        assert!(all.iter().all(|handle| handles.ended(FILE, *handle)), "however many there are");
+        assert!(all.iter().all(|handle| !handles.ended(FILE, *handle)));
     }
 
     #[test]

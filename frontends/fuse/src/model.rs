@@ -364,6 +364,11 @@ impl Namespace for Model {
         Ok(())
     }
 
+    async fn release_former(&self, _: Ino) -> Outcome<()> {
+        drop(self.called("release_former").await);
+        Ok(())
+    }
+
     async fn read(&self, ino: Ino, offset: u64, len: u64) -> Outcome<Bytes> {
         let mut state = self.called("read").await;
         let data = &state.node(ino)?.data;

@@ -63,6 +63,7 @@ namespace! {
     fn parent(directory: Ino) -> Ino;
     fn open(ino: Ino, truncate: bool) -> Stat;
     fn release(ino: Ino) -> ();
+    fn release_former(ino: Ino) -> ();
     fn read(ino: Ino, offset: u64, len: u64) -> Bytes;
     fn hold_write(len_bytes: u64) -> WriteRoom;
     fn write(ino: Ino, offset: u64, data: Bytes) -> ();

@@ -102,6 +102,7 @@ async fn keep(tree: Weak<Inner>) {
         tokio::time::sleep(INTERVAL).await;
         let Some(tree) = tree.upgrade().map(Tree) else { return };
         tree.settle_inherited().await;
+        tree.settle_left_behind().await;
         tree.settle_locks().await;
         if let Err(error) = tree.look(&mut seen).await {
             tracing::warn!(%error, "what is open was not told; it is tried again");

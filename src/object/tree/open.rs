@@ -1,4 +1,9 @@
 //! Who has what open, and what was written to it.
+//!
+//! Invariants
+//! - A file with bytes that are not committed is not forgotten, whoever is thought to have it open.
+//! - Opens are counted by the process that answered them. One that the process before this one answered counts for nothing
+//!   here; its inode counts as open (`is_inherited`) where that matters: where it has no name, or is locked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -30,6 +35,12 @@ struct Entry {
 impl Entry {
     fn is_open(&self) -> bool {
         self.open_count > 0 || self.is_inherited
+    }
+
+    /// Whether all that was written is committed; none: somebody works with it.
+    fn is_committed(&mut self) -> Option<bool> {
+        let state = Arc::get_mut(&mut self.file)?.state.get_mut();
+        Some(state.dirty.is_empty() && state.pending.is_empty())
     }
 }
 
@@ -158,12 +169,19 @@ impl Files {
         !entry.is_open()
     }
 
-    /// Forgets a file that is not open, and that nobody works with.
+    /// Forgets a file that is not open, that nobody works with, and of which all is committed.
     pub(super) fn forget(&self, ino: Ino) {
         let mut files = lock(&self.0);
-        if files.get(&ino).is_some_and(|entry| !entry.is_open() && Arc::strong_count(&entry.file) == 1) {
+        if files.get_mut(&ino).is_some_and(|entry| !entry.is_open() && entry.is_committed() == Some(true)) {
             files.remove(&ino);
         }
+    }
+
+    /// Files that nobody has open and nobody works with, and of which something is not committed.
+    pub(super) fn left_behind(&self) -> Vec<Ino> {
+        let mut files = lock(&self.0);
+        let is_left = |entry: &mut Entry| !entry.is_open() && entry.is_committed() == Some(false);
+        files.iter_mut().filter_map(|(ino, entry)| is_left(entry).then_some(*ino)).collect()
     }
 }
 
@@ -207,6 +225,27 @@ impl Tree {
         self.let_go(ino).await;
         self.0.files.forget(ino);
         flushed
+    }
+
+    /// The end of an open that this process has not counted: it was the process's before. Who else has the inode open is not
+    /// told by it.
+    ///
+    /// # Errors
+    /// As of [`Tree::flush`]: what was written and not flushed is committed now.
+    pub async fn release_former(&self, ino: Ino) -> Result<(), Error> {
+        let flushed = self.flush(ino).await;
+        self.0.files.forget(ino);
+        flushed
+    }
+
+    /// Commits what is left of files that were closed when it could not be committed.
+    pub(super) async fn settle_left_behind(&self) {
+        for ino in self.0.files.left_behind() {
+            match self.flush(ino).await {
+                Ok(()) => self.0.files.forget(ino),
+                Err(error) => tracing::warn!(%ino, %error, "what was written to a closed file is not committed yet"),
+            }
+        }
     }
 
     /// Notes that S3 does not see a file yet.

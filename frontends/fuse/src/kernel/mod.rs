@@ -51,8 +51,6 @@ const BACKGROUND_REQUESTS: u16 = 64;
 /// The kernel wants to write a page at once at least.
 const SMALLEST_WRITE_BYTES: u32 = 4096;
 
-const NO_HANDLE: FileHandle = FileHandle(0);
-
 /// The kernel's mark, in its number, of a request that it has sent to another process before.
 const RESENT: u64 = 1 << 63;
 
@@ -416,8 +414,10 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         reply: ReplyEmpty,
     ) {
         let ino = self.ino(node);
-        let locked = owner.map(|owner| (owner.0, handle.0));
-        let work = move |shared: Arc<Shared<T>>, call| async move { shared.requests.release(&call, ino, locked).await };
+        let owner = owner.map(|owner| owner.0);
+        let work = move |shared: Arc<Shared<T>>, call| async move {
+            shared.requests.release(&call, ino, handle.0, owner).await
+        };
         self.run((request, "release", Size::Bulk), reply, work, done);
     }
 
@@ -430,7 +430,9 @@ impl<T: Namespace> Filesystem for Kernel<T> {
     fn opendir(&self, request: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let ino = self.ino(node);
         let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.open_directory(&call, ino).await };
-        let answer = |_: &Answering<T>, reply: ReplyOpen, ()| reply.opened(NO_HANDLE, FopenFlags::empty());
+        let answer = |_: &Answering<T>, reply: ReplyOpen, handle| {
+            reply.opened(FileHandle(handle), FopenFlags::empty());
+        };
         self.run((request, "opendir", Size::One), reply, work, answer);
     }
 
@@ -451,9 +453,11 @@ impl<T: Namespace> Filesystem for Kernel<T> {
         self.run((request, "readdirplus", Size::One), reply, work, answer);
     }
 
-    fn releasedir(&self, request: &Request, node: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(&self, request: &Request, node: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         let ino = self.ino(node);
-        let work = |shared: Arc<Shared<T>>, call| async move { shared.requests.release(&call, ino, None).await };
+        let work = move |shared: Arc<Shared<T>>, call| async move {
+            shared.requests.release(&call, ino, handle.0, None).await
+        };
         self.run((request, "releasedir", Size::One), reply, work, done);
     }
 

@@ -48,7 +48,7 @@ impl<T: Namespace> Requests<T> {
         let stat = self.ask(call, ino, Repeat::Safe, || self.tree.open(ino, truncates)).await?;
         self.unless_late(call, ino).await?;
         let keeps_pages = stat.kind == FileKind::File && self.pages.opened(ino, stat.revision);
-        Ok(Opened { stat: self.shown(stat), handle: self.handles.next(stat.revision), keeps_pages })
+        Ok(Opened { stat: self.shown(stat), handle: self.handles.next(ino, stat.revision), keeps_pages })
     }
 
     /// Makes a file and opens it.
@@ -73,13 +73,14 @@ impl<T: Namespace> Requests<T> {
         self.unless_late(call, stat.ino).await?;
         self.pages.made(stat.ino, stat.revision);
         self.plain_files.put(stat.ino, (), asked);
-        Ok(Opened { stat: self.shown(stat), handle: self.handles.next(stat.revision), keeps_pages: true })
+        Ok(Opened { stat: self.shown(stat), handle: self.handles.next(stat.ino, stat.revision), keeps_pages: true })
     }
 
-    /// Opens a directory: it stays, with its inode, until released.
-    pub(crate) async fn open_directory(&self, call: &Call, ino: Ino) -> Result<(), Errno> {
+    /// Opens a directory: it stays, with its inode, until released. Returns its handle.
+    pub(crate) async fn open_directory(&self, call: &Call, ino: Ino) -> Result<u64, Errno> {
         self.ask(call, ino, Repeat::Safe, || self.tree.open(ino, false)).await?;
-        self.unless_late(call, ino).await
+        self.unless_late(call, ino).await?;
+        Ok(self.handles.next(ino, 0))
     }
 
     /// An open that comes after its deadline was answered with EIO: nobody will release it.
@@ -87,18 +88,21 @@ impl<T: Namespace> Requests<T> {
         if !call.deadline.has_passed() {
             return Ok(());
         }
-        self.release(call, ino, None).await?;
+        self.ask(call, ino, Repeat::Once, || self.tree.release(ino)).await?;
         Err(Errno::EIO)
     }
 
-    /// The last use of one open file or directory has ended. `locked`: by whom something was locked through it, and which open
-    /// file it is.
-    pub(crate) async fn release(&self, call: &Call, ino: Ino, locked: Option<(u64, u64)>) -> Result<(), Errno> {
-        if let Some((owner, handle)) = locked {
+    /// The last use of one open file or directory has ended. `owner`: by whom something was locked through it.
+    pub(crate) async fn release(&self, call: &Call, ino: Ino, handle: u64, owner: Option<u64>) -> Result<(), Errno> {
+        if let Some(owner) = owner {
             // What it was to tell the last close told already.
             let _ = self.unlock_all(call, ino, owner, Some(handle)).await;
         }
-        self.ask(call, ino, Repeat::Once, || self.tree.release(ino)).await
+        // One that the process before this one answered is not among those that the tree has counted.
+        match self.handles.ended(ino, handle) {
+            true => self.ask(call, ino, Repeat::Once, || self.tree.release(ino)).await,
+            false => self.ask(call, ino, Repeat::Once, || self.tree.release_former(ino)).await,
+        }
     }
 
     /// `len` bytes from `offset`; fewer only at the end of the file. `is_noted`: it is an access that counts.

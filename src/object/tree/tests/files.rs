@@ -293,6 +293,33 @@ async fn what_a_killed_process_had_open_is_let_go_if_its_mount_does_not_come_bac
     assert!(store.snapshot(|view| Ok(view.has_reapable()?)).await.unwrap());
 }
 
+/// A file that was open when the process ended: the kernel closes it later, and the next process never counted that open.
+#[tokio::test]
+async fn the_end_of_an_open_of_the_process_before_ends_no_other() {
+    let bed = bed().await;
+    let tree = outliving_tree(&bed, &bed.store, None).await;
+    let ino = tree.save(tree.root(), "shared", b"before").await.unwrap().ino;
+    tree.open(ino, false).await.unwrap();
+    kill(tree);
+    let store = bed.restarted(crate::object::Config::default()).await;
+    let tree = outliving_tree(&bed, &store, Some(Kernel::knowing(&[ino]))).await;
+    tree.open(ino, false).await.unwrap();
+    tree.release_former(ino).await.unwrap();
+    assert!(tree.0.files.is_open(ino));
+    tree.write(ino, 0, Bytes::from_static(b"behind")).await.unwrap();
+    tree.open(ino, false).await.unwrap();
+    tree.0.files.close(ino);
+    tree.0.files.forget(ino);
+    assert_eq!(tree.bytes(ino).await.unwrap(), b"behind");
+    // Even of a file that is counted as closed nothing is forgotten that is not committed.
+    tree.0.files.close(ino);
+    tree.0.files.forget(ino);
+    assert_eq!(tree.bytes(ino).await.unwrap(), b"behind");
+    tree.settle_left_behind().await;
+    assert!(tree.0.files.all().is_empty());
+    assert_eq!(bed.get("shared", 0..6).await.unwrap(), b"behind");
+}
+
 #[tokio::test]
 async fn a_mount_goes_on_with_the_next_process() {
     let bed = bed().await;

@@ -185,7 +185,7 @@ fn layout_of(box_count: usize) -> Option<Scheme> {
 }
 
 /// How many of so many boxes are to vote.
-fn voter_count_of(box_count: usize) -> usize {
+pub fn voter_count_of(box_count: usize) -> usize {
     match box_count {
         0..3 => 1,
         3..5 => 3,

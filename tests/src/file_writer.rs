@@ -67,7 +67,14 @@ impl FileWriter {
 
     fn change(&mut self) -> io::Result<()> {
         let name = format!("f{}", self.rng.below(NAMES));
-        match (self.acknowledged.get(&name).cloned(), self.rng.below(8)) {
+        let (known, kind) = (self.acknowledged.get(&name).cloned(), self.rng.below(8));
+        let is_known = known.is_some();
+        let changed = self.change_so(name, known, kind);
+        changed.map_err(|error| io::Error::new(error.kind(), format!("change {kind} ({is_known}): {error}")))
+    }
+
+    fn change_so(&mut self, name: String, known: Content, kind: u64) -> io::Result<()> {
+        match (known, kind) {
             (None, _) | (Some(_), 0) => self.write(&name),
             (Some(old), 1) => self.write_inside(&name, old),
             (Some(old), 2) => self.append(&name, old),
@@ -96,7 +103,8 @@ impl FileWriter {
         change: impl FnOnce(&Path) -> io::Result<()>,
     ) -> io::Result<()> {
         self.pending = outcomes;
-        change(&self.dir)?;
+        let what = || format!("{:?}", self.pending.last().map(|done| done.iter().map(|(name, _)| name).collect::<Vec<_>>()));
+        change(&self.dir).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", what())))?;
         if let Some(done) = self.pending.pop() {
             self.acknowledge(done);
         }

@@ -337,6 +337,11 @@ impl S3d {
     /// # Errors
     /// When it fails, with what it said.
     pub fn subcommand(&self, words: &[&str]) -> Result<String> {
+        shell::run(&mut self.subcommand_of(words))
+    }
+
+    /// The same, not started yet.
+    pub fn subcommand_of(&self, words: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(words).arg("-data-dir").arg(&self.data_dir);
         if self.config.toml.is_some() {
@@ -344,7 +349,7 @@ impl S3d {
         }
         command.args(&self.config.args);
         self.environment(&mut command);
-        shell::run(&mut command)
+        command
     }
 
     /// Runs `s3d cluster` with its configuration, whether it runs or not: exit code, and all that was printed.
@@ -387,6 +392,15 @@ impl S3d {
         command.args(["mount", bucket]).arg(dir).args(["-o", options]).arg("-data-dir").arg(&self.data_dir);
         self.environment(&mut command);
         shell::run_within(PATIENCE, &mut command).with_context(|| self.log_tail()).map(drop)
+    }
+
+    /// Asks for the root credentials again: a box that joins a cluster gets others.
+    ///
+    /// # Errors
+    /// When it does not tell them.
+    pub fn learn_credentials(&mut self) -> Result<()> {
+        self.credentials = Some(self.read_credentials()?);
+        Ok(())
     }
 
     /// The root credentials; known once it has served.

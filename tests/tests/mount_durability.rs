@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use predastore_tests::cluster::{Cluster, Recounts, Shape};
 use predastore_tests::disk::{FileSystem, LoopMount};
 use predastore_tests::file_writer::FileWriter;
-use predastore_tests::knobs::{Need, flag, number, say};
+use predastore_tests::knobs::{Need, number, say};
 use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, config, enter_private_namespace, mountpoint};
 use predastore_tests::random::Rng;
 use predastore_tests::s3d::{Config, PATIENCE, S3d};
@@ -90,8 +90,8 @@ fn one_kill(
             let outcome = thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?;
             rounds.outlived += u64::from(outcome.is_ok());
             rounds.broken += u64::from(outcome.is_err());
-            if let (Err(error), true) = (outcome, flag("PREDASTORE_TEST_VERBOSE")) {
-                say(&format!("a writer ended with {error}"));
+            if let Err(error) = outcome {
+                say(&format!("a writer ended with {error}\n{}", server.log_tails()));
             }
         }
         killed?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use predastore::catalog::{Map, MapNode, MapState};
 use predastore::ids::NodeId;
 use predastore::node::control::Overview;
+use predastore::node::steward::voter_count_of;
 use predastore::object::Upkeep;
 use predastore::shard::wire::NodeStatus;
 
@@ -16,6 +17,8 @@ pub(super) struct Status {
     pub(super) dbs: Vec<(NodeId, Result<Overview, String>)>,
     /// Each shard node of the map likewise.
     pub(super) nodes: Vec<(MapNode, Result<NodeStatus, String>)>,
+    /// Whether the cluster gives votes by itself, to boxes that join, in odd numbers.
+    pub(super) gives_votes: bool,
 }
 
 /// What that means for those who use it.
@@ -60,7 +63,8 @@ impl Operator {
         let dbs: Vec<_> = (self.console.overviews().await.into_iter())
             .map(|(node, answer)| (node, answer.map_err(|error| error.to_string())))
             .collect();
-        let mut status = Status { dbs, nodes: Vec::new() };
+        let gives_votes = self.configured.papers.is_some();
+        let mut status = Status { dbs, nodes: Vec::new(), gives_votes };
         let nodes = status.map().cloned().unwrap_or_else(|| self.configured.map()).nodes;
         let asked = nodes.iter().map(|node| self.console.shard_node(node.node, &node.dial));
         let answers = futures::future::join_all(asked).await;
@@ -142,12 +146,19 @@ impl Status {
                         "db {node} has lost its log: remove-db, then add-db with an empty directory, brings it back"
                     ));
                 }
+                Ok(_) if !self.votes(*node) && self.gives_votes => {
+                    if self.has_too_few_voters() {
+                        reasons.push(format!("box {node} is to vote, and does not yet"));
+                    }
+                }
                 Ok(overview) if !self.votes(*node) => {
                     reasons.push(format!("db {node} does not vote ({}): see add-db", overview.state));
                 }
                 Ok(_) => {}
             }
         }
+        let without_shards = self.dbs.iter().filter(|(db, _)| self.gives_votes && !self.has_place(*db));
+        reasons.extend(without_shards.map(|(db, _)| format!("box {db} takes no shards, or not yet")));
         for (node, answer) in &self.nodes {
             match answer {
                 Err(_) if node.state == MapState::Draining => {
@@ -170,6 +181,15 @@ impl Status {
             }
         }
         reasons
+    }
+
+    fn has_place(&self, id: NodeId) -> bool {
+        self.nodes.iter().any(|(node, _)| node.node == id)
+    }
+
+    fn has_too_few_voters(&self) -> bool {
+        let wanted = voter_count_of(self.dbs.len());
+        self.leader().is_some_and(|leader| leader.voters.len() < wanted)
     }
 
     fn votes(&self, node: NodeId) -> bool {

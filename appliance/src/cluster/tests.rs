@@ -57,6 +57,7 @@ fn healthy() -> Status {
     Status {
         dbs: (1..=3).map(|id| (NodeId(id), Ok(overview(id)))).collect(),
         nodes: map(3).nodes.into_iter().map(|node| (node, Ok(fill()))).collect(),
+        gives_votes: false,
     }
 }
 
@@ -123,6 +124,15 @@ fn less_than_should_be_is_degraded() {
     let mut status = healthy();
     leader(&mut status).voters.pop();
     assert!(degraded(&status).starts_with("db 3 does not vote"));
+    status.gives_votes = true;
+    assert_eq!(
+        degraded(&status),
+        "box 3 is to vote, and does not yet; box 3 takes no shards, or not yet",
+        "the shard nodes are 0 to 2"
+    );
+    status.dbs.pop();
+    leader(&mut status).voters = vec![NodeId(1)];
+    assert_eq!(status.health(), Health::Healthy, "where boxes join, the second one waits for a third");
     let mut status = healthy();
     status.dbs[1].1.as_mut().unwrap().state = "learner".to_owned();
     assert!(degraded(&status).starts_with("db 2 has lost its log"));
@@ -149,7 +159,7 @@ fn what_is_not_served_is_unavailable() {
     let mut status = healthy();
     leader(&mut status).upkeep.as_mut().unwrap().lost_count = 2;
     assert!(unavailable(&status).contains("2 chunks cannot be read"));
-    let nobody = Status { dbs: vec![(NodeId(1), Err("it is dead".to_owned()))], nodes: Vec::new() };
+    let nobody = Status { dbs: vec![(NodeId(1), Err("it is dead".to_owned()))], nodes: Vec::new(), gives_votes: false };
     assert!(unavailable(&nobody).contains("the cluster has no map yet"));
 }
 

@@ -17,6 +17,8 @@ use crate::operator::{second, strange};
 
 /// A daemon that starts again as a member opens its store, and waits for the others.
 const RESTART_PATIENCE: Duration = Duration::from_secs(120);
+/// What it did before ends in that time: requests are let end.
+const END_PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// What may be asked about tokens.
@@ -144,12 +146,15 @@ pub(crate) fn join(socket: &Path, form: JoinForm, mut say: impl FnMut(&str) -> R
         return say("nothing was changed; without --dry-run it is\n");
     }
     say("joining: the daemon starts again, as a member\n")?;
-    let deadline = Instant::now() + RESTART_PATIENCE;
+    let (ending, deadline) = (Instant::now() + END_PATIENCE, Instant::now() + RESTART_PATIENCE);
     loop {
         match told(socket, Ask::Standing {}, RESTART_PATIENCE) {
             Ok(Told::Standing(Standing { node: Some(node), is_placed: true, layout, voters })) => {
                 let votes = if voters.contains(&node) { " and votes" } else { "" };
                 return say(&format!("box {node} takes shards{votes}; new chunks are laid out as {layout}\n"));
+            }
+            Ok(Told::Standing(Standing { node: None, .. })) if Instant::now() > ending => {
+                bail!("it has not joined after all: its log tells why; try again")
             }
             Ok(Told::Standing(_)) => {}
             Ok(other) => return Err(strange(&other)),

@@ -354,11 +354,11 @@ impl Console {
         question: &impl Serialize,
         deadline: Duration,
     ) -> Result<T, Error> {
-        answered(db, &call(&*self.transport, db, method, question, deadline).await?)
+        answered(db, &call(&self.transport, db, method, question, deadline).await?)
     }
 
     async fn tell(&self, db: NodeId, method: Method, question: &impl Serialize) -> Result<(), Error> {
-        call(&*self.transport, db, method, question, CHANGE_TIMEOUT).await.map(drop)
+        call(&self.transport, db, method, question, CHANGE_TIMEOUT).await.map(drop)
     }
 }
 

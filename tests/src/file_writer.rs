@@ -103,7 +103,8 @@ impl FileWriter {
         change: impl FnOnce(&Path) -> io::Result<()>,
     ) -> io::Result<()> {
         self.pending = outcomes;
-        let what = || format!("{:?}", self.pending.last().map(|done| done.iter().map(|(name, _)| name).collect::<Vec<_>>()));
+        let what =
+            || format!("{:?}", self.pending.last().map(|done| done.iter().map(|(name, _)| name).collect::<Vec<_>>()));
         change(&self.dir).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", what())))?;
         if let Some(done) = self.pending.pop() {
             self.acknowledge(done);

@@ -41,12 +41,6 @@ impl<'a> Client<'a> {
         Ok(Client { lab, node, dir })
     }
 
-    fn new_of_cluster(lab: &'a Lab, node: &'a Node) -> Result<Client<'a>> {
-        let dir = tempfile::tempdir()?;
-        fs::write(dir.path().join("ca.pem"), node.get("/var/lib/predastore/keys/cluster-ca.pem")?)?;
-        Ok(Client { lab, node, dir })
-    }
-
     fn aws(&self, args: &[&str]) -> Result<String> {
         let credentials = self.node.sh("predastore credentials --env")?;
         let endpoint = format!("https://{}:8443", self.node.address);
@@ -130,7 +124,8 @@ fn debian_13_is_as_good() -> Result<()> {
     Ok(())
 }
 
-/// Each installed with its part of one file; objects of one are read on the others, whichever is off or cut off.
+/// Installed, one token, two joins; objects of one are read on the others, whichever is off or cut off; and one that is lost
+/// for good is replaced.
 #[test]
 fn three_boxes_are_a_cluster() -> Result<()> {
     if !lab::can_boot("three_boxes_are_a_cluster") {
@@ -139,21 +134,17 @@ fn three_boxes_are_a_cluster() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let package = fs::read(lab::package("0.1.0", dir.path())?)?;
     let lab = Lab::new("bookworm")?;
-    let mut nodes = Vec::new();
-    for number in 1..=3_u8 {
+    let install = |number: u8| -> Result<Node> {
         let node = lab.boot(&format!("box{number}"), 20 + number)?;
         node.put("/root/predastore.deb", &package)?;
-        node.put("/etc/predastore/predastore.toml", cluster_file(number).as_bytes())?;
-        node.put("/etc/predastore/secret", "0123456789abcdef".repeat(4).as_bytes())?;
-        let credential = "[Service]\nLoadCredential=cluster.secret_file:/etc/predastore/secret\n";
-        node.put("/etc/systemd/system/s3d.service.d/cluster.conf", credential.as_bytes())?;
-        node.sh("chmod 600 /etc/predastore/secret; systemctl daemon-reload")?;
-        // The first waits for no other.
+        // A box that is gone counts as lost soon: a test does not wait for ten minutes.
+        node.put("/etc/predastore/predastore.toml", b"[storage]\nrepair_grace = \"5s\"\n")?;
         node.sh(INSTALL)?;
-        nodes.push(node);
-    }
-    nodes.iter().try_for_each(serves)?;
-    let client = |node: &Node, args: &[&str]| Client::new_of_cluster(&lab, node)?.aws(args);
+        serves(&node)?;
+        Ok(node)
+    };
+    let mut nodes = (1..=3).map(install).collect::<Result<Vec<_>>>()?;
+    let client = |node: &Node, args: &[&str]| Client::new(&lab, node)?.aws(args);
     let file = dir.path().join("file");
     fs::write(&file, body(1, 3 << 20))?;
     let (file, back) = (file.display().to_string(), dir.path().join("back"));
@@ -164,39 +155,44 @@ fn three_boxes_are_a_cluster() -> Result<()> {
     };
     client(&nodes[0], &["s3", "mb", "s3://shared"])?;
     client(&nodes[0], &["s3", "cp", &file, "s3://shared/first"])?;
+
+    let said = nodes[0].sh("predastore token create --uses 3")?;
+    let join = said.lines().next().context("no line to join with")?;
+    ensure!(join.starts_with("predastore join pd1.10.77.0.21:6660."), "{said}");
+    for (node, layout) in [(&nodes[1], "rs(1,1)"), (&nodes[2], "rs(2,1)")] {
+        let said = node.sh(join)?;
+        ensure!(said.contains(layout) && said.contains("takes shards"), "{said}");
+        ensure!(shown(node, "NRestarts")? == "0", "it was started again by systemd");
+    }
+    nodes.iter().try_for_each(serves)?;
+    let is_healthy = |node: &Node| node.wait("predastore cluster status");
+    is_healthy(&nodes[2])?;
     nodes.iter().try_for_each(|node| is_whole(node, "first"))?;
 
     nodes[2].power_off()?;
-    nodes[1].wait("predastore status || [ $? = 1 ]")?;
     client(&nodes[1], &["s3", "cp", &file, "s3://shared/without-the-third"])?;
     is_whole(&nodes[0], "without-the-third")?;
     nodes[2].power_on()?;
-    nodes[2].wait("predastore status || [ $? = 1 ]")?;
+    is_healthy(&nodes[2])?;
     is_whole(&nodes[2], "without-the-third")?;
 
     nodes[0].link(false)?;
+    nodes[1].wait("predastore cluster status || [ $? = 1 ]")?;
     client(&nodes[1], &["s3", "cp", &file, "s3://shared/without-the-first"])?;
     is_whole(&nodes[2], "without-the-first")?;
     nodes[0].link(true)?;
-    nodes[0].wait("predastore status || [ $? = 1 ]")?;
+    is_healthy(&nodes[0])?;
     is_whole(&nodes[0], "without-the-first")?;
-    // At full strength again, all of them.
-    nodes.iter().try_for_each(serves)
-}
 
-fn cluster_file(own: u8) -> String {
-    let node = |number: u8| {
-        let (host, dir) = (format!("10.77.0.{}", 20 + number), "/var/lib/predastore");
-        format!(
-            "[[db]]\nid = {number}\nhost = \"{host}\"\nport = 6660\npath = \"{dir}/db\"\n\
-             [[nodes]]\nid = {number}\nhost = \"{host}\"\nport = 9990\npath = \"{dir}/node\"\n"
-        )
-    };
-    let nodes: String = (1..=3).map(node).collect();
-    format!(
-        "[server]\nport = 8443\n[storage]\nbackend = \"distributed\"\n[cluster]\nsecret_file = \"/etc/predastore/secret\"\n\
-         node = {own}\ndb_node = {own}\n[rs]\ndata = 2\nparity = 1\n{nodes}"
-    )
+    // The one that began it is lost for good.
+    drop(nodes.remove(0));
+    let new = install(4)?;
+    let said = nodes[0].sh("predastore token create")?;
+    new.sh(said.lines().next().context("no line to join with")?)?;
+    nodes[1].sh("predastore cluster drain 1 --yes && predastore cluster remove-db 1")?;
+    nodes[1].wait("predastore cluster remove-node 1 --yes")?;
+    is_healthy(&new)?;
+    ["first", "without-the-third", "without-the-first"].iter().try_for_each(|key| is_whole(&new, key))
 }
 
 /// The sandbox holds what it should, and nothing in the journal is a secret.

@@ -102,7 +102,7 @@ impl Store {
     pub async fn write_down(&self, id: NodeId, newcomer: &Newcomer) -> Result<bool, object::Error> {
         self.wait_for_level(|view| view.has_records(), "some process of the cluster knows no boxes yet").await?;
         let record = encode(&Record::new(newcomer, self.now()));
-        Ok(self.set_record(RecordKind::Node, &id.to_string(), None, Some(record)).await?)
+        self.set_record(RecordKind::Node, &id.to_string(), None, Some(record)).await
     }
 
     /// All boxes that ever joined, by number.

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use predastore_tests::clients::venv_program;
 use predastore_tests::knobs::say;
 use predastore_tests::lab::{self, Lab, Node};
 use predastore_tests::random::body;
+use predastore_tests::s3d::root;
 use predastore_tests::shell::run_within;
 
 /// What `systemd-analyze security` may say at most.
@@ -124,26 +125,92 @@ fn debian_13_is_as_good() -> Result<()> {
     Ok(())
 }
 
-/// Installed, one token, two joins; objects of one are read on the others, whichever is off or cut off; and one that is lost
-/// for good is replaced.
+/// A block of docs/GUIDE.md: where it is typed, and what.
+struct Block {
+    place: String,
+    script: String,
+}
+
+fn guide() -> Result<Vec<Block>> {
+    let text = fs::read_to_string(root().join("docs/GUIDE.md"))?;
+    let blocks = text.split("\n```sh ").skip(1).map(|block| -> Result<Block> {
+        let (place, rest) = block.split_once('\n').context("a block without a place")?;
+        let (script, _) = rest.split_once("```").context("a block without an end")?;
+        Ok(Block { place: place.to_owned(), script: script.to_owned() })
+    });
+    blocks.collect()
+}
+
+/// The boxes of the guide, and the line that it says to join with.
+struct Reader<'a> {
+    boxes: Vec<Node>,
+    /// The last box is a new one.
+    has_new: bool,
+    token: String,
+    left: std::vec::IntoIter<Block>,
+    install: &'a dyn Fn(u8) -> Result<Node>,
+}
+
+impl Reader<'_> {
+    /// Types blocks as long as they are for these places.
+    fn go_on(&mut self, places: &[&str]) -> Result<()> {
+        while let Some(block) = self.left.as_slice().first().filter(|block| places.contains(&block.place.as_str())) {
+            let (place, script) = (block.place.clone(), block.script.replace("TOKEN", &self.token));
+            self.left.next();
+            if place == "new" && !self.has_new {
+                self.boxes.push((self.install)(4)?);
+                self.has_new = true;
+            }
+            let all = 0..self.boxes.len();
+            let typed_at: Vec<usize> = match place.as_str() {
+                "first" => vec![0],
+                "others" => all.skip(1).collect(),
+                "survivor" => vec![1],
+                "new" => all.rev().take(1).collect(),
+                "each" => all.collect(),
+                other => bail!("nobody knows where `{other}` is"),
+            };
+            for index in typed_at {
+                let said = self.boxes[index].sh(&format!("cd /root && set -e\n{script}"));
+                let said =
+                    said.with_context(|| format!("the guide says, on {}:\n{script}", self.boxes[index].address))?;
+                let token = said.split_whitespace().find(|word| word.starts_with("pd1."));
+                token.inspect(|token| (*token).clone_into(&mut self.token));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// docs/GUIDE.md from its first line to its last: installed, one token, two joins; a box that is lost is replaced, all are
+/// upgraded, and what was deleted comes back. Objects of one are read on the others, whichever is off or cut off.
 #[test]
-fn three_boxes_are_a_cluster() -> Result<()> {
-    if !lab::can_boot("three_boxes_are_a_cluster") {
+fn three_boxes_are_a_cluster_as_the_guide_has_it() -> Result<()> {
+    if !lab::can_boot("three_boxes_are_a_cluster_as_the_guide_has_it") {
         return Ok(());
     }
     let dir = tempfile::tempdir()?;
-    let package = fs::read(lab::package("0.1.0", dir.path())?)?;
+    let packages = ["0.1.0", "0.1.1"].map(|version| fs::read(lab::package(version, dir.path())?).context("a package"));
+    let [package, next] = packages;
+    let (package, next) = (package?, next?);
     let lab = Lab::new("bookworm")?;
-    let install = |number: u8| -> Result<Node> {
+    let boot = |number: u8| -> Result<Node> {
         let node = lab.boot(&format!("box{number}"), 20 + number)?;
-        node.put("/root/predastore.deb", &package)?;
+        node.put("/root/predastore_0.1.0_amd64.deb", &package)?;
         // A box that is gone counts as lost soon: a test does not wait for ten minutes.
         node.put("/etc/predastore/predastore.toml", b"[storage]\nrepair_grace = \"5s\"\n")?;
-        node.sh(INSTALL)?;
-        serves(&node)?;
         Ok(node)
     };
-    let mut nodes = (1..=3).map(install).collect::<Result<Vec<_>>>()?;
+    let boxes = (1..=3).map(boot).collect::<Result<Vec<_>>>()?;
+    let left = guide()?.into_iter();
+    let mut reader = Reader { boxes, has_new: false, token: String::new(), left, install: &boot };
+    reader.go_on(&["first", "others"])?;
+    ensure!(reader.token.starts_with("pd1.10.77.0.21:6660."), "{}", reader.token);
+    for node in &reader.boxes {
+        ensure!(shown(node, "NRestarts")? == "0", "{} was started again by systemd", node.address);
+        serves(node)?;
+    }
+
     let client = |node: &Node, args: &[&str]| Client::new(&lab, node)?.aws(args);
     let file = dir.path().join("file");
     fs::write(&file, body(1, 3 << 20))?;
@@ -153,29 +220,10 @@ fn three_boxes_are_a_cluster() -> Result<()> {
         ensure!(fs::read(&back)? == body(1, 3 << 20), "{key} differs on {}", node.address);
         Ok(())
     };
-    client(&nodes[0], &["s3", "mb", "s3://shared"])?;
-    client(&nodes[0], &["s3", "cp", &file, "s3://shared/first"])?;
-
-    let said = nodes[0].sh("predastore token create --uses 3")?;
-    let join = said.lines().next().context("no line to join with")?;
-    ensure!(join.starts_with("predastore join pd1.10.77.0.21:6660."), "{said}");
-    for (node, layout) in [(&nodes[1], "rs(1,1)"), (&nodes[2], "rs(2,1)")] {
-        let said = node.sh(join)?;
-        ensure!(said.contains(layout) && said.contains("takes shards"), "{said}");
-        ensure!(shown(node, "NRestarts")? == "0", "it was started again by systemd");
-    }
-    nodes.iter().try_for_each(serves)?;
     let is_healthy = |node: &Node| node.wait("predastore cluster status");
-    is_healthy(&nodes[2])?;
+    let nodes = &mut reader.boxes;
+    client(&nodes[0], &["s3", "cp", &file, "s3://shared/first"])?;
     nodes.iter().try_for_each(|node| is_whole(node, "first"))?;
-
-    nodes[2].power_off()?;
-    client(&nodes[1], &["s3", "cp", &file, "s3://shared/without-the-third"])?;
-    is_whole(&nodes[0], "without-the-third")?;
-    nodes[2].power_on()?;
-    is_healthy(&nodes[2])?;
-    is_whole(&nodes[2], "without-the-third")?;
-
     nodes[0].link(false)?;
     nodes[1].wait("predastore cluster status || [ $? = 1 ]")?;
     client(&nodes[1], &["s3", "cp", &file, "s3://shared/without-the-first"])?;
@@ -183,16 +231,27 @@ fn three_boxes_are_a_cluster() -> Result<()> {
     nodes[0].link(true)?;
     is_healthy(&nodes[0])?;
     is_whole(&nodes[0], "without-the-first")?;
+    nodes[0].power_off()?;
+    client(&nodes[1], &["s3", "cp", &file, "s3://shared/off"])?;
+    nodes[0].power_on()?;
+    is_healthy(&nodes[0])?;
+    is_whole(&nodes[0], "off")?;
+    ensure!(nodes[0].sh("cat /mnt/shared/note")? == "written on one box", "the mount did not come back with the box");
 
-    // The one that began it is lost for good.
-    drop(nodes.remove(0));
-    let new = install(4)?;
-    let said = nodes[0].sh("predastore token create")?;
-    new.sh(said.lines().next().context("no line to join with")?)?;
-    nodes[1].sh("predastore cluster drain 1 --yes && predastore cluster remove-db 1")?;
-    nodes[1].wait("predastore cluster remove-node 1 --yes")?;
-    is_healthy(&new)?;
-    ["first", "without-the-third", "without-the-first"].iter().try_for_each(|key| is_whole(&new, key))
+    // The third one is lost for good.
+    drop(nodes.pop());
+    reader.go_on(&["survivor", "new"])?;
+    for node in &reader.boxes {
+        node.sh("rm /root/predastore_*.deb")?;
+        node.put("/root/predastore_0.1.1_amd64.deb", &next)?;
+    }
+    reader.go_on(&["each", "first"])?;
+    ensure!(reader.left.as_slice().is_empty(), "the guide goes on: {}", reader.left.as_slice()[0].script);
+    for node in &reader.boxes {
+        ensure!(node.sh("dpkg-query -W -f '${Version}' predastore")? == "0.1.1", "{} is not upgraded", node.address);
+        ["first", "without-the-first", "off"].iter().try_for_each(|key| is_whole(node, key))?;
+    }
+    Ok(())
 }
 
 /// The sandbox holds what it should, and nothing in the journal is a secret.

@@ -353,6 +353,7 @@ fn facts(config: &Config, port: u16) -> Map<String, Value> {
         ("region", json!(config.region)),
         ("backend", json!(if config.cluster.is_some() { "distributed" } else { "file" })),
         ("data_dir", json!(config.storage.data_dir)),
+        ("box", json!(config.cluster.as_ref().and_then(|cluster| cluster.member.as_ref()).map(|member| member.node))),
     ];
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -163,6 +163,10 @@ fn who_may_not_join() -> Result<()> {
     has_lines(&full.refused(&token)?, &["has users"])?;
     full.s3d.subcommand(&["user", "remove", "ann"])?;
 
+    let taken = std::net::UdpSocket::bind(&full.address)?;
+    has_lines(&full.refused(&token)?, &["--address"])?;
+    drop(taken);
+
     let stranger = Node::start()?;
     let others = stranger.token(&[])?;
     // The address of the one, and the authority of the other.

@@ -21,6 +21,7 @@ use super::guest::{Guest, Joined};
 use super::member::{Fresh, Member};
 use super::token::Token;
 use crate::config::Config;
+use crate::config::cluster::check_free;
 use crate::identity::{Identity, host_names};
 use crate::operator::audit;
 use crate::store::Process;
@@ -225,6 +226,7 @@ impl Joining {
     fn found(&self, address: Option<String>) -> Result<()> {
         let first = own_addresses().into_iter().next().unwrap_or(IpAddr::from([127, 0, 0, 1]));
         let address = address.map_or_else(|| std::net::SocketAddr::new(first, PORT).to_string(), with_port);
+        check_free(&address)?;
         let mut secret = [0; SECRET_BYTES];
         Env::system().rng.fill(&mut secret);
         let (key, public) = fresh_node_key()?;

@@ -28,7 +28,7 @@ use super::host::LEVEL;
 use super::member::{Fresh, Member};
 use super::message::{Answer, Asking, MAX_BYTES, PATH, VERSION};
 use super::token::Token;
-use crate::config::cluster::{capacity_bytes, host_name};
+use crate::config::cluster::{capacity_bytes, check_free, host_name};
 use crate::identity::fresh_server_key;
 
 /// The whole exchange takes no longer.
@@ -64,6 +64,7 @@ impl Guest<'_> {
         let (server_key, server_public) = fresh_server_key()?;
         let (stream, local) = connect(token).await.with_context(|| format!("the box at {}", token.address))?;
         let address = self.address.clone().unwrap_or_else(|| SocketAddr::new(local.ip(), PORT).to_string());
+        check_free(&address)?;
         let asking = Asking {
             version: VERSION,
             secret: token.secret.reveal().to_owned(),

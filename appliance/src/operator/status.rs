@@ -67,7 +67,8 @@ fn render(status: &Value, config: &Config) -> (String, Health) {
         span(uptime)
     );
     let _ = writeln!(text, "  data     {}{}", word("data_dir"), room(config));
-    let _ = writeln!(text, "  backend  {}, region {}", word("backend"), word("region"));
+    let which = status["box"].as_u64().map(|node| format!(", box {node}: see `predastore cluster status`"));
+    let _ = writeln!(text, "  backend  {}, region {}{}", word("backend"), word("region"), which.unwrap_or_default());
     let _ = writeln!(
         text,
         "  catalog  {} entries applied, term {}{}",
@@ -122,6 +123,8 @@ mod tests {
         let (text, health) = render(&well, &config);
         assert!(text.contains("1 h 1 min") && text.contains("7 entries") && text.contains("all is well"), "{text}");
         assert_eq!(health, Health::Well);
+        let (text, _) = render(&json!({"state": "serving", "backend": "distributed", "box": 2}), &config);
+        assert!(text.contains("distributed, region ?, box 2:"), "{text}");
         for (name, value) in [("read_only", 1), ("pressure", 2), ("chunks_lost", 3), ("chunks_below_target", 4)] {
             let ill = json!({"state": "serving", "store": {name: value}});
             let (text, health) = render(&ill, &config);

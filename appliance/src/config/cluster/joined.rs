@@ -2,9 +2,10 @@
 //! the catalog says.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
+use anyhow::Context;
 use nix::sys::statvfs::statvfs;
 use predastore::erasure::Scheme;
 use predastore::ids::NodeId;
@@ -102,6 +103,19 @@ fn dial_now(address: &str, own: &BTreeSet<IpAddr>) -> String {
     }
 }
 
+/// Finds out whether a box that is dialled at `dial` could listen there: afterwards its daemon would not start.
+///
+/// # Errors
+/// Somebody else does.
+pub(crate) fn check_free(dial: &str) -> anyhow::Result<()> {
+    let address = listen(dial);
+    let taken =
+        || format!("UDP and TCP {address}, where other boxes are to reach this one; --address HOST:PORT says another");
+    UdpSocket::bind(address).with_context(taken)?;
+    TcpListener::bind(address).with_context(taken)?;
+    Ok(())
+}
+
 /// On all addresses of the kind that others dial; on a loopback address on that alone, for several boxes of one machine.
 fn listen(dial: &str) -> SocketAddr {
     let (host, port) = parts(dial);
@@ -131,6 +145,16 @@ mod tests {
             assert_eq!(dial_now(then, &own), now);
         }
         assert_eq!(dial_now("10.9.9.9:7", &BTreeSet::new()), "10.9.9.9:7");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_found_before_anything_is_changed() {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let error = format!("{:#}", check_free(&address).unwrap_err());
+        assert!(error.contains("--address") && error.contains("in use"), "{error}");
+        drop(taken);
+        check_free(&address).unwrap();
     }
 
     #[test]

@@ -21,7 +21,7 @@ use predastore::transport::identity::Secret;
 use super::document::{self, Rs};
 use super::{Error, conflict};
 use crate::join::member::Member;
-pub(crate) use joined::{capacity_bytes, host_name};
+pub(crate) use joined::{capacity_bytes, check_free, host_name};
 use place::{Place, check_endpoint, check_together};
 
 /// Id of the db node that a file without `[[db]]` has all the same.

@@ -324,6 +324,50 @@ fn an_account_does_what_its_policy_grants_and_nothing_else() -> Result<()> {
     bus.s3d.s3()?.expect_body("readable", "key", b"x")
 }
 
+/// A user of the catalog, as over S3: what no policy allows is refused, and a key that is stopped stops within a second.
+#[test]
+fn a_users_key_counts_and_stops_as_over_s3() -> Result<()> {
+    if !can_run("a_users_key_counts_and_stops_as_over_s3", &[SERVER]) {
+        return Ok(());
+    }
+    let mut bus = Bus::start(&[], None)?;
+    for bucket in ["shared", "private"] {
+        bus.done("s3.createbucket", json!({ "Bucket": bucket }))?;
+        for key in ["logs/a", "other"] {
+            bus.done("s3.putobject", json!({ "Bucket": bucket, "Key": key, "Body": base64(b"hello") }))?;
+        }
+    }
+    let made = bus.s3d.subcommand(&["user", "add", "ann", "--read-only", "shared/logs", "--env"])?;
+    let value = |name: &str| {
+        let line = made.lines().find_map(|line| line.strip_prefix(&format!("export {name}='")));
+        line.and_then(|rest| rest.strip_suffix('\'')).with_context(|| format!("no {name}"))
+    };
+    let (id, secret) = (value("AWS_ACCESS_KEY_ID")?, value("AWS_SECRET_ACCESS_KEY")?);
+    let ann = Sender::new(id, secret);
+    let get = |bus: &mut Bus, bucket: &str, key: &str| {
+        let answer = bus.client.call(&ann, "s3.getobject", &json!({ "Bucket": bucket, "Key": key }))?;
+        if answer.get("Error").is_some() { code(&answer) } else { Ok("got".to_owned()) }
+    };
+    for (bucket, key, outcome) in
+        [("shared", "logs/a", "got"), ("shared", "other", "AccessDenied"), ("private", "logs/a", "AccessDenied")]
+    {
+        ensure!(get(&mut bus, bucket, key)? == outcome, "{bucket}/{key} is not {outcome}");
+    }
+    let put = json!({ "Bucket": "shared", "Key": "logs/b", "Body": base64(b"mine") });
+    ensure!(code(&bus.client.call(&ann, "s3.putobject", &put)?)? == "AccessDenied", "it may write");
+    for (word, outcome) in
+        [("disable-key", "InvalidAccessKeyId"), ("enable-key", "got"), ("remove-key", "InvalidAccessKeyId")]
+    {
+        bus.s3d.subcommand(&["user", word, id])?;
+        let said = Instant::now();
+        while get(&mut bus, "shared", "logs/a")? != outcome {
+            ensure!(said.elapsed() < Duration::from_secs(1), "{word} does not count after a second");
+        }
+    }
+    ensure!(!bus.s3d.log_text().contains(secret), "a secret is in the log");
+    Ok(())
+}
+
 #[test]
 fn long_bodies_go_by_presigned_urls() -> Result<()> {
     if !can_run("long_bodies_go_by_presigned_urls", &[SERVER]) {

@@ -1,8 +1,8 @@
 //! The admin endpoint: `/health`, `/status`, `/metrics`. No authentication: it belongs on a loopback address.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -85,29 +85,69 @@ impl Shown {
     }
 }
 
+/// What a daemon does that opens its store, and in a cluster waits for enough others.
+pub(crate) const WAITING: &str = "waiting";
+
+/// The admin endpoint from the start of the process on: until there is something to show it says that, and the facts.
+pub(crate) struct Window {
+    facts: Map<String, Value>,
+    started: Instant,
+    shown: OnceLock<Arc<Shown>>,
+}
+
+impl Window {
+    /// `facts`: a JSON object.
+    pub(crate) fn new(facts: Map<String, Value>) -> Arc<Self> {
+        Arc::new(Window { facts, started: Instant::now(), shown: OnceLock::new() })
+    }
+
+    /// Shows this from now on.
+    pub(crate) fn open(&self, shown: Arc<Shown>) {
+        // It is opened once.
+        let _ = self.shown.set(shown);
+    }
+
+    fn state(&self) -> &'static str {
+        self.shown.get().map_or(WAITING, |shown| shown.state())
+    }
+
+    fn status(&self) -> Value {
+        if let Some(shown) = self.shown.get() {
+            return shown.status();
+        }
+        let mut status = self.facts.clone();
+        status.insert("state".to_owned(), json!(WAITING));
+        status.insert("uptime_s".to_owned(), json!(self.started.elapsed().as_secs()));
+        Value::Object(status)
+    }
+}
+
 /// Serves for ever; there is nothing that the end of the process could cut off and that would be missed.
 ///
 /// # Errors
 /// The listener failed.
-pub(crate) async fn serve(listener: TcpListener, shown: Arc<Shown>) -> std::io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, window: Arc<Window>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/health", get(health))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
-        .with_state(shown);
+        .with_state(window);
     axum::serve(listener, router).await
 }
 
-async fn health(State(shown): State<Arc<Shown>>) -> Response {
-    let code = if shown.state() == "serving" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    typed(code, "application/json", json!({ "status": shown.state() }).to_string())
+async fn health(State(window): State<Arc<Window>>) -> Response {
+    let code = if window.state() == "serving" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    typed(code, "application/json", json!({ "status": window.state() }).to_string())
 }
 
-async fn status(State(shown): State<Arc<Shown>>) -> Response {
-    typed(StatusCode::OK, "application/json", shown.status().to_string())
+async fn status(State(window): State<Arc<Window>>) -> Response {
+    typed(StatusCode::OK, "application/json", window.status().to_string())
 }
 
-async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
+async fn metrics(State(window): State<Arc<Window>>) -> Response {
+    let Some(shown) = window.shown.get() else {
+        return typed(StatusCode::SERVICE_UNAVAILABLE, "text/plain", WAITING.to_owned());
+    };
     let mut text = String::new();
     match encode(&mut text, &shown.metrics) {
         Ok(()) => typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text),
@@ -187,10 +227,16 @@ mod tests {
         puts.inc_by(3);
         let figures: Figures = Arc::new(|| vec![Figure { name: "log_bytes", help: "Log", value: 4096.0 }]);
         let facts = Map::from_iter([("region".to_owned(), json!("mars"))]);
-        let shown = Shown::new(facts, figures, registry);
+        let window = Window::new(facts.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, shown.clone()));
+        tokio::spawn(serve(listener, window.clone()));
+        for (path, code, text) in [("/health", 503, WAITING), ("/status", 200, "mars"), ("/metrics", 503, WAITING)] {
+            let answer = get(address, path).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {code}")) && answer.contains(text), "{path}: {answer}");
+        }
+        let shown = Shown::new(facts, figures, registry);
+        window.open(shown.clone());
 
         assert!(get(address, "/health").await.starts_with("HTTP/1.1 200 OK"));
         let answer = get(address, "/status").await;

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Shown};
+use crate::admin::{self, Shown, Window};
 use crate::config::{Account, Config, Tls};
 use crate::credentials::endpoint;
 use crate::db_status;
@@ -118,6 +118,11 @@ async fn serve(
     let host = host.map(|(member, root)| Host::new(identity.clone(), member, root));
     let peers_tls = certificates.of_dbs().map(server_config).transpose()?;
     serve_db_status(process, listeners.dbs, peers_tls.as_ref(), host.as_ref(), &stop);
+    let port = listeners.s3.as_ref().map(TcpListener::local_addr).transpose()?.map_or(0, |address| address.port());
+    let window = Window::new(facts(config, port));
+    if let Some(listener) = listeners.admin {
+        tokio::spawn(admin::serve(listener, window.clone()));
+    }
     // What a member of a cluster can do alone it does by now; for the rest it waits until enough others do.
     let waiting = config.cluster.is_some().then(|| tokio::spawn(systemd::wait_for_others()));
     let opened = opened(config, process, &mut signals).await;
@@ -134,16 +139,13 @@ async fn serve(
     let known = store.as_ref().zip(authority);
     let frontend =
         known.as_ref().map(|(store, authority)| Frontend::new(config, store, authority.clone(), &mut metrics));
-    let port = listeners.s3.as_ref().map(TcpListener::local_addr).transpose()?.map_or(0, |address| address.port());
     let root = accounts.first().map(|root| root.access_key.clone()).unwrap_or_default();
     let nats = known.and_then(|(store, authority)| {
         let served = nats::Served { store: store.objects().clone(), authority, root, port };
         nats::start(config, nats, served, &mut metrics, stop.clone())
     });
     let shown = Shown::new(facts(config, port), process.figures(store.as_ref()), metrics);
-    if let Some(listener) = listeners.admin {
-        tokio::spawn(admin::serve(listener, shown.clone()));
-    }
+    window.open(shown.clone());
     let tls = tls.filter(|_| config.server.tls != Tls::Off);
     let mut frontend = match (frontend, listeners.s3) {
         (Some(frontend), Some(listener)) => tokio::spawn(frontend.serve(listener, tls, stop.clone())),

@@ -143,6 +143,8 @@ fn three_boxes_become_one_cluster_and_a_lost_one_is_replaced() -> Result<()> {
     std::thread::sleep(Duration::from_secs(3));
     let status = fourth.cluster(&["status"])?;
     ensure!(!status.contains(&first.address), "{status}");
+    ensure!(first.s3d.status()?["state"] == "waiting", "{}", first.s3d.status()?);
+    ensure!(first.s3d.subcommand(&["status"]).is_err_and(|error| format!("{error:#}").contains("waits until enough")));
     Ok(())
 }
 

@@ -133,7 +133,7 @@ pub(crate) struct Standing {
 
 /// The daemon's side of all this.
 pub(crate) struct Joining {
-    pub(crate) store: object::Store,
+    store: object::Store,
     data_dir: PathBuf,
     identity: Identity,
     /// What clients may call this box.

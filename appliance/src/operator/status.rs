@@ -10,6 +10,7 @@ use nix::sys::statvfs::statvfs;
 use serde_json::Value;
 
 use super::{Health, human, troubles};
+use crate::admin::WAITING;
 use crate::config::Config;
 
 /// Whoever serves answers this at once.
@@ -51,10 +52,17 @@ fn render(status: &Value, config: &Config) -> (String, Health) {
     let figure = |group: &str, name: &str| status[group][name].as_u64().unwrap_or(0);
     let store = |name: &str| figure("store", name);
     let mut troubles = troubles(store);
-    if status["state"] != "serving" {
-        troubles.insert(0, "it is about to end".to_owned());
+    let is_waiting = status["state"] == WAITING;
+    match is_waiting {
+        true => troubles.push("it opens its store, or waits until enough of its cluster are up and reached".to_owned()),
+        false if status["state"] != "serving" => troubles.insert(0, "it is about to end".to_owned()),
+        false => {}
     }
-    let health = if troubles.is_empty() { Health::Well } else { Health::Ailing };
+    let health = match (is_waiting, troubles.is_empty()) {
+        (true, _) => Health::Down,
+        (false, true) => Health::Well,
+        (false, false) => Health::Ailing,
+    };
     let uptime = status["uptime_s"].as_u64().unwrap_or(0);
     let mut text = String::new();
     // Writing into a string has no way to fail.
@@ -131,6 +139,8 @@ mod tests {
             assert!(health == Health::Ailing && text.contains("  ! "), "{text}");
         }
         assert_eq!(render(&json!({"state": "draining"}), &config).1, Health::Ailing);
+        let (text, health) = render(&json!({"state": "waiting", "endpoint": "https://x"}), &config);
+        assert!(health == Health::Down && text.contains("waits until enough"), "{text}");
     }
 
     #[test]

@@ -133,12 +133,12 @@ impl Tree {
     }
 
     /// Forgets what was written to a file and not committed.
-    pub(super) async fn drop_written(&self, ino: Ino) {
+    pub(super) async fn drop_written(&self, ino: Ino, why: &str) {
         let Some(file) = self.0.files.get(ino) else { return };
         let mut state = file.state.write().await;
         let len_bytes = state.dirty.len_bytes();
         if len_bytes > 0 {
-            tracing::error!(%ino, len_bytes, "bytes that were written under a lock are dropped: the lock was lost");
+            tracing::error!(%ino, len_bytes, "bytes that were written are dropped: {why}");
         }
         if let Err(error) = self.forget_staged(&file, &mut state, false) {
             tracing::warn!(%ino, %error, "a staging file was not given back");

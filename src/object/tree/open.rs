@@ -220,7 +220,7 @@ impl Tree {
         }
         let flushed = self.flush(ino).await;
         if self.check_locks(ino).is_err() {
-            self.drop_written(ino).await;
+            self.drop_written(ino, "they were written under a lock that was lost").await;
         }
         self.let_go(ino).await;
         self.0.files.forget(ino);
@@ -238,13 +238,23 @@ impl Tree {
         flushed
     }
 
-    /// Commits what is left of files that were closed when it could not be committed.
+    /// Commits what is left of files that were closed when it could not be committed: who closed them was told. Of an inode
+    /// that is no more nothing is left.
     pub(super) async fn settle_left_behind(&self) {
         for ino in self.0.files.left_behind() {
             match self.flush(ino).await {
-                Ok(()) => self.0.files.forget(ino),
-                Err(error) => tracing::warn!(%ino, %error, "what was written to a closed file is not committed yet"),
+                Ok(()) => {}
+                Err(Error::Refused(Refusal::Stale)) => self.drop_written(ino, "the file is no more").await,
+                Err(error) => {
+                    tracing::debug!(%ino, %error, "what was written to a closed file is not committed yet");
+                    match error {
+                        Error::Refused(_) => continue,
+                        // It is the same with the others.
+                        _ => return,
+                    }
+                }
             }
+            self.0.files.forget(ino);
         }
     }
 

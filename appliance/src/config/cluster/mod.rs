@@ -109,7 +109,9 @@ pub(super) struct Asked {
 impl Cluster {
     pub(super) fn judge(mut asked: Asked) -> Result<Cluster, Error> {
         let Some(lowest) = asked.nodes.iter().min_by_key(|node| node.id) else {
-            return conflict("there are no [[nodes]]: the distributed backend needs at least one shard node");
+            return conflict(
+                "there are no [[nodes]], and this box has joined no cluster: the distributed backend needs at least one shard node",
+            );
         };
         let lowest_id = NodeId(lowest.id);
         let embedded = asked.db.is_empty();

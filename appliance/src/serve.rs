@@ -155,11 +155,10 @@ async fn serve(
         tracing::info!(bucket = bucket.name, "anybody may read this bucket: the configuration says public");
     }
     let endpoint = config.gateway().map(|_| endpoint(config, port));
-    let served = store.clone().map(|store| {
-        let joining = Joining::new(config, process, store.objects().clone(), again.clone());
-        serve_mounts(config, store, joining, &stop)
-    });
-    let mounts = served.transpose()?;
+    let objects = store.as_ref().map(|store| store.objects().clone());
+    let joining = objects.map(|objects| Arc::new(Joining::new(config, process, objects, again.clone())));
+    let served = store.clone().zip(joining.clone());
+    let mounts = served.map(|(store, joining)| serve_mounts(config, store, joining, &stop)).transpose()?;
     let members = process.members();
     let keeping = async {
         match &members {
@@ -213,6 +212,11 @@ async fn serve(
     let drained = drained(async { tokio::join!(s3, unmounted, answered).0 }, &mut signals).await;
     requests.abort();
     drained?.context("the S3 endpoint")??;
+    if let Some(joining) = &joining
+        && let Err(error) = joining.become_member().await
+    {
+        tracing::error!("this box has not joined, and is what it was: {error:#}");
+    }
     Ok(ending)
 }
 
@@ -253,10 +257,10 @@ impl Certificates {
 }
 
 /// Serves mounts: those that come by the control socket, and the configured ones.
-fn serve_mounts(config: &Config, store: Store, joining: Joining, stop: &CancellationToken) -> Result<Mounts> {
+fn serve_mounts(config: &Config, store: Store, joining: Arc<Joining>, stop: &CancellationToken) -> Result<Mounts> {
     let mounts = Mounts::new(store, config.storage.data_dir.join("staging"));
     match ControlSocket::bind(&config.control)? {
-        Some(socket) => drop(tokio::spawn(socket.serve(mounts.clone(), Arc::new(joining), stop.clone()))),
+        Some(socket) => drop(tokio::spawn(socket.serve(mounts.clone(), joining, stop.clone()))),
         None => {
             let socket = config.control.socket.display();
             tracing::warn!(%socket, "no control socket: another process has it; control.socket sets another");

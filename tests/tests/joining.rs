@@ -161,6 +161,9 @@ fn who_may_not_join() -> Result<()> {
     has_lines(&full.refused(&token)?, &["bucket own has objects"])?;
     s3.expect_body("own", "key", b"mine")?;
     s3.delete("own", "key")?.expect(204)?;
+    s3.call(s3.request("POST", "own", "key", "uploads=", ""))?.expect(200)?;
+    has_lines(&full.refused(&token)?, &["or uploads"])?;
+    ensure!(s3.abort_uploads("own")? == 1);
     full.s3d.subcommand(&["user", "add", "ann"])?;
     has_lines(&full.refused(&token)?, &["has users"])?;
     full.s3d.subcommand(&["user", "remove", "ann"])?;
@@ -200,6 +203,49 @@ fn who_may_not_join() -> Result<()> {
     s3.create_bucket(BUCKET)?;
     s3.put(BUCKET, "key", "ours")?.expect(200)?;
     full.s3()?.expect_body(BUCKET, "key", b"ours")
+}
+
+/// Whatever comes first, the object or the cluster: what a box has acknowledged is there afterwards.
+#[test]
+fn what_is_stored_while_a_box_joins_is_not_lost() -> Result<()> {
+    let mut rng = Rng::for_test("what_is_stored_while_a_box_joins_is_not_lost");
+    let mut first = Node::start()?;
+    first.s3()?;
+    let token = first.token(&["--uses", "100"])?;
+    let (mut joined, mut stayed, mut late) = (0, 0, 0);
+    for _ in 0..6 {
+        let mut joining = Node::start()?;
+        let mut s3 = joining.s3()?;
+        s3.create_bucket(BUCKET)?;
+        let words = ["join", &token, "--address", &joining.address];
+        let mut asking = joining.s3d.subcommand_of(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        std::thread::sleep(Duration::from_micros(rng.below(60_000)));
+        let mut acknowledged = Vec::new();
+        let until = Instant::now() + Duration::from_millis(1500);
+        while Instant::now() < until {
+            let key = format!("key-{}", acknowledged.len());
+            if s3.put(BUCKET, &key, key.clone()).is_ok_and(|answer| answer.status == 200) {
+                acknowledged.push(key);
+            }
+        }
+        joining.s3d.wait_until_serving()?;
+        let is_member = joining.s3d.data_dir.join("member.json").exists();
+        ensure!(!is_member || acknowledged.is_empty(), "{} objects were lost by joining", acknowledged.len());
+        joined += usize::from(is_member);
+        stayed += usize::from(!is_member);
+        let mut s3 = joining.s3()?;
+        acknowledged.iter().try_for_each(|key| s3.expect_body(BUCKET, key, key.as_bytes()))?;
+        // One that stayed what it is is not waited for.
+        let _ = asking.kill();
+        asking.wait()?;
+        let is_late = joining.s3d.log_text().contains("has not joined, and is what it was");
+        late += usize::from(is_late);
+        if is_member {
+            break;
+        }
+    }
+    println!("{joined} joined, {stayed} stayed what they were, {late} of them after they had been let in");
+    Ok(())
 }
 
 /// Wherever it is killed, it is what it was or a member, and a member goes on where it was.

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use predastore::catalog::ListQuery;
 use predastore::env::Env;
 use predastore::ids::NodeId;
+use predastore::node::Members;
 use predastore::object;
 use predastore::object::join::TokenInfo;
 use predastore::transport::identity::{Papers, fresh_node_key};
@@ -142,7 +145,9 @@ pub(crate) struct Joining {
     /// Whether the configuration makes it part of a cluster.
     is_configured: bool,
     box_store: Option<u128>,
-    process_members: Option<std::sync::Arc<predastore::node::Members>>,
+    process_members: Option<Arc<Members>>,
+    /// What the box was let in as, until nobody is served any more.
+    let_in: Mutex<Option<Box<Member>>>,
     /// Has the daemon start again.
     again: CancellationToken,
 }
@@ -160,6 +165,7 @@ impl Joining {
             member,
             box_store: process.box_store(),
             process_members: process.members(),
+            let_in: Mutex::default(),
             again,
         }
     }
@@ -254,12 +260,24 @@ impl Joining {
         match guest.ask(token, dry_run).await? {
             Joined::Plan(text) => Ok(Told::Plan { text }),
             Joined::Member(text, member) => {
-                member.write(&self.data_dir)?;
                 tracing::warn!(node = member.node, "this box joins a cluster, and starts again");
+                *self.let_in.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
                 self.again.cancel();
                 Ok(Told::Plan { text })
             }
         }
+    }
+
+    /// The box becomes what it was let in as, if anything: to be called once nobody is served any more, for what was stored
+    /// since it was looked at last would be lost with its store.
+    ///
+    /// # Errors
+    /// Something was stored: it stays what it is. The disk.
+    pub(crate) async fn become_member(&self) -> Result<()> {
+        let member = self.let_in.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(member) = member else { return Ok(()) };
+        self.is_empty().await?;
+        member.write(&self.data_dir)
     }
 
     /// Nothing that somebody may want back.
@@ -271,9 +289,11 @@ impl Joining {
             let buckets = self.store.buckets(after.as_deref(), PAGE_COUNT).await?;
             for bucket in &buckets {
                 let usage = self.store.usage(&bucket.name).await?;
+                let any = ListQuery { limit: 1, ..ListQuery::default() };
+                let uploads = self.store.list_uploads(&bucket.name, any, None).await?.uploads;
                 ensure!(
-                    usage.object_count == 0 && usage.version_count == 0,
-                    "bucket {} has objects: what this box has would be lost by joining. Copy it elsewhere and remove \
+                    usage.object_count == 0 && usage.version_count == 0 && uploads.is_empty(),
+                    "bucket {} has objects, or uploads: what this box has would be lost by joining. Copy it elsewhere and remove \
                      it first, or have the others join this box",
                     bucket.name
                 );

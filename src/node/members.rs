@@ -421,7 +421,8 @@ impl Members {
                 Ok(store) => {
                     let mut workers = Workers::start(&store);
                     if self.cluster.papers.is_some() {
-                        workers.add(steward::run(store.clone(), self.dbs[0].clone(), self.transport.clone()));
+                        workers.add(steward::expel(self.dbs[0].clone(), self.transport.clone()));
+                        workers.add(steward::run(store.clone(), self.dbs[0].clone()));
                     }
                     // The only one who sets it.
                     let _ = self.store.set(store.clone());

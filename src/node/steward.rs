@@ -33,14 +33,21 @@ use super::members::{POINT_BYTES, is_replica};
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Looks, for ever. `raft`: the db node of this process.
-pub(super) async fn run(store: Store, raft: Raft, transport: Arc<Transport>) {
-    let mut last_told = String::new();
+/// Keeps boxes that were removed, as far as this process has heard, from being served, for ever. `raft`: the db node of this
+/// process.
+pub(super) async fn expel(raft: Raft, transport: Arc<Transport>) {
     loop {
-        // As far as this process has heard.
         if let Ok(Ok(removed)) = raft.readers().read(|view| Ok(join::removed(view))).await {
             transport.expel(removed);
         }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Gives boxes their place, for ever. A box that is to vote is waited for until it has caught up.
+pub(super) async fn run(store: Store, raft: Raft) {
+    let mut last_told = String::new();
+    loop {
         tokio::time::sleep(PAUSE).await;
         if !raft.leads() {
             continue;

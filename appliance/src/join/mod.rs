@@ -17,7 +17,8 @@
 //! Invariants
 //! - A box believes only a server whose chain ends in the authority that the token names, and tells nobody else its secret.
 //! - The authority's key is on voters alone. Who joins sends public keys, and gets certificates.
-//! - Nothing that was stored is ever lost by joining: a box with objects or users does not join.
+//! - Nothing that was acknowledged is lost by joining: a box with objects or users does not join, and that is looked at again
+//!   when nobody is served any more, before it becomes a member.
 //! - The member file appears whole and at once: before it the box is what it was, after it a member.
 
 pub(crate) mod command;

@@ -55,6 +55,16 @@ pub(crate) trait DiskFile: Send + Sync {
     fn settle(&self) -> io::Result<()>;
 }
 
+/// Asks again for as long as the call is interrupted, as it is when the process is stopped and goes on.
+fn uninterrupted(call: impl Fn() -> nix::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            answer => return Ok(answer?),
+        }
+    }
+}
+
 /// Whether a disk said that it has no room, or that we may not use what it has.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -149,13 +159,13 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let len = i64::try_from(len).map_err(io::Error::other)?;
-        Ok(fallocate(&self.0, FallocateFlags::empty(), 0, len)?)
+        uninterrupted(|| fallocate(&self.0, FallocateFlags::empty(), 0, len))
     }
 
     fn punch(&self, range: Range<u64>) -> io::Result<()> {
         let (start, len) = (range.start as i64, (range.end - range.start) as i64);
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        Ok(fallocate(&self.0, flags, start, len)?)
+        uninterrupted(|| fallocate(&self.0, flags, start, len))
     }
 
     fn trim(&self, len: u64) -> io::Result<()> {

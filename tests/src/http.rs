@@ -298,7 +298,7 @@ impl Connection {
     pub fn is_closed_by_peer(&mut self) -> bool {
         let mut buffer = [0; 4096];
         loop {
-            match self.stream.read(&mut buffer) {
+            match read_some(&mut self.stream, &mut buffer) {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(error) => return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
@@ -355,12 +355,22 @@ impl Connection {
 
     fn fill(&mut self) -> Result<()> {
         let mut buffer = [0; 64 << 10];
-        let count = self.stream.read(&mut buffer)?;
+        let count = read_some(&mut self.stream, &mut buffer)?;
         if count == 0 {
             bail!("the connection was closed");
         }
         self.received.extend_from_slice(&buffer[..count]);
         Ok(())
+    }
+}
+
+/// Reads what is there. A socket with a time-out is interrupted when its process was stopped and goes on, whatever the signals.
+fn read_some(stream: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return read,
+        }
     }
 }
 

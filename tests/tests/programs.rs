@@ -168,7 +168,8 @@ fn sqlite_under_several_writers() -> Result<()> {
 fn sqlite(database: &Path, statements: &str) -> Result<String> {
     let script = tempfile::NamedTempFile::new()?;
     fs::write(script.path(), statements)?;
-    let mut sqlite = command(&["sqlite3", "-bail", "-cmd", ".timeout 120000"]);
+    // The log says which call failed, and why: "disk I/O error" alone does not.
+    let mut sqlite = command(&["sqlite3", "-bail", "-cmd", ".log stderr", "-cmd", ".timeout 120000"]);
     run_within(PATIENCE, sqlite.arg(database).arg(format!(".read {}", script.path().display())))
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 /// As many as the kernel passes with one message (SCM_MAX_FD): with room for all, none is left behind unseen, open.
@@ -17,7 +18,13 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(
     let mut ancillary = cmsg_space!([RawFd; MAX_COUNT]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut ancillary), flags)?;
+    let message = loop {
+        // A socket with a time-out is interrupted when its process was stopped and goes on.
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut ancillary), flags) {
+            Err(Errno::EINTR) => {}
+            received => break received?,
+        }
+    };
     let mut descriptors = Vec::new();
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = part {
@@ -36,7 +43,12 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: BorrowedFd<
     let raw = [descriptor.as_raw_fd()];
     let ancillary = [ControlMessage::ScmRights(&raw)];
     let flags = MsgFlags::MSG_NOSIGNAL;
-    Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &ancillary, flags, None)?)
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &ancillary, flags, None) {
+            Err(Errno::EINTR) => {}
+            sent => return Ok(sent?),
+        }
+    }
 }
 
 #[cfg(test)]

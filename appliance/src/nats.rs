@@ -71,6 +71,7 @@ pub(crate) fn start(
         region: config.region.clone(),
         backend: if config.cluster.is_some() { "distributed" } else { "file" },
         db_nodes: db_nodes(config),
+        events: nats.events.clone(),
         drain: Duration::max(config.server.drain_timeout, Duration::from_secs(1)),
     };
     let presign = presign(url_of(config, nats, served.port), config.region.clone());

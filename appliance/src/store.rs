@@ -370,6 +370,7 @@ impl Frontend {
             domains: server.domains.clone(),
             stall: server.body_timeout,
             tls: server.tls != Tls::Off,
+            tells_events: config.nats.as_ref().is_some_and(|nats| nats.events.is_some()),
         };
         let limits = Limits {
             headers: server.header_timeout,

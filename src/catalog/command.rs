@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::env::Timestamp;
-use crate::ids::{BucketId, Ino, SessionId, VersionId};
+use crate::ids::{BucketId, Ino, Seq, SessionId, VersionId};
 
 mod clone;
 mod file;
@@ -397,6 +397,16 @@ pub enum Command {
     },
     /// What is asked of copies of whole prefixes.
     Clone(CloneOperation),
+    /// The session delivers events from now on.
+    ClaimEvents {
+        /// Who did, and has ended; 0: nobody yet.
+        from: SessionId,
+    },
+    /// Events were delivered by the session that delivers them: at most 4,096 of them are forgotten.
+    EventsDelivered {
+        /// The last of them.
+        through: Seq,
+    },
 }
 
 /// What a record is of. What is in it the catalog does not know. Ordinals are stable.

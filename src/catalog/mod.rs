@@ -15,6 +15,7 @@ mod changes;
 mod check;
 mod clone;
 mod command;
+mod event;
 mod inode;
 mod level;
 mod list;
@@ -36,6 +37,7 @@ pub use command::{
     Deleted, Due, Envelope, FileOperation, Hint, LOCK_END, Lock, NEW_CHUNK_COUNT_MAX, NewChunk, NewInode, Origin,
     Outcome, PartBody, Piece, Precondition, RECORD_MAX_BYTES, RecordKind, Refusal, SetAttrs, Source, Write, Written,
 };
+pub use event::{EVENT_COUNT_MAX, Event, Happening};
 pub use inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, RenameMode, Stat, TreeEntry};
 pub use level::{FEATURE_LEVEL, Levels};
 pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};

@@ -14,11 +14,16 @@ use rusqlite::{Connection, Params, params};
 
 pub use files::HeldLock;
 
-use super::level::RECORDS_LEVEL;
+use super::event::Event;
+use super::level::{EVENTS_LEVEL, RECORDS_LEVEL};
 use super::types::InodeAttrs;
 use super::*;
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, Seq, SessionId, VersionId};
+
+/// Rows of `cursor`: the session that delivers events; how many events were not kept.
+pub(super) const EVENTS_DELIVERER: &str = "events.deliverer";
+pub(super) const EVENTS_LOST: &str = "events.lost";
 
 /// One snapshot of the catalog.
 pub struct View<'a> {
@@ -623,6 +628,58 @@ impl View<'_> {
     pub fn credentials(&self) -> Result<Vec<(String, String, Bytes)>, Error> {
         let sql = "SELECT access_key,account,attrs FROM credential ORDER BY access_key";
         self.all(sql, [], |row| Ok((row.get(0)?, row.get(1)?, Bytes::from(row.get::<_, Vec<u8>>(2)?))))
+    }
+
+    /// Whether buckets may tell what happens in them.
+    pub fn has_events(&self) -> Result<bool, Error> {
+        Ok(self.feature_level()? >= EVENTS_LEVEL)
+    }
+
+    /// Events that wait to be delivered, in their order, after `after`: at most `limit`.
+    pub fn events(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, BucketId, Event)>, Error> {
+        let sql = "SELECT seq,bucket,event FROM outbox WHERE seq>?1 ORDER BY seq LIMIT ?2";
+        let rows = self.all(sql, params![signed(after.0), signed(limit as u64)], |row| {
+            Ok((Seq(unsigned(row, 0)?), BucketId(unsigned(row, 1)?), row.get::<_, Vec<u8>>(2)?))
+        })?;
+        rows.into_iter().map(|(seq, bucket, event)| Ok((seq, bucket, Event::decode(&event)?))).collect()
+    }
+
+    /// The session that delivers events, and whether it lives; 0: none has begun to.
+    pub fn event_deliverer(&self) -> Result<(SessionId, bool), Error> {
+        let session = SessionId(self.cursor(EVENTS_DELIVERER)?);
+        let sql = "SELECT 1 FROM session WHERE id=?1";
+        Ok((session, self.one(sql, [signed(session.0)], |_| Ok(()))?.is_some()))
+    }
+
+    /// Events that happened while as many waited as may, and were not kept.
+    pub fn lost_event_count(&self) -> Result<u64, Error> {
+        self.cursor(EVENTS_LOST)
+    }
+
+    /// A bucket by its id.
+    pub fn bucket_by_id(&self, id: BucketId) -> Result<Option<Bucket>, Error> {
+        let sql = "SELECT id,name,owner,region,created_ns,versioning,ever_versioned,lock FROM bucket WHERE id=?1";
+        self.one(sql, [signed(id.0)], read_bucket)
+    }
+
+    /// The key of a directory as it is now, which ends in `/`; none: it is no more.
+    pub fn directory_key(&self, directory: Ino) -> Result<Option<Vec<u8>>, Error> {
+        let sql = "SELECT parent,name FROM dir WHERE ino=?1";
+        let (mut parts, mut at) = (Vec::new(), directory);
+        loop {
+            let found = self.one(sql, [signed(at.0)], |row| Ok((Ino(unsigned(row, 0)?), row.get::<_, Vec<u8>>(1)?)))?;
+            match found {
+                None => return Ok(None),
+                Some((Ino(0), _)) => break,
+                Some((parent, name)) => (at, _) = (parent, parts.push(name)),
+            }
+        }
+        parts.reverse();
+        Ok(Some(parts.concat()))
+    }
+
+    fn cursor(&self, name: &str) -> Result<u64, Error> {
+        Ok(self.one("SELECT position FROM cursor WHERE name=?1", [name], |row| unsigned(row, 0))?.unwrap_or(0))
     }
 
     /// Whether there may be records: see [`Command::SetRecord`].

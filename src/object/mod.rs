@@ -25,6 +25,7 @@ mod budget;
 mod chunks;
 mod copy;
 mod digest;
+mod event;
 mod expiry;
 pub mod join;
 mod key;
@@ -69,6 +70,7 @@ use crate::units::{BLOCK_BYTES, MIB};
 
 pub use chunks::Chunks;
 pub use digest::is_body_of;
+pub use event::{Backlog, Renamed, Waiting};
 pub use key::Found;
 pub use map::OnMap;
 pub(crate) use map::placed;

@@ -184,6 +184,17 @@ impl Client {
         self.write(&bytes)
     }
 
+    /// Subscribes to more than answers; the server has it when this returns.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn subscribe(&mut self, subject: &str) -> Result<()> {
+        self.write(format!("SUB {subject} 2\r\nPING\r\n").as_bytes())?;
+        let pong = self.line()?;
+        ensure!(pong == "PONG", "the NATS server says {pong}");
+        Ok(())
+    }
+
     /// The next message, and its subject.
     ///
     /// # Errors
@@ -277,6 +288,66 @@ impl Client {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.get_mut().write_all(bytes)?)
     }
+}
+
+/// A stream of JetStream's, asked by its JSON API. Source: "JetStream wire API", docs.nats.io.
+pub struct Stream {
+    client: Client,
+    name: &'static str,
+}
+
+impl Stream {
+    /// Makes a stream that stores what is published on `subjects`, in a server whose file has [`jetstream`].
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn create(server: &Server, name: &'static str, subjects: &[&str]) -> Result<Stream> {
+        let mut stream = Stream { client: Client::connect(server.port, Login::Nobody)?, name };
+        let config = json!({ "name": name, "subjects": subjects, "storage": "file", "retention": "limits",
+            "discard": "old", "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "num_replicas": 1,
+            "duplicate_window": 120_000_000_000_u64 });
+        stream.ask("STREAM.CREATE", &config)?;
+        Ok(stream)
+    }
+
+    /// Connects anew, to a server that was away.
+    ///
+    /// # Errors
+    /// When it is still.
+    pub fn reconnect(&mut self, server: &Server) -> Result<()> {
+        self.client = Client::connect(server.port, Login::Nobody)?;
+        Ok(())
+    }
+
+    /// How many messages there are.
+    ///
+    /// # Errors
+    /// When the server does not tell.
+    pub fn count(&mut self) -> Result<u64> {
+        self.ask("STREAM.INFO", &json!({}))?["state"]["last_seq"].as_u64().context("no last_seq")
+    }
+
+    /// A message by its number from 1: subject and payload.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn message(&mut self, number: u64) -> Result<(String, Vec<u8>)> {
+        let answer = self.ask("STREAM.MSG.GET", &json!({ "seq": number }))?;
+        let field = |name: &str| answer["message"][name].as_str().unwrap_or_default().to_owned();
+        Ok((field("subject"), base64::engine::general_purpose::STANDARD.decode(field("data"))?))
+    }
+
+    fn ask(&mut self, what: &str, input: &Value) -> Result<Value> {
+        let subject = format!("$JS.API.{what}.{}", self.name);
+        let answer = self.client.request(&subject, &[], input.to_string().as_bytes())?;
+        ensure!(answer.get("error").is_none(), "{what}: {answer}");
+        Ok(answer)
+    }
+}
+
+/// What the file of a server with JetStream has, whose streams are in `dir`.
+pub fn jetstream(dir: &Path) -> String {
+    format!("jetstream {{ store_dir: \"{}\" }}", dir.display())
 }
 
 /// The header of the envelope.

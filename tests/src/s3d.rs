@@ -50,6 +50,8 @@ pub mod setting {
     pub const NATS_URL: &str = "PREDASTORE_NATS_URL";
     /// What presigned URLs begin with: `http://127.0.0.1:8443`.
     pub const NATS_ENDPOINT: &str = "PREDASTORE_NATS_ENDPOINT";
+    /// Whether events are published, and how.
+    pub const NATS_EVENTS: &str = "PREDASTORE_NATS_EVENTS";
     /// Host names whose sub-domains are buckets.
     pub const DOMAINS: &str = "PREDASTORE_SERVER_DOMAINS";
     /// The feature level that a debug build is passed off as having: `2`.

@@ -214,6 +214,10 @@ pub(crate) struct Nats {
     pub(crate) endpoint: Option<String>,
     #[serde(deserialize_with = "scalar")]
     pub(crate) memory_budget: Size,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) events: String,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) events_subject: String,
 }
 
 /// An entry of `[[db]]` or `[[nodes]]`; only the latter have zone and capacity.

@@ -3,6 +3,7 @@
 use predastore::object::access::Secret;
 use predastore::units::MIB;
 use predastore_nats::connect::{Login, Settings};
+use predastore_nats::events::{self, Delivery};
 use predastore_nats::subject::{Operation, is_plain};
 
 use super::values::Switch;
@@ -20,6 +21,8 @@ pub(crate) struct Nats {
     /// What presigned URLs begin with; none: this host by its name.
     pub(crate) endpoint: Option<String>,
     pub(crate) memory_budget_bytes: u64,
+    /// None: nobody is told of what happens in buckets.
+    pub(crate) events: Option<events::Settings>,
 }
 
 /// Who may ask.
@@ -35,6 +38,9 @@ pub(crate) enum Trust {
 pub(super) fn judge(nats: document::Nats) -> Result<Option<Nats>, Error> {
     let login = login(&nats)?;
     if nats.url.is_empty() {
+        if nats.events != "off" {
+            return conflict("`nats.events` is set without `nats.url`");
+        }
         return match (login, nats.trusted) {
             (Login::Nobody, Switch(false)) => Ok(None),
             (_, Switch(true)) => conflict("`nats.trusted` is on without `nats.url`"),
@@ -49,7 +55,7 @@ pub(super) fn judge(nats: document::Nats) -> Result<Option<Nats>, Error> {
     }
     Ok(Some(Nats {
         settings: Settings { urls: nats.url, login, ca_file: nats.ca_file },
-        prefix: nats.prefix,
+        prefix: nats.prefix.clone(),
         operations: operations(&nats.operations)?,
         trust: match (nats.trusted, nats.account) {
             (Switch(true), account) => Trust::Connection(account),
@@ -57,6 +63,7 @@ pub(super) fn judge(nats: document::Nats) -> Result<Option<Nats>, Error> {
             (Switch(false), Some(_)) => return conflict("`nats.account` is set, but `nats.trusted` is off"),
         },
         endpoint: nats.endpoint.map(endpoint).transpose()?,
+        events: events(&nats.prefix, &nats.events, &nats.events_subject)?,
         memory_budget_bytes: nats.memory_budget.0,
     }))
 }
@@ -79,6 +86,20 @@ fn operations(names: &[String]) -> Result<Vec<Operation>, Error> {
     }
     let parsed = |name: &String| name.parse().map_err(|error| Error::Conflict(format!("`nats.operations`: {error}")));
     names.iter().map(parsed).collect()
+}
+
+fn events(prefix: &str, delivery: &str, subject: &str) -> Result<Option<events::Settings>, Error> {
+    let delivery = match delivery {
+        "off" => return Ok(None),
+        "core" => Delivery::Core,
+        "jetstream" => Delivery::JetStream,
+        other => return conflict(format!("`nats.events` is `{other}`; it is `off`, `core` or `jetstream`")),
+    };
+    if !is_plain(subject) {
+        return conflict(format!("`nats.events_subject` is `{subject}`, which is no subject of plain words"));
+    }
+    let subject = if prefix.is_empty() { subject.to_owned() } else { format!("{prefix}.{subject}") };
+    Ok(Some(events::Settings { delivery, subject }))
 }
 
 /// `https://host:port`: nothing that a path would be put behind wrongly.
@@ -123,12 +144,15 @@ mod tests {
             ("operations", "getobject, HeadObject"),
             ("trusted", "on"),
             ("account", "AKIAEXAMPLE"),
+            ("events", "jetstream"),
             ("endpoint", "https://s3.example.com:8443/"),
         ]);
         let nats = nats.unwrap().unwrap();
         assert_eq!(nats.operations, [Operation::GetObject, Operation::HeadObject]);
         assert_eq!(nats.trust, Trust::Connection(Some("AKIAEXAMPLE".to_owned())));
         assert_eq!(nats.endpoint.as_deref(), Some("https://s3.example.com:8443"));
+        let events = nats.events.as_ref().map(|events| (events.delivery, events.subject.as_str()));
+        assert_eq!(events, Some((Delivery::JetStream, "site.one.s3.events")));
         assert!(!format!("{nats:?} {:?}", Hidden::new("x")).contains("hunter22"));
     }
 
@@ -148,6 +172,9 @@ mod tests {
             (vec![url, ("endpoint", "https://s3.example.com/x")], "https://host:port"),
             (vec![url, ("memory_budget", "1MiB")], "8MiB"),
             (vec![url, ("trusted", "perhaps")], "neither on nor off"),
+            (vec![url, ("events", "perhaps")], "`off`, `core` or `jetstream`"),
+            (vec![url, ("events", "core"), ("events_subject", "a.*")], "plain words"),
+            (vec![("events", "core")], "without `nats.url`"),
             (vec![url, ("urls", "a")], "unknown key"),
         ] {
             let error = judged(&settings).err().unwrap_or_default();

@@ -147,6 +147,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("nats.account", "", "Access key that requests act by where `nats.trusted` is on; unset: root's"),
     Setting::new("nats.endpoint", "", "S3 endpoint that presigned URLs name, as https://s3.example.com:8443; unset: this host by its name"),
     Setting::new("nats.memory_budget", "32MiB", "Most bytes of messages and answers held in memory at once; 8MiB at least"),
+    Setting::new("nats.events", "off", "What happens in buckets is published: `jetstream`: until a stream has stored it; `core`: until the server has it; `off`"),
+    Setting::new("nats.events_subject", "s3.events", "Subject of events, behind `nats.prefix`; the bucket's name comes behind it"),
 ];
 
 /// Lists of tables that only a file can hold: the key, and the fields of an entry.

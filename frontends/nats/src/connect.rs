@@ -159,7 +159,10 @@ impl Watch {
                 self.metrics.lost();
                 tracing::warn!("messages from NATS were dropped: too many at once");
             }
-            Event::ServerError(error) => self.complain(&error.to_string()),
+            Event::ServerError(error) => {
+                self.metrics.told_error();
+                self.complain(&error.to_string());
+            }
             Event::ClientError(error) => self.complain(&error.to_string()),
             Event::LameDuckMode => tracing::info!("the NATS server is about to shut down"),
             Event::Draining | Event::Closed => self.metrics.connected(false),

@@ -4,6 +4,7 @@
 //!
 //! * [`connect`] the settings of a connection, judged before anything is served, and how it is made
 //! * [`serve`] subscriptions, and each message from its arrival to its answer; the only way in
+//! * [`events`] what happens in buckets, published
 //! * [`limits`] how many requests at once, and how much memory they hold
 //! * [`presign`] URLs that are signed in the name of who asks, as the appliance does it
 //! * `operations` what each operation does
@@ -19,6 +20,7 @@
 pub mod answer;
 pub mod connect;
 pub mod envelope;
+pub mod events;
 mod input;
 pub mod limits;
 pub mod metrics;

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use predastore::object::Backlog;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -34,6 +35,10 @@ pub struct Metrics {
     lost: Counter,
     connected: Gauge,
     connections: Counter<u64, AtomicU64>,
+    server_errors: Counter<u64, AtomicU64>,
+    events: Counter<u64, AtomicU64>,
+    events_waited: Gauge,
+    events_lost: Gauge,
 }
 
 impl Default for Metrics {
@@ -51,6 +56,10 @@ impl Default for Metrics {
             lost: Counter::default(),
             connected: Gauge::default(),
             connections: Counter::default(),
+            server_errors: Counter::default(),
+            events: Counter::default(),
+            events_waited: Gauge::default(),
+            events_lost: Gauge::default(),
         }
     }
 }
@@ -77,6 +86,18 @@ impl Metrics {
         );
         registry.register("connected", "1: connected to a server", self.connected.clone());
         registry.register("connections", "Connections made to a server since the start", self.connections.clone());
+        registry.register("server_errors", "Errors that a server told", self.server_errors.clone());
+        registry.register("events", "Events sent, again where it was not known that they arrived", self.events.clone());
+        registry.register(
+            "events_waited_seconds",
+            "How long the first event that waits has waited; on the gateway that publishes them",
+            self.events_waited.clone(),
+        );
+        registry.register(
+            "events_lost",
+            "Events of the store that were not kept, because as many waited as may",
+            self.events_lost.clone(),
+        );
     }
 
     pub(crate) fn begin(&self) {
@@ -102,6 +123,23 @@ impl Metrics {
 
     pub(crate) fn lost(&self) {
         self.lost.inc();
+    }
+
+    pub(crate) fn told_error(&self) {
+        self.server_errors.inc();
+    }
+
+    pub(crate) fn server_errors(&self) -> u64 {
+        self.server_errors.get()
+    }
+
+    pub(crate) fn told(&self) {
+        self.events.inc();
+    }
+
+    pub(crate) fn backlog(&self, backlog: Backlog) {
+        self.events_waited.set(backlog.waited.map_or(0, |waited| i64::try_from(waited.as_secs()).unwrap_or(i64::MAX)));
+        self.events_lost.set(i64::try_from(backlog.lost_count).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn connected(&self, is_connected: bool) {

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::answer::{Answer, Refusal};
 use crate::connect::{self, Connector};
 use crate::envelope::{self, Envelope, Signed};
+use crate::events::{self, Publisher};
 use crate::limits::{Admitted, Limits};
 use crate::metrics::Metrics;
 use crate::nonces::Nonces;
@@ -58,6 +59,8 @@ pub struct Config {
     pub backend: &'static str,
     /// Every db node of the cluster.
     pub db_nodes: Vec<DbNode>,
+    /// Where events of buckets go; none: nowhere.
+    pub events: Option<events::Settings>,
     /// At shutdown, how long running requests may go on.
     pub drain: Duration,
 }
@@ -88,13 +91,14 @@ pub struct Frontend {
     nonces: Mutex<Nonces>,
     metrics: Metrics,
     subjects: HashMap<String, Operation>,
+    events: Option<events::Settings>,
     drain: Duration,
 }
 
 impl Frontend {
     /// Begins the frontend over `store`.
     pub fn new(store: Store, authority: Arc<Authority>, presign: Presign, config: Config, metrics: Metrics) -> Self {
-        let Config { prefix, operations, trust, memory_bytes, region, backend, db_nodes, drain } = config;
+        let Config { prefix, operations, trust, memory_bytes, region, backend, db_nodes, events, drain } = config;
         let subjects =
             |operation: Operation| operation.subjects(&prefix).into_iter().map(move |name| (name, operation));
         Frontend {
@@ -104,6 +108,7 @@ impl Frontend {
             trust,
             nonces: Mutex::default(),
             metrics,
+            events,
             drain,
         }
     }
@@ -118,11 +123,14 @@ impl Frontend {
         }
         let client = connector.connect(self.metrics.clone()).await?;
         let mut messages = self.subscribe(&client).await?;
+        let publisher = self.publisher(&client);
+        tokio::pin!(publisher);
         let (frontend, tasks) = (Arc::new(self), TaskTracker::new());
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
+                () = &mut publisher => {}
                 message = messages.next() => match message {
                     Some(message) => frontend.admit(&client, message, &tasks).await,
                     None => return Err(connect::Error::Client("it has closed its subscriptions".to_owned())),
@@ -131,6 +139,20 @@ impl Frontend {
         }
         frontend.drain(&client, messages, &tasks).await;
         Ok(())
+    }
+
+    /// Publishes events, if they are published here; it does not end.
+    fn publisher(&self, client: &Client) -> impl Future<Output = ()> + Send + use<> {
+        let publisher = self.events.clone().map(|settings| {
+            let (store, region) = (self.service.store.clone(), self.service.region.clone());
+            Publisher::new(store, client.clone(), settings, region, self.metrics.clone())
+        });
+        async move {
+            match publisher {
+                Some(publisher) => publisher.run().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Answers what was delivered; others of the queue group get the rest. A server that is away is not waited for.

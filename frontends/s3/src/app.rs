@@ -41,6 +41,8 @@ pub struct Config {
     pub stall: Duration,
     /// Clients come over TLS.
     pub tls: bool,
+    /// What happens in buckets is published, if they say so.
+    pub tells_events: bool,
 }
 
 /// The frontend: everything a request needs.

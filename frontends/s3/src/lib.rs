@@ -23,7 +23,7 @@
 //! * [`route`] which operation a request asks for, and under which IAM action
 //! * [`xml`] reading request bodies and writing responses
 
-pub use predastore_vocabulary::{conditions, dates, error, failure, range};
+pub use predastore_vocabulary::{conditions, dates, error, failure, notification, range};
 
 pub mod acl;
 pub mod app;

@@ -92,6 +92,7 @@ impl Step<'_> {
         self.run("DELETE FROM usage WHERE bucket=?", [sql(id.0)])?;
         self.run("DELETE FROM dir WHERE ino=?", [sql(id.0)])?;
         self.cache.buckets.remove(&id.0);
+        self.cache.telling = None;
         self.cache.usage.remove(&id.0);
         Ok(Outcome::Done)
     }
@@ -121,6 +122,7 @@ impl Step<'_> {
                 self.run(delete, [sql(id.0), setting as i64])?
             }
         };
+        self.cache.telling = None;
         Ok(Outcome::Done)
     }
 }

@@ -8,6 +8,7 @@
 mod bucket;
 mod chunk;
 mod clone;
+mod event;
 mod file;
 mod level;
 mod map;
@@ -332,6 +333,8 @@ impl Step<'_> {
                 self.set_record(*kind, name, was.as_deref(), value.as_deref())
             }
             Command::Clone(operation) => self.clone(operation),
+            Command::ClaimEvents { from } => self.claim_events(*from),
+            Command::EventsDelivered { through } => self.events_delivered(*through),
         }
     }
 

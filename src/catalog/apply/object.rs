@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use rusqlite::params;
 
+use crate::catalog::event::Happening;
 use crate::catalog::inode::{FileKind, MODE_MASK};
 use crate::catalog::level::FILES_LEVEL;
 
@@ -84,7 +85,11 @@ impl Step<'_> {
         let put = &Put { attrs: &attrs, ..*put };
         self.insert_body(put)?;
         let new = NewVersion { ino: put.ino, size_bytes: put.size_bytes, etag: put.etag, attrs: put.attrs };
-        let written = self.publish(&bucket, put.key, found, new)?;
+        let what = match put.body {
+            Body::Share(_) | Body::ShareRevision { .. } => Happening::Copied,
+            Body::Empty | Body::Inline(_) | Body::Chunk(_) | Body::Chunks(_) => Happening::Put,
+        };
+        let written = self.publish(&bucket, put.key, found, new, what)?;
         Ok(Outcome::Written(written))
     }
 
@@ -197,10 +202,11 @@ impl Step<'_> {
         key: &[u8],
         found: Found<'_>,
         new: NewVersion<'_>,
+        what: Happening,
     ) -> Result<Written, Error> {
         let spot = self.make_spot(bucket, key, found.spot, true)?;
         let entry = self.new_entry(bucket, &new);
-        self.publish_at(bucket, &spot, found.current.as_ref(), &entry)?;
+        self.publish_at(bucket, &spot, found.current.as_ref(), &entry, what)?;
         let (version, etag) = (entry.version(), new.etag);
         Ok(Written { version, ever_versioned: bucket.ever_versioned, modified: self.now, etag })
     }
@@ -227,6 +233,7 @@ impl Step<'_> {
         spot: &Spot<'_>,
         former: Option<&Entry>,
         entry: &Entry,
+        what: Happening,
     ) -> Result<(), Error> {
         match former {
             Some(former) => {
@@ -239,7 +246,7 @@ impl Step<'_> {
         if bucket.versioning == Versioning::Suspended && !former_is_null {
             self.drop_null_from_history(spot)?;
         }
-        Ok(())
+        self.tell_key(what, spot, entry)
     }
 
     /// What becomes of the version that a new null or numbered version took the place of.
@@ -285,6 +292,7 @@ impl Step<'_> {
     /// Takes the current version away where no history is kept. Its directory is the caller's to prune.
     pub(super) fn remove_current(&mut self, spot: &Spot<'_>, current: &Entry) -> Result<(), Error> {
         self.delete_dentry(spot, current)?;
+        self.tell_key(Happening::Deleted, spot, &Entry { is_null: true, ..current.clone() })?;
         self.lose_name(spot.root, current)
     }
 
@@ -321,6 +329,7 @@ impl Step<'_> {
             etag: None,
         };
         self.insert_history(spot, &marker)?;
+        self.tell_key(Happening::Marked, spot, &marker)?;
         Ok(marker)
     }
 
@@ -333,6 +342,7 @@ impl Step<'_> {
             true => self.delete_dentry(&spot, &entry)?,
             false => self.delete_history(&spot, &entry)?,
         }
+        self.tell_key(Happening::Deleted, &spot, &entry)?;
         self.lose_name(spot.root, &entry)?;
         if is_current || found.current.is_none() {
             self.promote(&spot)?;

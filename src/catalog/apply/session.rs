@@ -138,6 +138,7 @@ impl Step<'_> {
 
     fn end_session(&mut self, session: SessionId) -> Result<(), Error> {
         self.preserve_unpublished(session)?;
+        self.tell_unpublished(session)?;
         self.drop_locks_of_session(session)?;
         for table in ["lease", "outcome", "opened", "hold"] {
             self.run(&format!("DELETE FROM {table} WHERE session=?"), [sql(session.0)])?;

@@ -146,6 +146,10 @@ pub(super) struct Cache {
     pub(super) usage: BTreeMap<u64, UsageDelta>,
     /// Buckets that are mounted; none: not read yet.
     pub(super) mounted: Option<BTreeSet<u64>>,
+    /// Buckets that tell what happens in them; none: not read yet.
+    pub(super) telling: Option<BTreeSet<u64>>,
+    /// Events that wait; none: not counted yet.
+    pub(super) event_count: Option<u64>,
     /// None: not read yet.
     pub(super) clones: Option<Clones>,
     directories: HashMap<u64, HashMap<Vec<u8>, Directory>>,

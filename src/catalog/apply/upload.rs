@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use md5::{Digest, Md5};
 use rusqlite::params;
 
+use crate::catalog::event::Happening;
 use crate::catalog::{
     Attrs, Checksum, CompletePart, ETag, Error, NewChunk, Outcome, PartBody, Precondition, Refusal, Written,
 };
@@ -239,7 +240,7 @@ impl Step<'_> {
         self.drop_parts(upload.id, now)?;
         self.delete_upload(upload)?;
         let new = NewVersion { ino: upload.id, size_bytes, etag, attrs: &attrs };
-        let written = self.publish(&bucket, upload.key, found, new)?;
+        let written = self.publish(&bucket, upload.key, found, new, Happening::Completed)?;
         self.insert_completed(upload, &digest, &written)?;
         Ok(Outcome::Written(written))
     }

@@ -8,7 +8,7 @@ use crate::catalog::types::{
     ChecksumAlgorithm, ChecksumKind, Encryption, Header, InodeAttrs, Layout, Linked, MapNode, MapState, Posix, Repair,
     Retention, RetentionMode,
 };
-use crate::catalog::{ClonePhase, CloneState, RenameMode};
+use crate::catalog::{ClonePhase, CloneState, Event, Happening, RenameMode};
 use crate::ids::{NodeId, Seq, ShardId};
 
 /// Names and encodings, one a line; made anew by `UPDATE_GOLDEN=1`, for variants that are appended.
@@ -191,6 +191,10 @@ fn commands() -> Vec<(&'static str, Command)> {
     .chain(files())
     .chain(records())
     .chain(clones())
+    .chain([
+        ("ClaimEvents", Command::ClaimEvents { from: SessionId(300) }),
+        ("EventsDelivered", Command::EventsDelivered { through: Seq(1 << 40) }),
+    ])
     .collect()
 }
 
@@ -387,6 +391,29 @@ fn inode() -> InodeAttrs {
     InodeAttrs { attrs: full_attrs(), home: Some((Ino(300), b"name".to_vec())), revision: 4097, is_draft: true }
 }
 
+fn events() -> Vec<Event> {
+    let event = |what| Event {
+        what,
+        time: Timestamp(1_700_000_000_000_000_000),
+        key: b"key".to_vec(),
+        version: Some(VersionId::Seq(Seq(4096))),
+        size_bytes: 500,
+        etag: Some(etag(5, 2)),
+    };
+    let bare = |what| Event { version: None, size_bytes: 0, etag: None, ..event(what) };
+    vec![
+        event(Happening::Put),
+        event(Happening::Copied),
+        event(Happening::Completed),
+        bare(Happening::Deleted),
+        bare(Happening::Marked),
+        bare(Happening::Left { directory: Ino(300) }),
+        bare(Happening::Came { directory: Ino(300) }),
+        bare(Happening::CopiedPrefix),
+        bare(Happening::DeletedPrefix),
+    ]
+}
+
 fn encodings() -> String {
     let mut text = String::new();
     for (name, command) in commands() {
@@ -409,6 +436,11 @@ fn encodings() -> String {
     writeln!(text, "repair one {}", hex(&repair().encode())).unwrap();
     writeln!(text, "inode full {}", hex(&inode().encode())).unwrap();
     writeln!(text, "clone one {}", hex(&clone_state().encode())).unwrap();
+    for event in events() {
+        let debug = format!("{:?}", event.what);
+        let name: String = debug.chars().take_while(|c| c.is_alphabetic()).collect();
+        writeln!(text, "event {name} {}", hex(&event.encode())).unwrap();
+    }
     text
 }
 
@@ -448,6 +480,8 @@ fn golden_bytes_decode_to_what_they_were() {
     assert_eq!(CloneState::decode(&of("clone")[0]).unwrap(), clone_state());
     assert_eq!(Attrs::decode(&of("inode")[0]).unwrap(), full_attrs());
     assert_eq!(InodeAttrs::decode(&of("attrs")[1]).unwrap().attrs, full_attrs());
+    let decoded: Vec<Event> = of("event").iter().map(|bytes| Event::decode(bytes).unwrap()).collect();
+    assert_eq!(decoded, events());
     // Version 1.
     assert_eq!(Repair::decode(&[1, 2, 0, 200, 1]).unwrap(), Repair { is_suspect: false, ..repair() });
 }

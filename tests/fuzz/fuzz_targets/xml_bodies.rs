@@ -19,6 +19,11 @@ fuzz_target!(|body: &[u8]| {
             assert_eq!(tagging(written.as_bytes(), tagged).expect("what is answered can be sent back"), tags);
         }
     }
+    if let Ok(rules) = predastore_s3::xml::notification::notification(body) {
+        let written = predastore_s3::xml::notification::write(&rules);
+        let read = predastore_s3::xml::notification::notification(written.as_bytes());
+        assert_eq!(read.expect("what is answered can be sent back"), rules);
+    }
     let _ = create_bucket_configuration(body);
     let _ = versioning_configuration(body);
     if let Ok(policy) = access_control_policy(body) {

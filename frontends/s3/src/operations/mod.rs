@@ -5,6 +5,7 @@ mod bucket;
 mod copy;
 mod list;
 mod multipart;
+mod notification;
 mod object;
 mod owner;
 mod prefix;
@@ -72,6 +73,9 @@ pub(crate) async fn carry_out(
         O::GetBucketTagging => tagging::of_bucket(app, request).await,
         O::PutBucketTagging => tagging::set_of_bucket(app, request, body).await,
         O::DeleteBucketTagging => tagging::remove_of_bucket(app, request).await,
+
+        O::GetBucketNotificationConfiguration => notification::get(app, request).await,
+        O::PutBucketNotificationConfiguration => notification::set(app, request, body).await,
 
         O::GetBucketPolicy => unset(app, request, Setting::Policy, ErrorCode::NoSuchBucketPolicy).await,
         O::GetBucketPolicyStatus => unset(app, request, Setting::Policy, ErrorCode::NoSuchBucketPolicy).await,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use rusqlite::params;
 
+use crate::catalog::event::Happening;
 use crate::catalog::query::{flag, kind};
 use crate::catalog::types::InodeAttrs;
 use crate::catalog::{ClonePhase, Error, path};
@@ -362,6 +363,7 @@ impl Step<'_> {
         self.run("DELETE FROM detached WHERE clone=? AND ino=?", [sql(job.id.0), sql(root.0)])?;
         self.run("UPDATE dir SET parent=?2, name=?3 WHERE ino=?1", params![sql(root.0), sql(parent.0), name])?;
         self.insert_directory_entry(parent, name, Directory { ino: root, visible: true })?;
+        self.tell_prefix(Happening::CopiedPrefix, bucket.id.root(), (parent, name))?;
         job.state.phase = ClonePhase::Done;
         job.state.ended = Some(self.now);
         self.cache.clones = None;

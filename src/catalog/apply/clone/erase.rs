@@ -3,6 +3,7 @@
 //! Versions go with the directory, as they would if each were deleted by its id: a clone never lies where a lock could hold
 //! one of them.
 
+use crate::catalog::event::Happening;
 use crate::catalog::{ClonePhase, Error, path};
 use crate::ids::Ino;
 
@@ -19,6 +20,7 @@ impl Step<'_> {
         let Some(found) = found.filter(|found| found.ino == job.state.root) else { return Ok(false) };
         let (parent, name) = self.directory_name(found.ino)?;
         self.detach(job, found.ino, (parent, &name), found.visible)?;
+        self.tell_prefix(Happening::DeletedPrefix, bucket.id.root(), (parent, &name))?;
         self.prune(bucket.id.root(), parent)?;
         Ok(true)
     }

@@ -9,10 +9,11 @@
 
 use rusqlite::params;
 
+use crate::catalog::event::Happening;
 use crate::catalog::inode::without_privileges;
 use crate::catalog::level::LOCKS_LEVEL;
 use crate::catalog::types::{Linked, Posix};
-use crate::catalog::{Bucket, Content, Error, Piece, Refusal, SetAttrs, Source, Versioning, Write};
+use crate::catalog::{Bucket, Content, Error, Hint, Piece, Refusal, SetAttrs, Source, Versioning, Write};
 use crate::ids::{Ino, SEQS_PER_COMMAND};
 use crate::units::{BLOCK_BYTES, FILE_MAX_BYTES};
 
@@ -479,7 +480,26 @@ impl Step<'_> {
             }
             file.next = Some(next);
         }
-        Ok(self.save_file(bucket.id.root(), &mut file, shown)?)
+        self.save_file(bucket.id.root(), &mut file, shown)?;
+        match is_changed || write.publishes {
+            true => Ok(self.tell_written(bucket, (write.ino, &write.hint))?),
+            false => Ok(()),
+        }
+    }
+
+    /// Notes that a file was written: under its only name, or under that of several which it was opened by.
+    fn tell_written(&mut self, bucket: &Bucket, target: (Ino, &Hint)) -> Result<(), Error> {
+        if !self.tells(bucket.id.root())? {
+            return Ok(());
+        }
+        let named =
+            self.inode_attrs(target.0)?.home.or_else(|| target.1.as_ref().map(|(at, name)| (*at, name.to_vec())));
+        let Some((parent, name)) = named else { return Ok(()) };
+        let spot = Self::spot_in(bucket.id.root(), parent, &name);
+        match self.current(&spot)?.filter(|entry| entry.ino == target.0) {
+            Some(entry) => self.tell_key(Happening::Put, &spot, &entry),
+            None => Ok(()),
+        }
     }
 }
 

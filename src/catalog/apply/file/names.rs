@@ -1,5 +1,6 @@
 //! Entries of directories, as a file system makes, links, moves and removes them.
 
+use crate::catalog::event::Happening;
 use crate::catalog::inode::{FileKind, NAME_MAX_BYTES};
 use crate::catalog::types::{InodeAttrs, Linked, Posix};
 use crate::catalog::{Attrs, Bucket, Error, Hint, NewInode, Refusal, RenameMode, Versioning};
@@ -99,7 +100,7 @@ impl Step<'_> {
         self.run(insert, params![sql(ino.0), Form::Empty as i64, attrs.encode()])?;
         let new = NewVersion { ino, size_bytes: 0, etag: EMPTY_ETAG, attrs: &attrs };
         let entry = self.new_entry(bucket, &new);
-        self.publish_at(bucket, &spot, None, &entry)
+        self.publish_at(bucket, &spot, None, &entry, Happening::Put)
     }
 
     pub(super) fn make(&mut self, bucket: &Bucket, at: At<'_>, new: &NewInode) -> Decision<()> {
@@ -136,7 +137,7 @@ impl Step<'_> {
         let etag = if new.target.is_empty() { EMPTY_ETAG } else { self.target_etag(&new.target) };
         let version = NewVersion { ino: new.ino, size_bytes, etag, attrs: &own.attrs };
         let entry = Entry { is_hidden: new.is_hidden, ..self.new_entry(bucket, &version) };
-        self.publish_at(bucket, &Self::spot_in(bucket.id.root(), parent, name), None, &entry)?;
+        self.publish_at(bucket, &Self::spot_in(bucket.id.root(), parent, name), None, &entry, Happening::Put)?;
         if new.is_hidden {
             let insert = "INSERT INTO opened(ino, session, parent, name, published) VALUES(?, ?, ?, ?, 0)";
             self.run(insert, params![sql(new.ino.0), sql(self.session.0), sql(parent.0), name])?;
@@ -177,7 +178,9 @@ impl Step<'_> {
         self.run("UPDATE node SET nlink=nlink+1 WHERE id=?", [sql(target.0.0)])?;
         let version = NewVersion { ino: target.0, size_bytes, etag, attrs: &file.own.attrs };
         let entry = Entry { kind: Kind::Linked, modified, ..self.new_entry(bucket, &version) };
-        self.insert_dentry(&Self::spot_in(root, at.0, at.1), &entry)?;
+        let spot = Self::spot_in(root, at.0, at.1);
+        self.insert_dentry(&spot, &entry)?;
+        self.tell_key(Happening::Copied, &spot, &entry)?;
         Ok(self.touch_directory(at.0)?)
     }
 
@@ -335,8 +338,8 @@ impl Step<'_> {
                 if let Some(Named::Directory(replaced)) = target {
                     self.remove_empty(bucket, replaced)?;
                 }
-                self.take_directory(from)?;
-                self.put_directory(*ino, to)?;
+                self.take_directory(root, *ino, from)?;
+                self.put_directory(root, *ino, to)?;
             }
             (Named::File(entry), target) => {
                 let former = match target {
@@ -344,7 +347,8 @@ impl Step<'_> {
                     _ => None,
                 };
                 let moved = self.take_file(bucket, entry, from)?;
-                self.publish_at(bucket, &Self::spot_in(root, to.0, to.1), former.as_ref(), &moved)?;
+                let spot = Self::spot_in(root, to.0, to.1);
+                self.publish_at(bucket, &spot, former.as_ref(), &moved, Happening::Copied)?;
                 if former.as_ref().is_some_and(|former| former.kind == Kind::Linked) {
                     self.touch_inode(former.map_or(entry.ino, |former| former.ino))?;
                 }
@@ -373,7 +377,7 @@ impl Step<'_> {
     fn take_out(&mut self, bucket: &Bucket, named: &Named, at: At<'_>) -> Decision<Named> {
         match named {
             Named::Directory(ino) => {
-                self.take_directory(at)?;
+                self.take_directory(bucket.id.root(), *ino, at)?;
                 Ok(Named::Directory(*ino))
             }
             Named::File(entry) => Ok(Named::File(self.take_file(bucket, entry, at)?)),
@@ -382,22 +386,27 @@ impl Step<'_> {
 
     fn put_in(&mut self, bucket: &Bucket, named: Named, at: At<'_>) -> Decision<()> {
         match named {
-            Named::Directory(ino) => Ok(self.put_directory(ino, at)?),
+            Named::Directory(ino) => Ok(self.put_directory(bucket.id.root(), ino, at)?),
             Named::File(entry) => {
-                self.insert_dentry(&Self::spot_in(bucket.id.root(), at.0, at.1), &entry)?;
+                let spot = Self::spot_in(bucket.id.root(), at.0, at.1);
+                self.insert_dentry(&spot, &entry)?;
+                self.tell_key(Happening::Copied, &spot, &entry)?;
                 Ok(self.settle(&entry, at)?)
             }
         }
     }
 
-    fn take_directory(&mut self, (parent, name): At<'_>) -> Result<(), Error> {
-        self.delete_directory_entry(parent, &with_slash(name), true)
+    fn take_directory(&mut self, root: Ino, ino: Ino, (parent, name): At<'_>) -> Result<(), Error> {
+        let name = with_slash(name);
+        self.tell_prefix(Happening::Left { directory: ino }, root, (parent, &name))?;
+        self.delete_directory_entry(parent, &name, true)
     }
 
-    fn put_directory(&mut self, ino: Ino, (parent, name): At<'_>) -> Result<(), Error> {
+    fn put_directory(&mut self, root: Ino, ino: Ino, (parent, name): At<'_>) -> Result<(), Error> {
         let name = with_slash(name);
         self.run("UPDATE dir SET parent=?2, name=?3 WHERE ino=?1", params![sql(ino.0), sql(parent.0), name])?;
-        self.insert_directory_entry(parent, &name, Directory { ino, visible: true })
+        self.insert_directory_entry(parent, &name, Directory { ino, visible: true })?;
+        self.tell_prefix(Happening::Came { directory: ino }, root, (parent, &name))
     }
 
     /// Takes a file's name away, for it to get another. Where history is kept, it stays there under an inode of its own.
@@ -412,6 +421,7 @@ impl Step<'_> {
             self.remove_name(bucket, &spot, &kept)?;
         } else {
             self.delete_dentry(&spot, entry)?;
+            self.tell_key(Happening::Deleted, &spot, &Entry { is_null: true, ..entry.clone() })?;
         }
         Ok(moved)
     }

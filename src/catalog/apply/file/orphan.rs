@@ -42,6 +42,7 @@ impl Step<'_> {
     /// Lets go what the session has open of a bucket.
     fn close_all(&mut self, bucket: &Bucket) -> Result<(), Error> {
         self.preserve_unpublished(self.session)?;
+        self.tell_unpublished(self.session)?;
         let query =
             "SELECT p.ino, p.parent, o.bucket FROM opened p LEFT JOIN orphan o ON o.ino=p.ino WHERE p.session=?";
         let opened = self.all(query, [sql(self.session.0)], |row| {
@@ -60,7 +61,7 @@ impl Step<'_> {
     }
 
     /// The root that a directory lies below.
-    fn root_above(&self, mut ino: Ino) -> Result<Ino, Error> {
+    pub(in crate::catalog::apply) fn root_above(&self, mut ino: Ino) -> Result<Ino, Error> {
         let query = "SELECT parent FROM dir WHERE ino=?";
         while let Some(parent) = self.find(query, [sql(ino.0)], |row| Ok(unsql(row.get(0)?)))?.filter(|up| *up != 0) {
             ino = Ino(parent);
@@ -97,6 +98,7 @@ impl Step<'_> {
         bound(inos.len() as u64 <= SEQS_PER_COMMAND, "at most 4,096 inodes a command")?;
         for ino in inos {
             self.preserve_hidden(*ino)?;
+            self.tell_shown(*ino)?;
             self.run("DELETE FROM opened WHERE ino=? AND session=?", [sql(ino.0), sql(self.session.0)])?;
         }
         Ok(())

@@ -21,9 +21,9 @@ const STEPS: usize = 250;
 const MOUNT: u64 = 7;
 
 /// Key to what stands there, below a directory. Directories by keys that end in `/`, their attributes alone.
-type Tree = BTreeMap<Vec<u8>, String>;
+pub(super) type Tree = BTreeMap<Vec<u8>, String>;
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let mut world = World::new();
     assert_eq!(world.send(Command::RaiseLevel { to: FEATURE_LEVEL }), Outcome::Done);
     world
@@ -82,7 +82,7 @@ fn directory_of(view: &View<'_>, bucket: BucketId, prefix: &[u8]) -> Option<Ino>
     })
 }
 
-fn tree_of(world: &World, bucket: BucketId, prefix: &[u8]) -> Tree {
+pub(super) fn tree_of(world: &World, bucket: BucketId, prefix: &[u8]) -> Tree {
     let view = world.catalog.view();
     let mut tree = Tree::new();
     if let Some(directory) = directory_of(&view, bucket, prefix) {
@@ -277,10 +277,10 @@ fn versions_made_since_go_with_what_is_removed() {
 }
 
 /// One case: writers, and who is cloned.
-struct Case {
-    world: World,
+pub(super) struct Case {
+    pub(super) world: World,
     random: Random,
-    buckets: [BucketId; 2],
+    pub(super) buckets: [BucketId; 2],
     /// Clones under way, and what each must be.
     expected: BTreeMap<Ino, Tree>,
     published: Vec<Ino>,
@@ -290,7 +290,7 @@ struct Case {
 const NAMES: [&str; 5] = ["a", "b", "c", "a-", "b0"];
 
 impl Case {
-    fn new(seed: u64) -> Case {
+    pub(super) fn new(seed: u64) -> Case {
         let mut world = world();
         let mut random = Random(seed);
         let buckets = [world.bucket("b", Versioning::Never), world.bucket("v", Versioning::Never)];
@@ -346,7 +346,7 @@ impl Case {
         Some((parent, Bytes::from(name), ino))
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         match self.random.below(26) {
             0..6 => self.put(),
             6..9 => self.remove_key(),

@@ -5,6 +5,7 @@ mod buckets;
 mod chunks;
 mod clones;
 mod deletes;
+mod events;
 mod exchanges;
 mod histories;
 mod levels;

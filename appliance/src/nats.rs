@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use predastore::object;
-use predastore::object::access::Authority;
+use predastore::object::access::{Authority, Directory};
 use predastore_nats::connect::Connector;
+use predastore_nats::iam::{Iam, read_key};
 use predastore_nats::metrics::Metrics;
 use predastore_nats::presign::{self, Presign};
 use predastore_nats::serve::{self, DbNode, Frontend};
@@ -31,12 +32,28 @@ impl Running {
     }
 }
 
-/// What can be wrong with the settings outside of the store.
-///
-/// # Errors
-/// A URL; a file.
-pub(crate) fn connector(config: &Config) -> Result<Option<Connector>> {
-    config.nats.as_ref().map(|nats| Connector::new(&nats.settings).context("nats")).transpose()
+/// What the settings name outside of the store.
+pub(crate) struct Bus {
+    connector: Connector,
+    iam: Option<Iam>,
+}
+
+impl Bus {
+    /// None: it is off.
+    ///
+    /// # Errors
+    /// A URL; a file.
+    pub(crate) fn of(config: &Config) -> Result<Option<Bus>> {
+        let Some(nats) = &config.nats else { return Ok(None) };
+        let connector = Connector::new(&nats.settings).context("nats")?;
+        let key = nats.iam.as_ref().map(|iam| read_key(&iam.key_file)).transpose().context("nats.iam_key_file")?;
+        Ok(Some(Bus { connector, iam: key.map(Iam::new) }))
+    }
+
+    /// The access keys on it, if they count here.
+    pub(crate) fn directory(&self) -> Option<Arc<dyn Directory>> {
+        self.iam.clone().map(|iam| Arc::new(iam) as Arc<dyn Directory>)
+    }
 }
 
 /// What is served.
@@ -52,12 +69,12 @@ pub(crate) struct Served {
 /// Serves over NATS until `stop`. None: it is off.
 pub(crate) fn start(
     config: &Config,
-    connector: Option<Connector>,
+    bus: Option<Bus>,
     served: Served,
     registry: &mut Registry,
     stop: CancellationToken,
 ) -> Option<Running> {
-    let (nats, connector) = config.nats.as_ref().zip(connector)?;
+    let (nats, Bus { connector, iam }) = config.nats.as_ref().zip(bus)?;
     let metrics = Metrics::default();
     metrics.register(registry);
     let settings = serve::Config {
@@ -72,6 +89,7 @@ pub(crate) fn start(
         backend: if config.cluster.is_some() { "distributed" } else { "file" },
         db_nodes: db_nodes(config),
         events: nats.events.clone(),
+        iam: iam.zip(nats.iam.as_ref().map(|iam| iam.buckets.clone())),
         drain: Duration::max(config.server.drain_timeout, Duration::from_secs(1)),
     };
     let presign = presign(url_of(config, nats, served.port), config.region.clone());

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use predastore::ids::NodeId;
-use predastore_nats::connect::Connector;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use serde_json::{Map, Value, json};
@@ -27,7 +26,7 @@ use crate::join::{keep, settle};
 use crate::mounts::configured;
 use crate::mounts::control::ControlSocket;
 use crate::mounts::running::Mounts;
-use crate::nats;
+use crate::nats::{self, Bus};
 use crate::store::{Frontend, Process, Store, authority};
 use crate::systemd::{self, Inherited};
 use crate::tls::{Certificate, own_addresses, server_config};
@@ -58,12 +57,12 @@ pub(crate) async fn run(config: Config, inherited: &mut Inherited) -> Result<End
     // What can be wrong outside of the store is found before one is made.
     let listeners = Listeners::bind(&config, inherited).await?;
     Certificate::check_files(&config.server)?;
-    let nats = nats::connector(&config)?;
+    let bus = Bus::of(&config)?;
     // Of all that is kept the store first, because it locks the directory.
     systemd::starting("opening the store");
     settle::settle(&config)?;
     let process = Process::start(&config).await?;
-    let served = serve(&config, &process, listeners, nats, signals).await;
+    let served = serve(&config, &process, listeners, bus, signals).await;
     process.shutdown().await;
     tracing::info!("stopped");
     served
@@ -106,7 +105,7 @@ async fn serve(
     config: &Config,
     process: &Process,
     listeners: Listeners,
-    nats: Option<Connector>,
+    bus: Option<Bus>,
     mut signals: Signals,
 ) -> Result<Ended> {
     let identity = Identity::of(config);
@@ -135,14 +134,15 @@ async fn serve(
     }
 
     let mut metrics = Registry::default();
-    let authority = store.as_ref().map(|store| authority(config, store, &accounts)).transpose()?;
+    let directory = bus.as_ref().and_then(Bus::directory);
+    let authority = store.as_ref().map(|store| authority(config, store, &accounts, directory)).transpose()?;
     let known = store.as_ref().zip(authority);
     let frontend =
         known.as_ref().map(|(store, authority)| Frontend::new(config, store, authority.clone(), &mut metrics));
     let root = accounts.first().map(|root| root.access_key.clone()).unwrap_or_default();
     let nats = known.and_then(|(store, authority)| {
         let served = nats::Served { store: store.objects().clone(), authority, root, port };
-        nats::start(config, nats, served, &mut metrics, stop.clone())
+        nats::start(config, bus, served, &mut metrics, stop.clone())
     });
     let shown = Shown::new(facts(config, port), process.figures(store.as_ref()), metrics);
     window.open(shown.clone());

@@ -10,7 +10,7 @@ use predastore::consensus::{State, Status};
 use predastore::env::Env;
 use predastore::ids::NodeId;
 use predastore::node::{self, Members, Node, members};
-use predastore::object::access::{Authority, Caller, Secret};
+use predastore::object::access::{Authority, Caller, Directory, Secret};
 use predastore::object::tree::{Mounting, Tree};
 use predastore::object::{self, Pressure, Upkeep, Workers};
 use predastore::policy::{self, Policy};
@@ -395,27 +395,32 @@ impl Frontend {
     }
 }
 
-/// Who may do what: `accounts`, the users of the catalog, and anybody in public buckets.
+/// Who may do what: `accounts`, the users of the catalog and of `directory`, and anybody in public buckets.
 ///
 /// # Errors
 /// What an account may do cannot be said in a policy.
-pub(crate) fn authority(config: &Config, store: &Store, accounts: &[Account]) -> Result<Arc<Authority>> {
+pub(crate) fn authority(
+    config: &Config,
+    store: &Store,
+    accounts: &[Account],
+    directory: Option<Arc<dyn Directory>>,
+) -> Result<Arc<Authority>> {
     let public = config.buckets.iter().filter(|bucket| bucket.public).map(|bucket| bucket.name.clone());
     let callers = accounts.iter().cloned().map(caller).collect::<Result<_>>()?;
-    Ok(Arc::new(Authority::new(store.store.clone(), callers, public.collect())))
+    let authority = Authority::new(store.store.clone(), callers, public.collect());
+    Ok(Arc::new(match directory {
+        Some(directory) => authority.with_directory(directory),
+        None => authority,
+    }))
 }
 
 /// The holder of a key of the configuration.
 fn caller(account: Account) -> Result<Caller> {
     let policy = account.policy.map(|grants| policy_of(&grants)).transpose();
     let policy = policy.with_context(|| format!("what access key {} may do", account.access_key))?;
-    Ok(Caller {
-        policies: policy.map(|policy| [policy].into_iter().collect()),
-        access_key_id: account.access_key,
-        account_id: account.account_id,
-        user: None,
-        secret: Secret::new(account.secret.reveal()),
-    })
+    let secret = Secret::new(account.secret.reveal());
+    let policies = policy.map(|policy| [policy].into_iter().collect());
+    Ok(Caller { policies, ..Caller::plain(account.access_key, account.account_id, None, secret) })
 }
 
 /// Grants as a policy: actions on a bucket and all in it.

@@ -154,6 +154,9 @@ pub enum Error {
     /// The catalog failed.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
+    /// Who has access keys is not known just now.
+    #[error(transparent)]
+    Directory(access::Unknown),
 }
 
 impl From<file::Error> for Error {

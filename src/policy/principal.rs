@@ -19,24 +19,34 @@ pub enum Principal<'a> {
         /// User name.
         name: &'a str,
     },
+    /// Somebody who acts for a while in a role of an account.
+    Role {
+        /// Account id.
+        account: &'a str,
+        /// The role's name.
+        name: &'a str,
+    },
 }
 
 impl Principal<'_> {
     /// What `aws:PrincipalAccount`, `aws:PrincipalArn`, `aws:PrincipalType` and `aws:username` are for it; keys in lower
     /// case. Outer none: not a key of the principal. Inner none: the principal has no such value.
     pub(super) fn value(&self, key: &str) -> Option<Option<String>> {
-        let (account, name) = match *self {
-            Principal::Anonymous => (None, None),
-            Principal::Account(account) => (Some(account), None),
-            Principal::User { account, name } => (Some(account), Some(name)),
+        let (account, name, role) = match *self {
+            Principal::Anonymous => (None, None, None),
+            Principal::Account(account) => (Some(account), None, None),
+            Principal::User { account, name } => (Some(account), Some(name), None),
+            // A session's name is its own choice, so it is nobody's user name.
+            Principal::Role { account, name } => (Some(account), None, Some(name)),
         };
         match key {
             "aws:principalaccount" => Some(account.map(str::to_owned)),
             "aws:username" => Some(name.map(str::to_owned)),
             "aws:principaltype" => Some(Some(self.kind().to_owned())),
-            "aws:principalarn" => Some(account.map(|account| match name {
-                None => format!("arn:aws:iam::{account}:root"),
-                Some(name) => format!("arn:aws:iam::{account}:user/{name}"),
+            "aws:principalarn" => Some(account.map(|account| match (name, role) {
+                (None, None) => format!("arn:aws:iam::{account}:root"),
+                (Some(name), _) => format!("arn:aws:iam::{account}:user/{name}"),
+                (None, Some(role)) => format!("arn:aws:iam::{account}:role/{role}"),
             })),
             _ => None,
         }
@@ -47,6 +57,7 @@ impl Principal<'_> {
             Principal::Anonymous => "Anonymous",
             Principal::Account(_) => "Account",
             Principal::User { .. } => "User",
+            Principal::Role { .. } => "AssumedRole",
         }
     }
 }
@@ -57,6 +68,10 @@ pub(super) enum Named {
     Everybody,
     Account(String),
     User {
+        account: String,
+        name: String,
+    },
+    Role {
         account: String,
         name: String,
     },
@@ -82,7 +97,7 @@ impl Named {
                 _ => return Err(Error::Unknown { path: ids.path }),
             };
             for id in ids.one_or_many(VALUES_MAX)? {
-                named.push(id.text("`*`, an account id, or the ARN of an account or user", parse)?);
+                named.push(id.text("`*`, an account id, or the ARN of an account, user or role", parse)?);
             }
         }
         if named.is_empty() { Err(Error::Count { path, count: 0, limit: VALUES_MAX }) } else { Ok(named) }
@@ -100,11 +115,13 @@ impl Named {
             return (!id.contains([':', '/'])).then(|| Named::Account(id.to_owned()));
         };
         let (account, rest) = arn.split_once(':').filter(|(account, _)| !account.is_empty())?;
-        match rest.strip_prefix("user/") {
-            None => (rest == "root").then(|| Named::Account(account.to_owned())),
-            Some(name) => {
-                (!name.is_empty()).then(|| Named::User { account: account.to_owned(), name: name.to_owned() })
-            }
+        let account = account.to_owned();
+        match rest.split_once('/') {
+            None => (rest == "root").then_some(Named::Account(account)),
+            Some((_, "")) => None,
+            Some(("user", name)) => Some(Named::User { account, name: name.to_owned() }),
+            Some(("role", name)) => Some(Named::Role { account, name: name.to_owned() }),
+            Some(_) => None,
         }
     }
 
@@ -113,12 +130,17 @@ impl Named {
         match (self, *principal) {
             (Named::Everybody, _) => true,
             (Named::Account(named), Principal::Account(account)) => named == account,
-            (Named::Account(named), Principal::User { account, .. }) => with_users && named == account,
-            (Named::User { account: of, name: named }, Principal::User { account, name }) => {
+            (Named::Account(named), Principal::User { account, .. } | Principal::Role { account, .. }) => {
+                with_users && named == account
+            }
+            (Named::User { account: of, name: named }, Principal::User { account, name })
+            | (Named::Role { account: of, name: named }, Principal::Role { account, name }) => {
                 of == account && named == name
             }
-            (Named::User { .. }, Principal::Account(_)) => false,
-            (Named::Account(_) | Named::User { .. }, Principal::Anonymous) | (Named::Nobody, _) => false,
+            (Named::User { .. }, Principal::Account(_) | Principal::Role { .. })
+            | (Named::Role { .. }, Principal::Account(_) | Principal::User { .. })
+            | (Named::Account(_) | Named::User { .. } | Named::Role { .. }, Principal::Anonymous)
+            | (Named::Nobody, _) => false,
         }
     }
 }

@@ -253,6 +253,19 @@ impl Client {
         }
     }
 
+    /// Puts a key into a key-value bucket, or deletes it; none: deletes.
+    ///
+    /// # Errors
+    /// When the server does not store that.
+    pub fn put_key(&mut self, bucket: &str, key: &str, value: Option<&Value>) -> Result<()> {
+        let deleted = [("KV-Operation", "DEL")];
+        let headers = if value.is_none() { &deleted[..] } else { &[] };
+        let payload = value.map(Value::to_string).unwrap_or_default();
+        let answer = self.request(&format!("$KV.{bucket}.{key}"), headers, payload.as_bytes())?;
+        ensure!(answer["seq"].is_u64(), "{answer}");
+        Ok(())
+    }
+
     /// Until somebody answers on `subject`, if only that nobody is known.
     ///
     /// # Errors
@@ -308,6 +321,22 @@ impl Stream {
             "duplicate_window": 120_000_000_000_u64 });
         stream.ask("STREAM.CREATE", &config)?;
         Ok(stream)
+    }
+
+    /// Makes a key-value bucket. Source: "KV Design" (ADR-8), NATS.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn create_bucket(server: &Server, bucket: &str) -> Result<()> {
+        let mut client = Client::connect(server.port, Login::Nobody)?;
+        let name = format!("KV_{bucket}");
+        let config = json!({ "name": name, "subjects": [format!("$KV.{bucket}.>")], "storage": "file", "discard": "new",
+            "max_msgs_per_subject": 1, "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true,
+            "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "num_replicas": 1 });
+        let subject = format!("$JS.API.STREAM.CREATE.{name}");
+        let answer = client.request(&subject, &[], config.to_string().as_bytes())?;
+        ensure!(answer.get("error").is_none(), "{answer}");
+        Ok(())
     }
 
     /// Connects anew, to a server that was away.

@@ -50,6 +50,10 @@ pub mod setting {
     pub const NATS_URL: &str = "PREDASTORE_NATS_URL";
     /// What presigned URLs begin with: `http://127.0.0.1:8443`.
     pub const NATS_ENDPOINT: &str = "PREDASTORE_NATS_ENDPOINT";
+    /// Whether access keys on the bus count.
+    pub const NATS_IAM: &str = "PREDASTORE_NATS_IAM";
+    /// Key that their secrets are sealed under.
+    pub const NATS_IAM_KEY_FILE: &str = "PREDASTORE_NATS_IAM_KEY_FILE";
     /// Whether events are published, and how.
     pub const NATS_EVENTS: &str = "PREDASTORE_NATS_EVENTS";
     /// Host names whose sub-domains are buckets.

@@ -218,6 +218,13 @@ pub(crate) struct Nats {
     pub(crate) events: String,
     #[serde(deserialize_with = "scalar")]
     pub(crate) events_subject: String,
+    pub(crate) token: Option<Secret>,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) iam: Switch,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) iam_key_file: PathBuf,
+    #[serde(deserialize_with = "scalar")]
+    pub(crate) iam_buckets: String,
 }
 
 /// An entry of `[[db]]` or `[[nodes]]`; only the latter have zone and capacity.

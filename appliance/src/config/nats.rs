@@ -1,5 +1,7 @@
 //! S3's operations over NATS: where the servers are, who we are to them, and who may ask for what.
 
+use std::path::PathBuf;
+
 use predastore::object::access::Secret;
 use predastore::units::MIB;
 use predastore_nats::connect::{Login, Settings};
@@ -23,6 +25,16 @@ pub(crate) struct Nats {
     pub(crate) memory_budget_bytes: u64,
     /// None: nobody is told of what happens in buckets.
     pub(crate) events: Option<events::Settings>,
+    /// None: no access keys are taken from the bus.
+    pub(crate) iam: Option<Iam>,
+}
+
+/// Access keys on the bus.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Iam {
+    pub(crate) key_file: PathBuf,
+    /// What the buckets' names begin with.
+    pub(crate) buckets: String,
 }
 
 /// Who may ask.
@@ -40,6 +52,9 @@ pub(super) fn judge(nats: document::Nats) -> Result<Option<Nats>, Error> {
     if nats.url.is_empty() {
         if nats.events != "off" {
             return conflict("`nats.events` is set without `nats.url`");
+        }
+        if nats.iam.0 {
+            return conflict("`nats.iam` is on without `nats.url`");
         }
         return match (login, nats.trusted) {
             (Login::Nobody, Switch(false)) => Ok(None),
@@ -64,19 +79,43 @@ pub(super) fn judge(nats: document::Nats) -> Result<Option<Nats>, Error> {
         },
         endpoint: nats.endpoint.map(endpoint).transpose()?,
         events: events(&nats.prefix, &nats.events, &nats.events_subject)?,
+        iam: iam(nats.iam, nats.iam_key_file, nats.iam_buckets)?,
         memory_budget_bytes: nats.memory_budget.0,
     }))
 }
 
 fn login(nats: &document::Nats) -> Result<Login, Error> {
-    match (&nats.user, &nats.password, &nats.nkey_file, &nats.creds_file) {
-        (None, None, None, None) => Ok(Login::Nobody),
-        (Some(user), Some(password), None, None) => Ok(Login::Password(user.clone(), Secret::new(password.reveal()))),
-        (None, None, Some(file), None) => Ok(Login::Nkey(file.clone())),
-        (None, None, None, Some(file)) => Ok(Login::Creds(file.clone())),
-        (Some(_), None, ..) => conflict("`nats.user` is set without `nats.password`"),
-        (None, Some(_), ..) => conflict("`nats.password` is set without `nats.user`"),
-        _ => conflict("there is more than one login to NATS: user and password, an nkey, or credentials"),
+    let of_password = match (&nats.user, &nats.password) {
+        (Some(user), Some(password)) => Some(Login::Password(user.clone(), Secret::new(password.reveal()))),
+        (None, None) => None,
+        (Some(_), None) => return conflict("`nats.user` is set without `nats.password`"),
+        (None, Some(_)) => return conflict("`nats.password` is set without `nats.user`"),
+    };
+    let others = [
+        nats.token.as_ref().map(|token| Login::Token(Secret::new(token.reveal()))),
+        nats.nkey_file.clone().map(Login::Nkey),
+        nats.creds_file.clone().map(Login::Creds),
+    ];
+    let mut logins = of_password.into_iter().chain(others.into_iter().flatten());
+    match (logins.next(), logins.next()) {
+        (None, _) => Ok(Login::Nobody),
+        (Some(login), None) => Ok(login),
+        (Some(_), Some(_)) => {
+            conflict("there is more than one login to NATS: user and password, a token, an nkey, or credentials")
+        }
+    }
+}
+
+fn iam(is_on: Switch, key_file: PathBuf, buckets: String) -> Result<Option<Iam>, Error> {
+    // The name of a bucket is a part of subjects.
+    let is_name =
+        !buckets.is_empty() && buckets.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    match is_on {
+        Switch(false) => Ok(None),
+        Switch(true) if !is_name => {
+            conflict(format!("`nats.iam_buckets` is `{buckets}`, with which no bucket's name begins"))
+        }
+        Switch(true) => Ok(Some(Iam { key_file, buckets })),
     }
 }
 
@@ -172,6 +211,9 @@ mod tests {
             (vec![url, ("endpoint", "https://s3.example.com/x")], "https://host:port"),
             (vec![url, ("memory_budget", "1MiB")], "8MiB"),
             (vec![url, ("trusted", "perhaps")], "neither on nor off"),
+            (vec![("iam", "on")], "without `nats.url`"),
+            (vec![url, ("iam", "on"), ("iam_buckets", "a.b")], "no bucket's name begins"),
+            (vec![url, ("token", "a"), ("creds_file", "b")], "more than one login"),
             (vec![url, ("events", "perhaps")], "`off`, `core` or `jetstream`"),
             (vec![url, ("events", "core"), ("events_subject", "a.*")], "plain words"),
             (vec![("events", "core")], "without `nats.url`"),

@@ -138,6 +138,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("nats.url", "", "NATS servers, by commas: nats://host:4222 or tls://host:4222; unset: S3's operations are not served over NATS"),
     Setting::new("nats.user", "", "User by whom to log in to NATS"),
     Setting::new("nats.password", "", "That user's password"),
+    Setting::new("nats.token", "", "Token by which to log in to NATS instead"),
     Setting::new("nats.nkey_file", "", "File with the seed of an nkey by which to log in to NATS instead"),
     Setting::new("nats.creds_file", "", "File with a JWT and a seed by which to log in to NATS instead, as nsc writes it"),
     Setting::new("nats.ca_file", "", "Authorities that may vouch for a NATS server, PEM; demands TLS. Unset: those of the system"),
@@ -148,6 +149,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("nats.endpoint", "", "S3 endpoint that presigned URLs name, as https://s3.example.com:8443; unset: this host by its name"),
     Setting::new("nats.memory_budget", "32MiB", "Most bytes of messages and answers held in memory at once; 8MiB at least"),
     Setting::new("nats.events", "off", "What happens in buckets is published: `jetstream`: until a stream has stored it; `core`: until the server has it; `off`"),
+    Setting::new("nats.iam", "off", "`on`: access keys, users and policies that Spinifex keeps in JetStream count here too"),
+    Setting::new("nats.iam_key_file", "/etc/spinifex/master.key", "Key that their secrets are sealed under"),
+    Setting::new("nats.iam_buckets", "spinifex-iam", "What the names of their buckets begin with"),
     Setting::new("nats.events_subject", "s3.events", "Subject of events, behind `nats.prefix`; the bucket's name comes behind it"),
 ];
 

@@ -16,7 +16,9 @@ pub fn errno(error: &Error) -> Errno {
         Error::Full => Errno::ENOSPC,
         // Asked again until the deadline before this is answered.
         Error::Overloaded => Errno::EIO,
-        Error::Unavailable(_) | Error::Corrupt(_) | Error::Io(_) | Error::Catalog(_) => Errno::EIO,
+        Error::Unavailable(_) | Error::Corrupt(_) | Error::Io(_) | Error::Catalog(_) | Error::Directory(_) => {
+            Errno::EIO
+        }
         // Of bodies that a client sends; no request of the kernel has one.
         Error::Source | Error::BadDigest { .. } | Error::WrongLength { .. } => Errno::EIO,
     }

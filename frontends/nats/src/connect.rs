@@ -39,6 +39,8 @@ pub struct Settings {
 pub enum Login {
     /// Not at all.
     Nobody,
+    /// By a token.
+    Token(Secret),
     /// By user and password.
     Password(String, Secret),
     /// By the key whose seed is in this file.
@@ -100,6 +102,7 @@ impl Connector {
         }
         let mut options = match &settings.login {
             Login::Nobody => ConnectOptions::new(),
+            Login::Token(token) => ConnectOptions::with_token(token.reveal().to_owned()),
             Login::Password(user, password) => {
                 ConnectOptions::with_user_and_password(user.clone(), password.reveal().to_owned())
             }

@@ -5,6 +5,7 @@
 //! * [`connect`] the settings of a connection, judged before anything is served, and how it is made
 //! * [`serve`] subscriptions, and each message from its arrival to its answer; the only way in
 //! * [`events`] what happens in buckets, published
+//! * [`iam`] access keys that a control plane keeps on the bus
 //! * [`limits`] how many requests at once, and how much memory they hold
 //! * [`presign`] URLs that are signed in the name of who asks, as the appliance does it
 //! * `operations` what each operation does
@@ -21,6 +22,7 @@ pub mod answer;
 pub mod connect;
 pub mod envelope;
 pub mod events;
+pub mod iam;
 mod input;
 pub mod limits;
 pub mod metrics;

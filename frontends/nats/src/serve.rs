@@ -24,6 +24,7 @@ use crate::answer::{Answer, Refusal};
 use crate::connect::{self, Connector};
 use crate::envelope::{self, Envelope, Signed};
 use crate::events::{self, Publisher};
+use crate::iam::{Iam, Watcher};
 use crate::limits::{Admitted, Limits};
 use crate::metrics::Metrics;
 use crate::nonces::Nonces;
@@ -61,6 +62,8 @@ pub struct Config {
     pub db_nodes: Vec<DbNode>,
     /// Where events of buckets go; none: nowhere.
     pub events: Option<events::Settings>,
+    /// A directory that is kept up, and the prefix of its buckets; none: there is none.
+    pub iam: Option<(Iam, String)>,
     /// At shutdown, how long running requests may go on.
     pub drain: Duration,
 }
@@ -92,13 +95,14 @@ pub struct Frontend {
     metrics: Metrics,
     subjects: HashMap<String, Operation>,
     events: Option<events::Settings>,
+    iam: Option<(Iam, String)>,
     drain: Duration,
 }
 
 impl Frontend {
     /// Begins the frontend over `store`.
     pub fn new(store: Store, authority: Arc<Authority>, presign: Presign, config: Config, metrics: Metrics) -> Self {
-        let Config { prefix, operations, trust, memory_bytes, region, backend, db_nodes, events, drain } = config;
+        let Config { prefix, operations, trust, memory_bytes, region, backend, db_nodes, events, iam, drain } = config;
         let subjects =
             |operation: Operation| operation.subjects(&prefix).into_iter().map(move |name| (name, operation));
         Frontend {
@@ -109,6 +113,7 @@ impl Frontend {
             nonces: Mutex::default(),
             metrics,
             events,
+            iam,
             drain,
         }
     }
@@ -123,14 +128,15 @@ impl Frontend {
         }
         let client = connector.connect(self.metrics.clone()).await?;
         let mut messages = self.subscribe(&client).await?;
-        let publisher = self.publisher(&client);
-        tokio::pin!(publisher);
+        let (publisher, watcher) = (self.publisher(&client), self.watcher(&client));
+        tokio::pin!(publisher, watcher);
         let (frontend, tasks) = (Arc::new(self), TaskTracker::new());
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 () = &mut publisher => {}
+                () = &mut watcher => {}
                 message = messages.next() => match message {
                     Some(message) => frontend.admit(&client, message, &tasks).await,
                     None => return Err(connect::Error::Client("it has closed its subscriptions".to_owned())),
@@ -150,6 +156,17 @@ impl Frontend {
         async move {
             match publisher {
                 Some(publisher) => publisher.run().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Keeps the directory up, if there is one; it does not end.
+    fn watcher(&self, client: &Client) -> impl Future<Output = ()> + Send + use<> {
+        let watcher = self.iam.clone().map(|(iam, prefix)| Watcher::new(iam, client.clone(), prefix));
+        async move {
+            match watcher {
+                Some(watcher) => watcher.run().await,
                 None => std::future::pending().await,
             }
         }
@@ -255,6 +272,17 @@ impl Frontend {
         let _turn = self.service.limits.turn().await?;
         let caller = self.sender(message, reply, done).await?;
         done.caller = Some(caller.clone());
+        if caller.session.is_some() {
+            // An envelope has no place for the token that such a key counts with.
+            return Err(ErrorCode::InvalidToken.into());
+        }
+        if caller.keeps_to_account && done.operation != Operation::CreateBucket {
+            for bucket in operations::buckets_of(&message.payload) {
+                if !self.authority.may_enter(&caller, &bucket).await? {
+                    return Err(ErrorCode::AccessDenied.into());
+                }
+            }
+        }
         let request = Request {
             service: &self.service,
             operation: done.operation,

@@ -194,6 +194,7 @@ impl App {
         account.caller.clone_from(&caller);
         let request = Request { head, query, target, caller, signed_by, peer };
         self.authorize(operation, &request)?;
+        self.check_accounts(operation, &request).await?;
         body.verify(authenticated.payload);
         let mut response = operations::carry_out(self, operation, &request, body).await?;
         if request.head.method == Method::PUT && self.store.pressure() >= Pressure::NearFull {
@@ -217,6 +218,9 @@ impl App {
         let caller = self.authority.caller(claim.access_key_id()).await.map_err(failure::of)?;
         let secret = caller.as_ref().map(|caller| &caller.secret);
         let authenticated = self.verifier.verify(&request, &claim, secret)?;
+        if let Some(caller) = &caller {
+            auth::check_session(&request, caller.session.as_ref(), self.store.now())?;
+        }
         Ok((caller, authenticated))
     }
 
@@ -243,6 +247,25 @@ impl App {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Who keeps to his account has nothing to do with another's buckets, whatever his policies say.
+    async fn check_accounts(&self, operation: Operation, request: &Request) -> Result<(), S3Error> {
+        let Some(caller) = request.caller.as_ref().filter(|caller| caller.keeps_to_account) else { return Ok(()) };
+        let source = match request.header("x-amz-copy-source")? {
+            Some(source) if matches!(operation, Operation::CopyObject | Operation::UploadPartCopy) => {
+                CopySource::parse(source)?.bucket
+            }
+            _ => String::new(),
+        };
+        // That a name is taken is told to whoever wants it.
+        let named = if operation == Operation::CreateBucket { "" } else { request.bucket() };
+        for bucket in [named, source.as_str()] {
+            if !self.authority.may_enter(caller, bucket).await.map_err(failure::of)? {
+                return Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied"));
+            }
+        }
+        Ok(())
     }
 
     /// # Errors

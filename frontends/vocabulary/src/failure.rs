@@ -33,6 +33,7 @@ pub fn of(error: Error) -> S3Error {
         }
         Error::Io(error) => S3Error::from(ErrorCode::InternalError).because(error),
         Error::Catalog(error) => S3Error::from(ErrorCode::InternalError).because(error),
+        Error::Directory(unknown) => S3Error::from(ErrorCode::InternalError).because(unknown),
     }
 }
 

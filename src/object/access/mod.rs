@@ -1,18 +1,19 @@
 //! Who may do what: keys of the configuration, and users whose keys and policies are kept in the catalog.
 //!
 //! - `record`: users and keys as the catalog has them. `users`: listing and changing them. `authority`: who somebody is that
-//!   asks, for the frontends. `secret`: secrets, which are never shown.
+//!   asks, for the frontends. `directory`: keys that somebody else keeps. `secret`: secrets, which are never shown.
 //!
 //! Invariants
 //! - What no policy allows is denied; what one denies is denied whatever others allow.
 //! - A key of the catalog counts while it is active and its user is there: the one it was made for, not a later one of that
-//!   name. A key of the configuration wins over one of the catalog.
+//!   name. A key of the configuration wins over one of a directory, and that over one of the catalog.
 //! - A change counts at a gateway from when that has applied it: what is remembered of a key is forgotten then. Of a key that
 //!   is not known, the leader is asked first whether this gateway is behind.
 //! - In a cluster the catalog has secrets sealed under the cluster's key, which only gateways have. On a box they are as they
 //!   are, like all else that lies in its data directory.
 
 mod authority;
+mod directory;
 mod record;
 mod secret;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 mod users;
 
 pub use authority::{Authority, Caller, Deed};
+pub use directory::{Directory, Invalid, Session, Unknown};
 pub use record::Named;
 pub use secret::{Secret, fresh_key, key_of};
 pub use users::{KeyInfo, NewKey, UserInfo};

@@ -12,13 +12,7 @@ fn policy(name: &str, bucket: &str) -> Named {
 }
 
 fn authority(store: &Store) -> Authority {
-    let root = Caller {
-        access_key_id: "root".into(),
-        account_id: "000000000000".into(),
-        user: None,
-        secret: Secret::new("root's"),
-        policies: None,
-    };
+    let root = Caller::plain("root".into(), "000000000000".into(), None, Secret::new("root's"));
     Authority::new(store.clone(), vec![root], vec!["open".into()])
 }
 

@@ -71,8 +71,11 @@ pub(super) async fn list(request: &Request<'_>) -> Result<Answer, Refusal> {
     let page_count = usize::try_from(PAGE_MAX_COUNT).unwrap_or_default();
     let all = request.service.store.buckets(after.as_deref(), page_count).await?;
     let (prefix, region) = (said(&input.prefix).unwrap_or_default(), said(&input.bucket_region));
-    let wanted =
-        |bucket: &&Bucket| bucket.name.starts_with(prefix) && region.is_none_or(|region| *region == bucket.region);
+    let wanted = |bucket: &&Bucket| {
+        request.caller.sees(bucket)
+            && bucket.name.starts_with(prefix)
+            && region.is_none_or(|region| *region == bucket.region)
+    };
     let mut page = Page::new(request, max_count as usize).await?;
     for bucket in all.iter().filter(wanted) {
         if !page.push(shown::bucket(bucket)) {

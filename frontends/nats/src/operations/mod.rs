@@ -18,6 +18,7 @@ use predastore::policy::Context;
 use predastore_vocabulary::dates;
 use predastore_vocabulary::error::ErrorCode;
 use predastore_vocabulary::failure;
+use predastore_vocabulary::names::CopySource;
 use serde_json::{Map, Value};
 
 use crate::answer::{Answer, Refusal};
@@ -136,6 +137,14 @@ pub(crate) async fn carry_out(request: &Request<'_>) -> Result<Answer, Refusal> 
         Operation::CopyObject => copy::object(request).await,
         Operation::StorageConfig => storage::config(request).await,
     }
+}
+
+/// The buckets that a request has to do with.
+pub(crate) fn buckets_of(payload: &[u8]) -> Vec<String> {
+    let fields: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
+    let text = |name: &str| fields.get(name).and_then(Value::as_str);
+    let source = text("CopySource").and_then(|source| CopySource::parse(source).ok()).map(|source| source.bucket);
+    text("Bucket").map(str::to_owned).into_iter().chain(source).collect()
 }
 
 /// A version's id; none where none was named.

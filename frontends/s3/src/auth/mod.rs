@@ -25,7 +25,8 @@ pub use claim::{Claim, is_presigned};
 use canonical::Canonical;
 use claim::Validity;
 use key::{KeyCache, SigningKey};
-use predastore::object::access::Secret;
+use predastore::env::Timestamp;
+use predastore::object::access::{Invalid, Secret, Session};
 
 /// A request may be this much older or newer than the clock here.
 pub const MAX_SKEW_S: i64 = 15 * 60;
@@ -110,7 +111,6 @@ impl Verifier {
         claim.check_scope(&self.regions)?;
         check_time(&claim, now_s)?;
         check_signed_headers(request, &claim)?;
-        check_session_token(request)?;
         Ok(Some(claim))
     }
 
@@ -197,11 +197,22 @@ fn check_signed_headers(request: &RequestHead<'_>, claim: &Claim) -> Result<(), 
         .with("HeadersNotSigned", unsigned.join(", ")))
 }
 
-/// There are no temporary credentials here, so a token is never one of ours.
-fn check_session_token(request: &RequestHead<'_>) -> Result<(), S3Error> {
-    let in_header = request.headers.get("x-amz-security-token").is_some_and(|token| !token.is_empty());
-    let in_query = request.query.get("X-Amz-Security-Token").is_some_and(|token| !token.is_empty());
-    if in_header || in_query { Err(ErrorCode::InvalidToken.into()) } else { Ok(()) }
+/// A temporary key counts with its token, until it ends; any other without one. `session`: that of the key.
+///
+/// # Errors
+/// `InvalidToken`, `ExpiredToken`.
+pub fn check_session(request: &RequestHead<'_>, session: Option<&Session>, now: Timestamp) -> Result<(), S3Error> {
+    let in_header = request.headers.get("x-amz-security-token").and_then(|token| token.to_str().ok());
+    let token = in_header.or(request.query.get("X-Amz-Security-Token")).filter(|token| !token.is_empty());
+    let checked = match (session, token) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err(Invalid::Token),
+        (Some(session), token) => session.check(token, now),
+    };
+    checked.map_err(|invalid| match invalid {
+        Invalid::Token => ErrorCode::InvalidToken.into(),
+        Invalid::Expired => ErrorCode::ExpiredToken.into(),
+    })
 }
 
 fn unknown_key(claim: &Claim) -> S3Error {

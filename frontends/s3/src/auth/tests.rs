@@ -4,7 +4,10 @@
 use super::chunked::tests::decode;
 use super::key::{hex, parse_hex, sha256};
 use super::*;
+use std::sync::Arc;
+
 use crate::dates::parse_amz_date;
+use aws_lc_rs::hmac;
 
 const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -345,7 +348,21 @@ fn unknown_keys_and_tokens() {
         EMPTY,
         &"0".repeat(64),
     );
-    assert_eq!(token.code(), ErrorCode::InvalidToken);
+    let key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, b"k"));
+    let of = |text: &[u8]| Session::new(Timestamp(9), key.clone(), hmac::sign(&key, text).as_ref().to_vec());
+    let checked = |sent: &Sent, session: Option<Session>, now_ns| {
+        let query = Query::parse(&sent.query).unwrap();
+        let head = RequestHead { method: sent.method, raw_path: &sent.path, query: &query, headers: &sent.headers };
+        check_session(&head, session.as_ref(), Timestamp(now_ns)).map_err(|error| error.code)
+    };
+    assert_eq!(checked(&get_object(), None, 0), Ok(()));
+    assert_eq!(checked(&token, None, 0), Err(ErrorCode::InvalidToken));
+    assert_eq!(checked(&token, Some(of(b"t")), 8), Ok(()));
+    assert_eq!(checked(&token, Some(of(b"t")), 9), Err(ErrorCode::ExpiredToken));
+    assert_eq!(checked(&token, Some(of(b"u")), 8), Err(ErrorCode::InvalidToken));
+    assert_eq!(checked(&get_object(), Some(of(b"t")), 8), Err(ErrorCode::InvalidToken));
+    let in_query = Sent::new("GET", "/test.txt", "X-Amz-Security-Token=t");
+    assert_eq!(checked(&in_query, Some(of(b"t")), 8), Ok(()));
 }
 
 #[test]

@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
-use figment::providers::{Format, Toml, Yaml};
+use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use serde_saphyr::DuplicateKeyPolicy;
 
 use super::settings::{CONFIG_KEY, ENV_PREFIX, LISTS, OBSOLETE, POLICY_FIELDS, SETTINGS, Setting, is_section, setting};
-use super::twice::NoKeyTwice;
 use super::{Error, installed};
 
 const DEFAULTS: &str = "the defaults";
@@ -124,7 +124,7 @@ fn file_layer(path: &Path) -> Result<Layer, Error> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::Read { path: source.clone(), error })?;
     let syntax = |what: String| Error::Syntax { path: source.clone(), what };
     let values = match path.extension().and_then(|e| e.to_str()) {
-        Some("yaml" | "yml") => yaml(&text).map_err(|e| syntax(e.to_string()))?,
+        Some("yaml" | "yml") => yaml(&text).map_err(syntax)?,
         Some("toml") => Toml::from_str::<Option<Dict>>(&text).map_err(|e| syntax(toml_error(&e)))?,
         _ => return Err(syntax("its name must end in .yaml, .yml or .toml".to_owned())),
     };
@@ -138,10 +138,15 @@ fn file_layer(path: &Path) -> Result<Layer, Error> {
     Ok(Layer { source, values })
 }
 
-fn yaml(text: &str) -> Result<Option<Dict>, <Yaml as Format>::Error> {
-    let values = Yaml::from_str::<Option<Dict>>(text)?;
-    Yaml::from_str::<NoKeyTwice>(text)?;
-    Ok(values)
+/// What stands twice is an error; and none shows the line that it is about, with a secret perhaps.
+fn yaml(text: &str) -> Result<Option<Dict>, String> {
+    let options = serde_saphyr::options! { with_snippet: false, duplicate_keys: DuplicateKeyPolicy::Error };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } => {
+            format!("`{key}` is there twice, at last in line {}", location.line())
+        }
+        other => other.to_string(),
+    })
 }
 
 /// Message and line; the whole of the parser's error would quote the line, with a secret perhaps.

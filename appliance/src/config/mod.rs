@@ -9,7 +9,6 @@ pub(crate) mod installed;
 mod layers;
 pub(crate) mod nats;
 pub(crate) mod settings;
-mod twice;
 mod values;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};

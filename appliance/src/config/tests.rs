@@ -246,7 +246,7 @@ fn wrong_values_are_named_with_their_source() {
     let error = Case::new().file("c.yaml", "server: {port: 1}\nserver: {port: 2}").error();
     assert!(error.contains("c.yaml: `server` is there twice"), "{error}");
     let error = Case::new().file("c.yaml", "buckets:\n- name: one\n  name: two").error();
-    assert!(error.contains("`buckets.name` is there twice"), "{error}");
+    assert!(error.contains("`name` is there twice, at last in line 3"), "{error}");
     let error = Case::new().file("c.ini", "").error();
     assert!(error.contains("must end in .yaml, .yml or .toml"), "{error}");
     assert!(Case::new().flag("config", "/nowhere/c.yaml").error().starts_with("/nowhere/c.yaml: "));

@@ -3,6 +3,7 @@
 # make bench  figures of this machine                       make preflight  formatting, lints, documentation
 # make deb    dist/predastore_*.deb                         make appliance-test  the package on machines under systemd
 # make bench-fuse  figures of the mount beside ext4, s3fs and rclone mount
+# make docker_s3d  a container image     make docker_compose_up, docker_compose_down  one box in it; BOXES=3: three
 # make cluster  three boxes on this machine, data in ./boxes   make bench-cluster  figures of clusters beside one box
 
 SHELL := bash
@@ -16,7 +17,14 @@ DATA ?= data
 
 CLUSTER ?= boxes
 
-.PHONY: run build deb appliance-test dev cluster test test-deps preflight bench bench-cluster bench-fuse soak fuzz clean
+DOCKER ?= docker
+BOXES ?= 1
+BOX = $(if $(filter 3,$(BOXES)),box-1,predastore)
+CA = /var/lib/predastore/keys/$(if $(filter 3,$(BOXES)),cluster-ca.pem,ca.pem)
+COMPOSE ?= $(DOCKER) compose -p predastore-$(BOXES) -f packaging/container/$(if $(filter 3,$(BOXES)),compose.cluster.yaml,compose.yaml)
+
+.PHONY: run build deb appliance-test dev cluster test test-deps preflight bench bench-cluster bench-fuse soak fuzz clean \
+	docker_s3d docker_compose_up docker_compose_down
 
 build:
 	@$(CARGO) build --release -p predastore-appliance
@@ -124,3 +132,21 @@ deb:
 # Of `make test` the part that installs the package, with the program that is built for users.
 appliance-test: test-deps build
 	S3D_BIN=$(abspath bin/s3d) $(CARGO) test -p predastore-tests --test appliance -- --nocapture
+
+# Of what git has, as it stands here.
+docker_s3d:
+	git ls-files -z | tar -c --null -T - | $(DOCKER) build -t predastore -f packaging/container/Dockerfile -
+
+docker_compose_up:
+	$(DOCKER) image inspect predastore >/dev/null 2>&1 || $(MAKE) docker_s3d
+	$(COMPOSE) up -d
+	@echo
+	@echo "S3 on https://localhost:$(if $(filter 3,$(BOXES)),8441 to 8443,8443). What its clients need to know; the authority's file is in there:"
+	@echo
+	@echo '  $(COMPOSE) exec -T $(BOX) predastore credentials --env'
+	@echo '  $(COMPOSE) exec -T $(BOX) cat $(CA) >ca.pem'
+	@echo '  export AWS_CA_BUNDLE=ca.pem'
+
+# Its volumes stay: `docker volume ls`.
+docker_compose_down:
+	$(COMPOSE) down

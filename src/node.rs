@@ -17,6 +17,7 @@
 
 pub mod control;
 mod data_dir;
+mod gossip;
 pub mod members;
 pub mod steward;
 

@@ -255,6 +255,7 @@ pub(crate) fn core_cluster(from: &cluster::Cluster) -> members::Cluster {
         is_gateway: from.role.gateway.is_some(),
         papers: from.member.as_ref().map(Member::papers),
         authority: None,
+        seeds: from.seeds.clone(),
     }
 }
 

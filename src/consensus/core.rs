@@ -60,6 +60,13 @@ impl Core {
         self.raft.server_metrics().borrow_watched().current_leader
     }
 
+    /// Whether this node leads: one that did before it was started again is not followed yet.
+    pub(super) fn is_leading(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.current_leader == Some(self.node) && metrics.state.is_leader()
+    }
+
     /// Returns when this node knows of another leader than `leader`, or of none.
     pub(super) async fn leader_changes(&self, leader: u64) {
         let mut metrics = self.raft.server_metrics();

@@ -55,7 +55,7 @@ impl Core {
 
     /// Has whoever leads make sure that this node is a learner.
     async fn ask_for_place(&self, told: &BTreeSet<u64>) -> Result<(), String> {
-        if self.leader() == Some(self.node) {
+        if self.is_leading() {
             return self.learn_here(self.node, self.member.clone()).await.map_err(|error| error.to_string());
         }
         let known = self.voters();

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use super::control::{self, Authority, Control};
 use super::data_dir::{DataDir, Owner, in_dir};
+use super::gossip::Gossip;
 use super::{BOX_NODE, Config, Error, files_fatal, steward};
 use crate::catalog::{Envelope, Ledger, LedgerError, Outcome, Readers};
 use crate::catalog::{Map, MapNode, MapState};
@@ -110,6 +111,8 @@ pub struct Cluster {
     pub papers: Option<Papers>,
     /// What vouches for boxes that join here, if any may.
     pub authority: Option<Vouching>,
+    /// Addresses, "host:port", at which boxes that joined look for others, besides those where they were.
+    pub seeds: Vec<String>,
 }
 
 /// An [`Authority`] that goes along with the rest.
@@ -296,6 +299,7 @@ impl Members {
         members.start_shards().await?;
         members.start_files().await?;
         members.start_dbs().await?;
+        members.start_gossip();
         Ok(members)
     }
 
@@ -318,6 +322,20 @@ impl Members {
             self.shards.push(service);
         }
         Ok(())
+    }
+
+    /// Boxes that joined tell each other where they are; of others the configuration says it.
+    fn start_gossip(&self) {
+        let Some(own) = self.cluster.own_dbs.first().filter(|_| self.cluster.papers.is_some()) else { return };
+        let others = self.cluster.dbs.iter().map(|db| (Some(db.id), db.dial.clone()));
+        let seeds = self.cluster.seeds.iter().map(|seed| (None, seed.clone()));
+        let gossip = Gossip {
+            own: (own.id, self.cluster.dial(own.id)),
+            seeds: seeds.chain(others).collect(),
+            transport: self.transport.clone(),
+            book: self.book.clone(),
+        };
+        self.lock_upkeep().spawn(gossip.run(self.env.clone()));
     }
 
     /// There is at most one: the number of a box is always the same.

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,33 +44,63 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Where the nodes are: "host:port" of each, its name resolved at every dial.
 #[derive(Default, Debug)]
 pub struct AddressBook {
-    addresses: RwLock<BTreeMap<Peer, String>>,
+    pages: RwLock<Pages>,
+}
+
+/// What the configuration or the catalog tell, and what was heard since, which wins.
+#[derive(Default, Debug)]
+struct Pages {
+    told: BTreeMap<Peer, String>,
+    heard: BTreeMap<Peer, String>,
 }
 
 impl AddressBook {
-    /// `peer` is at `address` from now on: "host:port".
+    /// `peer` is at `address`: "host:port", unless it was heard to be elsewhere.
     pub fn set(&self, peer: Peer, address: impl Into<String>) {
-        self.addresses.write().unwrap_or_else(PoisonError::into_inner).insert(peer, address.into());
+        self.write().told.insert(peer, address.into());
+    }
+
+    /// `peer` is at `address`, whatever is told.
+    pub fn hear(&self, peer: Peer, address: impl Into<String>) {
+        self.write().heard.insert(peer, address.into());
+    }
+
+    /// `peer` is where it is told to be.
+    pub fn forget(&self, peer: Peer) {
+        self.write().heard.remove(&peer);
     }
 
     /// `peer` is nowhere.
     pub fn remove(&self, peer: Peer) {
-        self.addresses.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+        let mut pages = self.write();
+        pages.told.remove(&peer);
+        pages.heard.remove(&peer);
     }
 
     /// Where `peer` is.
     pub fn get(&self, peer: Peer) -> Option<String> {
-        self.addresses.read().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
+        let pages = self.read();
+        pages.heard.get(&peer).or_else(|| pages.told.get(&peer)).cloned()
     }
 
     fn has(&self, address: &str) -> bool {
-        self.addresses.read().unwrap_or_else(PoisonError::into_inner).values().any(|known| known == address)
+        let pages = self.read();
+        pages.heard.values().chain(pages.told.values()).any(|known| known == address)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Pages> {
+        self.pages.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Pages> {
+        self.pages.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl FromIterator<(Peer, String)> for AddressBook {
     fn from_iter<I: IntoIterator<Item = (Peer, String)>>(addresses: I) -> Self {
-        AddressBook { addresses: RwLock::new(addresses.into_iter().collect()) }
+        let told = addresses.into_iter().collect();
+        AddressBook { pages: RwLock::new(Pages { told, heard: BTreeMap::new() }) }
     }
 }
 
@@ -108,15 +138,24 @@ impl Peers {
     }
 
     fn link(&self, to: Peer, class: Class) -> Option<Arc<Link>> {
-        let address = self.book.get(to)?;
+        Some(self.link_to(self.book.get(to)?, class))
+    }
+
+    fn link_to(&self, address: String, class: Class) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(link) = links.get(&(address.clone(), class)) {
-            return Some(Arc::clone(link));
+            return Arc::clone(link);
         }
         links.retain(|(address, _), _| self.book.has(address));
         let link = Arc::new(Link::new(address.clone()));
         links.insert((address, class), Arc::clone(&link));
-        Some(link)
+        link
+    }
+
+    /// Who proves to be at an address.
+    pub(super) async fn at(&self, address: &str) -> Result<Vec<Peer>, String> {
+        let up = self.link_to(address.to_owned(), Class::Urgent).up(self).await?;
+        Ok(up.peers.clone())
     }
 
     pub(super) fn stats(&self) -> Vec<LinkStats> {

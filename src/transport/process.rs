@@ -120,6 +120,14 @@ impl Transport {
         self.server.expel(nodes);
     }
 
+    /// The nodes that prove to be at an address, "host:port".
+    ///
+    /// # Errors
+    /// Why nobody does.
+    pub async fn who_is_at(&self, address: &str) -> Result<Vec<Peer>, String> {
+        self.peers.at(address).await
+    }
+
     /// What was done so far.
     pub fn stats(&self) -> Stats {
         self.counters.stats(self.peers.stats())

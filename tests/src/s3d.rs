@@ -50,6 +50,8 @@ pub mod setting {
     pub const NATS_URL: &str = "PREDASTORE_NATS_URL";
     /// What presigned URLs begin with: `http://127.0.0.1:8443`.
     pub const NATS_ENDPOINT: &str = "PREDASTORE_NATS_ENDPOINT";
+    /// Where boxes that joined look for others.
+    pub const SEEDS: &str = "PREDASTORE_CLUSTER_SEEDS";
     /// Whether access keys on the bus count.
     pub const NATS_IAM: &str = "PREDASTORE_NATS_IAM";
     /// Key that their secrets are sealed under.

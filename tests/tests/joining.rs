@@ -9,6 +9,7 @@ use predastore_tests::history::Body;
 use predastore_tests::random::Rng;
 use predastore_tests::s3::S3;
 use predastore_tests::s3d::{Config, S3d, free_port, setting};
+use serde_json::Value;
 
 const BUCKET: &str = "shared";
 /// Shards are made, moved and counted in the background.
@@ -50,6 +51,17 @@ impl Node {
     fn s3(&mut self) -> Result<S3> {
         self.s3d.learn_credentials()?;
         self.s3d.s3()
+    }
+
+    /// Has it be elsewhere when it is started again, as a box does that gets another address; others are not told.
+    fn move_away(&mut self, seeds: &str) -> Result<()> {
+        let path = self.s3d.data_dir.join("member.json");
+        let mut member: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+        self.address = format!("127.0.0.1:{}", free_port()?);
+        member["address"] = self.address.clone().into();
+        std::fs::write(&path, member.to_string())?;
+        self.s3d.config = self.s3d.config.clone().set(setting::SEEDS, seeds);
+        Ok(())
     }
 
     /// Exit code and text of `cluster status`, or of another command about the cluster.
@@ -286,4 +298,51 @@ fn a_box_that_is_killed_while_it_joins_joins() -> Result<()> {
     let status = first.until_healthy()?;
     ensure!(status.contains("rs(1,1)") && status.contains(&joining.address), "{status}");
     expect(&mut joining.s3()?, &objects)
+}
+
+/// All boxes get other addresses at once: one of them, told to the others, is enough.
+#[test]
+fn boxes_that_all_moved_find_each_other_by_one_address() -> Result<()> {
+    let mut rng = Rng::for_test("boxes_that_all_moved_find_each_other_by_one_address");
+    let mut nodes = [Node::start()?, Node::start()?, Node::start()?];
+    nodes[0].s3()?.create_bucket(BUCKET)?;
+    let token = nodes[0].token(&["--uses", "2"])?;
+    nodes[1].join(&token, &[])?;
+    nodes[2].join(&token, &[])?;
+    nodes[2].until_healthy()?;
+    let mut objects = fill(&mut nodes[1].s3()?, "before", &mut rng)?;
+    for node in &mut nodes {
+        node.s3d.stop()?;
+    }
+    let former: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
+    nodes[0].move_away("")?;
+    let seed = nodes[0].address.clone();
+    nodes[1].move_away(&seed)?;
+    nodes[2].move_away(&seed)?;
+    // The daemons wait for each other.
+    nodes.iter_mut().try_for_each(|node| node.s3d.spawn())?;
+    nodes.iter_mut().try_for_each(|node| node.s3d.wait_until_serving())?;
+    expect(&mut nodes[2].s3()?, &objects)?;
+    objects.extend(fill(&mut nodes[0].s3()?, "after", &mut rng)?);
+    // The catalog learns where they are: a start without the seed finds them.
+    let deadline = Instant::now() + PATIENCE;
+    let is_known = |text: &str, nodes: &[Node; 3]| {
+        nodes.iter().all(|node| text.matches(&node.address).count() >= 2)
+            && !former.iter().any(|old| text.contains(old))
+    };
+    loop {
+        let text = nodes[1].until_healthy()?;
+        if is_known(&text, &nodes) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "{text}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    for node in &mut nodes {
+        node.s3d.kill();
+        node.s3d.config = node.s3d.config.clone().set(setting::SEEDS, "");
+    }
+    nodes.iter_mut().try_for_each(|node| node.s3d.spawn())?;
+    nodes.iter_mut().try_for_each(|node| node.s3d.wait_until_serving())?;
+    expect(&mut nodes[1].s3()?, &objects)
 }

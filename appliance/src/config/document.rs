@@ -179,6 +179,8 @@ pub(crate) struct Cluster {
     pub(crate) db_only: Option<Switch>,
     #[serde(default, deserialize_with = "optional")]
     pub(crate) db_node: Option<u64>,
+    #[serde(default, deserialize_with = "list")]
+    pub(crate) seeds: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -241,6 +241,8 @@ impl Config {
             Backend::Distributed if is_listed => None,
             Backend::File | Backend::Distributed => Cluster::joined(&document.storage.data_dir, server.address)?,
         };
+        let seeds = seeds(&document.cluster.seeds, is_listed && matches!(backend, Backend::Distributed))?;
+        let joined = joined.map(|cluster| Cluster { seeds, ..cluster });
         let cluster = match backend {
             _ if joined.is_some() => joined,
             Backend::File => None,
@@ -328,6 +330,21 @@ fn log(log: document::Log) -> Result<Log, Error> {
     match EnvFilter::builder().parse(&log.level) {
         Ok(_) => Ok(Log { directives: log.level, format }),
         Err(error) => conflict(format!("`log.level`: {error}")),
+    }
+}
+
+/// Where boxes that joined look for others.
+fn seeds(seeds: &[String], is_listed: bool) -> Result<Vec<String>, Error> {
+    if is_listed && !seeds.is_empty() {
+        return conflict("`cluster.seeds` is for boxes that joined: this cluster's file says where its nodes are");
+    }
+    let is_address = |seed: &&String| {
+        seed.rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    match seeds.iter().find(|seed| !is_address(seed)) {
+        Some(seed) => conflict(format!("`cluster.seeds`: `{seed}` is not written as host:port")),
+        None => Ok(seeds.to_vec()),
     }
 }
 

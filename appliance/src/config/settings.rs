@@ -128,6 +128,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .flag("log-level", "LEVEL"),
     Setting::new("log.format", "text", "`text` or `json`, one line an event, or `journal`: to systemd's journal, with fields, as a service of systemd's does unless told otherwise").flag("log-format", "FORMAT"),
     Setting::new("cluster.secret_file", "", "Distributed: file with the secret that all nodes share; nobody else may read it"),
+    Setting::new("cluster.seeds", "", "Boxes that joined: addresses, host:port by commas, at which to look for others; one that lives is enough"),
     Setting::new("cluster.node", "", "Distributed: run this shard node; without any of these three, all nodes").flag("node", "ID").short_env("NODE"),
     Setting::new("cluster.db_only", "", "Distributed: run a db node and no shard node").flag("db", "").short_env("DB_ONLY"),
     Setting::new("cluster.db_node", "", "Distributed: run this db node")

@@ -71,6 +71,7 @@ fn of_member(member: Member, data_dir: &Path, gateway: SocketAddr) -> anyhow::Re
             host_names: BTreeSet::from([host.to_owned()]),
         },
         member: Some(member),
+        seeds: Vec::new(),
     })
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Cluster {
     pub(crate) role: Role,
     /// What made this box part of it, if it joined or others join it; none: the configuration did.
     pub(crate) member: Option<Member>,
+    /// Where a box that joined looks for others, besides where they were: "host:port".
+    pub(crate) seeds: Vec<String>,
 }
 
 /// A db node of the cluster.
@@ -132,6 +134,7 @@ impl Cluster {
             scheme,
             role: role(&dbs, &nodes, gateway)?,
             member: None,
+            seeds: Vec::new(),
             dbs: dbs.iter().map(|place| DbNode { id: place.id, dial: place.dial() }).collect(),
             nodes: nodes.iter().zip(&asked.nodes).map(shard_node).collect::<Result<_, _>>()?,
         })

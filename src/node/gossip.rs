@@ -1,0 +1,242 @@
+//! Where the boxes of a cluster are, told from box to box: SWIM, by the crate foca, in calls of the transport.
+//!
+//! What the catalog says of addresses needs a leader, and a leader needs addresses. This needs neither: a box that knows one
+//! address of one that lives announces itself there, and all hear of it. So all may have moved at once.
+//!
+//! Invariants
+//! - Who is at an address is known by its certificate. What is heard of addresses is only where to look.
+//! - What is heard of a box wins over what the catalog tells, as long as it lives; of its claims the latest wins.
+//! - Nothing else is decided by it: who is a member, who votes and who is down others know better.
+//!
+//! ```text
+//! call 5<<8|0 to a db node: no header; body: a packet of foca's, postcard, at most 1,400 bytes    reply: nothing
+//! ```
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use foca::{AccumulatingRuntime, Foca, Identity, NoCustomBroadcast, OwnedNotification, PostcardCodec, Timer};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::members::db_peer;
+use crate::env::Env;
+use crate::ids::NodeId;
+use crate::transport::{AddressBook, Body, Call, Caller, Class, Peer, Reply, Role, Service, Transport};
+
+/// The service's number.
+pub(super) const SERVICE: u8 = 5;
+const PACKET: u16 = (SERVICE as u16) << 8;
+const PACKET_MAX_BYTES: u64 = 1400;
+/// Packets that wait to be looked at; it is in the nature of the thing that some are lost.
+const WAITING_MAX: usize = 64;
+/// How long one packet may take.
+const SEND_TIME: Duration = Duration::from_secs(2);
+/// How long somebody at an address may take to prove who he is.
+const LOOK_TIME: Duration = Duration::from_secs(6);
+/// Between two looks whether somebody is at an address where nobody is known to be: of who knows nobody, and of others.
+const LOOK_ALONE: Duration = Duration::from_secs(2);
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// Of which size foca takes clusters to be.
+const CLUSTER_SIZE: NonZeroU32 = NonZeroU32::new(16).unwrap();
+
+/// A box, as it says itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Spot {
+    node: u64,
+    /// Grows with each claim: milliseconds of its start.
+    claim: u64,
+    /// "host:port".
+    address: String,
+}
+
+impl Identity for Spot {
+    type Addr = u64;
+
+    fn renew(&self) -> Option<Self> {
+        Some(Spot { claim: self.claim + 1, ..self.clone() })
+    }
+
+    fn addr(&self) -> u64 {
+        self.node
+    }
+
+    fn win_addr_conflict(&self, other: &Self) -> bool {
+        self.claim > other.claim
+    }
+}
+
+/// What comes from others.
+struct Inbox(mpsc::Sender<Bytes>);
+
+impl Service for Inbox {
+    fn serve<'a>(&'a self, _: &'a [Peer], call: Call) -> BoxFuture<'a, Reply> {
+        async move {
+            if call.body.len_bytes <= PACKET_MAX_BYTES
+                && let Ok(packet) = call.body.collect().await
+            {
+                // Who has no time for it hears it again.
+                let _ = self.0.try_send(packet);
+            }
+            Reply { status: 0, header: Bytes::new(), body: Body::empty() }
+        }
+        .boxed()
+    }
+}
+
+/// A box among others.
+pub(super) struct Gossip {
+    /// This one's db node, and where it is.
+    pub(super) own: (NodeId, String),
+    /// Where others were, as far as that is known; and addresses at which some other may be.
+    pub(super) seeds: Vec<(Option<NodeId>, String)>,
+    pub(super) transport: Arc<Transport>,
+    pub(super) book: Arc<AddressBook>,
+}
+
+type Swim = Foca<Spot, PostcardCodec, SmallRng, NoCustomBroadcast>;
+type Later = FuturesUnordered<BoxFuture<'static, Timer<Spot>>>;
+type Looks = FuturesUnordered<BoxFuture<'static, (Vec<Peer>, String)>>;
+
+impl Gossip {
+    /// Tells and hears, until it is dropped.
+    pub(super) async fn run(self, env: Env) {
+        let (sender, mut packets) = mpsc::channel(WAITING_MAX);
+        self.transport.serve(db_peer(self.own.0), SERVICE, Arc::new(Inbox(sender)));
+        let claim = u64::try_from(env.clock.now().0 / 1_000_000).unwrap_or(0);
+        let own = Spot { node: self.own.0.0, claim, address: self.own.1.clone() };
+        let rng = SmallRng::seed_from_u64(env.random_u64());
+        let mut swim: Swim = Foca::new(own, config(), rng, PostcardCodec);
+        let mut runtime = AccumulatingRuntime::new();
+        let mut later = Later::new();
+        let mut looks = Looks::new();
+        let mut look = Instant::now();
+        loop {
+            let done = tokio::select! {
+                Some(packet) = packets.recv() => swim.handle_data(&packet, &mut runtime),
+                Some(timer) = later.next() => swim.handle_timer(timer, &mut runtime),
+                Some((peers, address)) = looks.next() => self.announce(&peers, address, &mut swim, &mut runtime),
+                // Who is slow to answer holds nobody else up.
+                () = tokio::time::sleep_until(look), if looks.is_empty() => {
+                    looks.extend(self.strange(&swim).into_iter().map(|address| self.look(address)));
+                    look = Instant::now() + if swim.num_members() == 0 { LOOK_ALONE } else { LOOK_INTERVAL };
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                // Of another version, or late: told where somebody looks for it.
+                tracing::debug!(%error, "gossip");
+            }
+            self.settle(&mut runtime, &mut later);
+        }
+    }
+
+    /// Addresses at which somebody may be who is not known yet.
+    fn strange(&self, swim: &Swim) -> Vec<String> {
+        let is_known = |(node, address): &(Option<NodeId>, String)| {
+            let is_it = |spot: &Spot| spot.address == *address || node.is_some_and(|node| node.0 == spot.node);
+            swim.iter_members().any(|member| is_it(member.id()))
+        };
+        let strange = self.seeds.iter().filter(|seed| seed.1 != self.own.1 && !is_known(seed));
+        strange.map(|(_, address)| address.clone()).collect()
+    }
+
+    /// Who is at an address.
+    fn look(&self, address: String) -> BoxFuture<'static, (Vec<Peer>, String)> {
+        let transport = self.transport.clone();
+        async move {
+            let found = tokio::time::timeout(LOOK_TIME, transport.who_is_at(&address)).await;
+            (found.ok().and_then(Result::ok).unwrap_or_default(), address)
+        }
+        .boxed()
+    }
+
+    /// Announces this box to one that is new to it.
+    fn announce(
+        &self,
+        peers: &[Peer],
+        address: String,
+        swim: &mut Swim,
+        runtime: &mut AccumulatingRuntime<Spot>,
+    ) -> Result<(), foca::Error> {
+        let is_known = |peer: &Peer| swim.iter_members().any(|member| member.id().node == peer.id.0);
+        let db = peers.iter().find(|peer| peer.role == Role::Db && peer.id != self.own.0);
+        let Some(db) = db.filter(|db| !is_known(db)) else { return Ok(()) };
+        self.heard(db.id, &address);
+        swim.announce(Spot { node: db.id.0, claim: 0, address }, runtime)
+    }
+
+    /// Does what foca has asked for.
+    fn settle(&self, runtime: &mut AccumulatingRuntime<Spot>, later: &mut Later) {
+        while let Some(notification) = runtime.to_notify() {
+            match notification {
+                OwnedNotification::MemberUp(spot) | OwnedNotification::Rename(_, spot) => {
+                    tracing::info!(node = spot.node, address = spot.address, "a box is there, as others say");
+                    self.heard(NodeId(spot.node), &spot.address);
+                }
+                OwnedNotification::MemberDown(spot) => {
+                    for peer in peers_of(NodeId(spot.node)) {
+                        self.book.forget(peer);
+                    }
+                }
+                OwnedNotification::Active
+                | OwnedNotification::Idle
+                | OwnedNotification::Defunct
+                | OwnedNotification::Rejoin(_) => {}
+            }
+        }
+        while let Some((to, packet)) = runtime.to_send() {
+            tokio::spawn(send(self.transport.clone(), NodeId(to.node), packet));
+        }
+        while let Some((after, timer)) = runtime.to_schedule() {
+            later.push(tokio::time::sleep(after).map(move |()| timer).boxed());
+        }
+    }
+
+    fn heard(&self, node: NodeId, address: &str) {
+        for peer in peers_of(node).into_iter().filter(|_| node != self.own.0) {
+            self.book.hear(peer, address);
+        }
+    }
+}
+
+/// What a box is that joined: a db node and a shard node, at one address.
+fn peers_of(node: NodeId) -> [Peer; 2] {
+    [db_peer(node), Peer { role: Role::Shard, id: node }]
+}
+
+async fn send(transport: Arc<Transport>, to: NodeId, packet: Bytes) {
+    let call = Call { method: PACKET, header: Bytes::new(), body: packet.into() };
+    // Who does not hear it is found out by foca.
+    let _ = transport.call(db_peer(to), Class::Urgent, call, SEND_TIME).await;
+}
+
+/// Quiet: an idle cluster of a few boxes sends each other some packets a second.
+fn config() -> foca::Config {
+    let mut config = foca::Config::new_lan(CLUSTER_SIZE);
+    config.periodic_gossip = None;
+    config.probe_rtt = Duration::from_millis(900);
+    config.probe_period = Duration::from_secs(2);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_claim_wins() {
+        let spot = |claim| Spot { node: 1, claim, address: format!("box:{claim}") };
+        assert!(spot(2).win_addr_conflict(&spot(1)) && !spot(1).win_addr_conflict(&spot(2)));
+        let renewed = spot(1).renew();
+        assert!(renewed.is_some_and(|renewed| renewed.win_addr_conflict(&spot(1)) && renewed.addr() == 1));
+    }
+}

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use predastore_tests::http::{Endpoint, Request};
 use predastore_tests::random::body;
-use predastore_tests::s3d::{Config, PATIENCE, S3d, root};
+use predastore_tests::s3d::{Config, PATIENCE, S3d, root, setting};
 use predastore_tests::sigv4::UNSIGNED_PAYLOAD;
 
 const MIB: usize = 1 << 20;
@@ -163,7 +163,8 @@ fn an_unknown_setting_is_refused_by_name() -> Result<()> {
 
 #[test]
 fn the_admin_endpoint_tells_what_happens() -> Result<()> {
-    let s3d = S3d::start(Config::default())?;
+    // Nobody is there, and it is told all the same that nobody is.
+    let s3d = S3d::start(Config::default().set(setting::NATS_URL, "nats://127.0.0.1:1"))?;
     let mut s3 = s3d.s3()?;
     s3.create_bucket("counted")?;
     for index in 0..7 {

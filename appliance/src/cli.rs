@@ -89,6 +89,11 @@ enum Commands {
         #[command(flatten)]
         settings: Flags,
     },
+    /// Have all that is stored read and verified from now on, in a cluster by the box that leads
+    Scrub {
+        #[command(flatten)]
+        settings: Flags,
+    },
     /// Copy prefixes as they are at one moment, moving no data
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -188,6 +193,8 @@ pub(crate) enum Action {
     Umount(PathBuf, Way, Flags),
     /// Print what is mounted.
     Mounts(Flags),
+    /// Have all that is stored verified.
+    Scrub(Flags),
     /// Take, show, copy or remove snapshots.
     Snapshot(SnapshotCommand, Flags),
     /// Keep a mount while its daemon is away.
@@ -264,6 +271,7 @@ impl Cli {
                 Action::Umount(dir, way, self.settings.then(settings))
             }
             Some(Commands::Mounts { settings }) => Action::Mounts(self.settings.then(settings)),
+            Some(Commands::Scrub { settings }) => Action::Scrub(self.settings.then(settings)),
             Some(Commands::Snapshot(mut command)) => {
                 let settings = command.take_settings();
                 Action::Snapshot(command, self.settings.then(settings))
@@ -375,6 +383,7 @@ mod tests {
             | Action::Mount(_, flags)
             | Action::Umount(_, _, flags)
             | Action::Mounts(flags)
+            | Action::Scrub(flags)
             | Action::Bucket(_, flags)
             | Action::User(_, flags)
             | Action::Snapshot(_, flags)

@@ -50,7 +50,7 @@ use config::Config;
 use mounts::command::Failure;
 use mounts::options::Options;
 use mounts::{command, helper, holder, probe};
-use operator::snapshots::{self, SnapshotCommand};
+use operator::snapshots;
 use serve::Ended;
 
 /// Exit code when the command line or the configuration is wrong; as clap's.
@@ -120,7 +120,8 @@ fn main() -> ExitCode {
             let _ = print(&command::mounts(control)?);
             Ok(())
         }),
-        Action::Snapshot(command, flags) => snapshot(command, flags),
+        Action::Scrub(flags) => over_control(flags, operator::scrub),
+        Action::Snapshot(command, flags) => over_control(flags, |control| snapshots::run(control, command)),
         Action::HoldMount(what) => holder::run(&what),
         Action::Documents(dir) => exit(documents::write(&dir).map(|()| ExitCode::SUCCESS)),
         Action::Bench(args) => exit(bench::run(*args).map(|()| ExitCode::SUCCESS)),
@@ -163,11 +164,10 @@ fn with_control(flags: Flags, run: impl FnOnce(&Path) -> Result<(), Failure>) ->
     }
 }
 
-fn snapshot(command: SnapshotCommand, flags: Flags) -> ExitCode {
+/// Runs a command that speaks to a daemon, and prints what comes of it.
+fn over_control(flags: Flags, run: impl FnOnce(&Path) -> Result<String>) -> ExitCode {
     match config::control_socket(&flags.0, &environment()) {
-        Ok(control) => {
-            exit(snapshots::run(&control, command).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS))
-        }
+        Ok(control) => exit(run(&control).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS)),
         Err(error) => {
             eprintln!("s3d: {error}");
             ExitCode::from(EXIT_USAGE)

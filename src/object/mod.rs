@@ -340,6 +340,8 @@ pub struct Inner {
     died: Notify,
     /// A copy of a prefix has begun, or is to be erased.
     cloning: Notify,
+    /// All that is stored is to be read, whenever that was done last.
+    scrub_due: Notify,
     strays: Strays,
     suspects: Suspects,
     progress: Progress,
@@ -384,6 +386,7 @@ impl Store {
             names: BucketNames::default(),
             died: Notify::new(),
             cloning: Notify::new(),
+            scrub_due: Notify::new(),
             strays: Strays::default(),
             suspects: Suspects::default(),
             progress: Progress::default(),

@@ -30,6 +30,15 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(super) struct ScrubCursors(BTreeMap<NodeId, Cursor>);
 
+impl ScrubCursors {
+    /// No node rests. A pass that is under way goes on: what it has read already, the next one reads.
+    pub(super) fn begin_anew(&mut self) {
+        for cursor in self.0.values_mut() {
+            cursor.at.ended = Timestamp(0);
+        }
+    }
+}
+
 struct Cursor {
     at: Bookmark,
     /// When the node was told.
@@ -111,6 +120,19 @@ impl Store {
             self.mark(chunks, false).await?;
         }
         Ok(marked_count)
+    }
+
+    /// Has all that is stored read and verified from now on, whenever that was done last. In a cluster the leader sees to it.
+    ///
+    /// # Errors
+    /// `Invalid`: another process leads.
+    pub fn scrub_soon(&self) -> Result<(), Error> {
+        if self.chunks.striper().is_some() && !self.ledger.leads() {
+            let why = "another box leads, and it has the others read: ask there; `cluster status` says which";
+            return Err(Error::Invalid(why.to_owned()));
+        }
+        self.scrub_due.notify_one();
+        Ok(())
     }
 
     /// Has every node that answers read a little more of what it has. Marks the chunks that damage was found in.

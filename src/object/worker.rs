@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::task::JoinSet;
 
 use crate::catalog::Command;
@@ -65,7 +66,7 @@ impl Workers {
             set.spawn(recount_and_scrub(store.clone()));
             set.spawn(rebalance(store.clone()));
         } else {
-            set.spawn(every(store.clone(), "the scrub", first_sweep, config.scrub_interval, verify_files));
+            set.spawn(scrub_files(store.clone(), first_sweep));
         }
         set.spawn(every(store.clone(), "forgetting of uploads", at_once, FORGET_INTERVAL, forget_completed));
         set.spawn(tree::settle_inheritance(store.clone(), tree::RETURN_PATIENCE));
@@ -117,6 +118,16 @@ async fn reclaim(store: Store) -> Result<(), Error> {
     match store.ledger.leads() {
         true => store.reclaim().await.map(|_| ()),
         false => Ok(()),
+    }
+}
+
+/// Reads all files after `pause`, once an interval, and when somebody asks for it.
+async fn scrub_files(store: Store, pause: Duration) {
+    let mut pause = pause;
+    loop {
+        let _ = tokio::time::timeout(pause, store.scrub_due.notified()).await;
+        log("the scrub", verify_files(store.clone()).await);
+        pause = store.config.scrub_interval;
     }
 }
 
@@ -225,6 +236,9 @@ async fn recount_and_scrub(store: Store) {
             },
         }
         log("the scrub", store.scrub_a_little(&mut cursors).await);
+        if store.scrub_due.notified().now_or_never().is_some() {
+            cursors.begin_anew();
+        }
     }
 }
 

@@ -253,13 +253,13 @@ mod tests {
         };
         for accepted in [
             r#""Principal": "*""#,
-            r#""NotPrincipal": {"AWS": ["123456789012", "arn:aws:iam::1:root", "arn:aws:iam::1:user/a/b", "*"]}"#,
+            r#""NotPrincipal": {"AWS": ["123456789012", "arn:aws:iam::1:root", "arn:aws:iam::1:user/a/b", "arn:aws:iam::1:role/x", "*"]}"#,
             r#""Principal": {"Service": "logging.s3.amazonaws.com", "Federated": ["x"]}"#,
         ] {
             Policy::parse(of(accepted).as_bytes(), Kind::Resource).unwrap();
             assert!(Policy::parse(of(accepted).as_bytes(), Kind::Identity).is_err());
         }
-        const EXPECTED: &str = "`*`, an account id, or the ARN of an account or user";
+        const EXPECTED: &str = "`*`, an account id, or the ARN of an account, user or role";
         for (principal, expected) in [
             ("", "Statement.Principal: missing"),
             (r#""Principal": "1""#, r#"Statement.Principal: "1" is not `*` or an object such as `{"AWS": …}`"#),
@@ -270,8 +270,8 @@ mod tests {
                 &format!(r#"Statement.Principal.AWS: "arn:aws:iam::1:user/*" is not {EXPECTED}"#),
             ),
             (
-                r#""Principal": {"AWS": ["arn:aws:iam::1:role/x"]}"#,
-                &format!(r#"Statement.Principal.AWS[0]: "arn:aws:iam::1:role/x" is not {EXPECTED}"#),
+                r#""Principal": {"AWS": ["arn:aws:iam::1:group/x"]}"#,
+                &format!(r#"Statement.Principal.AWS[0]: "arn:aws:iam::1:group/x" is not {EXPECTED}"#),
             ),
         ] {
             assert_eq!(refusal(&of(principal), Kind::Resource), expected, "{principal}");

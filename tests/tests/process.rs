@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -194,4 +194,36 @@ fn the_admin_endpoint_tells_what_happens() -> Result<()> {
     let answer = s3.send(&Request::new("GET", "/metrics", "").header("Host", s3.endpoint.authority()))?;
     ensure!(answer.status == 403, "GET /metrics on the S3 port: {}", answer.status);
     Ok(())
+}
+
+/// Damage is found when somebody asks, and not only in the course of the day.
+#[test]
+fn what_is_stored_is_verified_for_the_asking() -> Result<()> {
+    let s3d = S3d::start(Config::default().set(setting::SWEEP_INTERVAL, "1s"))?;
+    let figure = |name: &str| -> Result<u64> {
+        let metrics = s3d.admin("/metrics")?.expect(200)?.text();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("no {name}"))?.trim().parse::<f64>()? as u64)
+    };
+    let until = |name: &str, value: u64| -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while figure(name)? < value {
+            ensure!(Instant::now() < deadline, "{name} stays at {}\n{}", figure(name)?, s3d.log_tail());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    };
+    let mut s3 = s3d.s3()?;
+    s3.create_bucket("kept")?;
+    s3.put("kept", "key", vec![7; 1 << 20])?.expect(200)?;
+    // The pass that every start begins with is over; the next one is due in a day.
+    until("predastore_scrub_passes", 1)?;
+    let files = s3d.chunk_files()?;
+    let (path, _) = files.iter().find(|(_, len_bytes)| *len_bytes > 1 << 19).context("no chunk")?;
+    let mut bytes = std::fs::read(path)?;
+    bytes[70_000] ^= 1;
+    std::fs::write(path, bytes)?;
+    let said = s3d.subcommand(&["scrub"])?;
+    ensure!(said.contains("it has begun"), "{said}");
+    until("predastore_chunks_lost", 1)
 }

@@ -27,7 +27,7 @@ use super::running::Mounts;
 use super::socket::Address;
 use crate::config::Control;
 use crate::join::daemon::Joining;
-use crate::operator::{buckets, snapshots, users};
+use crate::operator::{audit, buckets, snapshots, users};
 
 /// How long a peer may take to say what it wants, and to hear the answer.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
@@ -208,7 +208,7 @@ async fn answer(
         }
         (Request::Mounts {}, _) => Ok(Reply::Mounts(mounts.list())),
         // Who may mount is not therefore one who may make keys.
-        (Request::Users(_) | Request::Buckets(_) | Request::Cluster(_), _) if !is_own(uid) => {
+        (Request::Users(_) | Request::Buckets(_) | Request::Cluster(_) | Request::Scrub {}, _) if !is_own(uid) => {
             return Reply::Refused("only root and the daemon's user may ask for this".to_owned());
         }
         (Request::Users(ask), _) => {
@@ -223,6 +223,11 @@ async fn answer(
         (Request::Cluster(ask), _) => {
             let told = joining.answer(ask, uid).await;
             return told.map_or_else(|error| Reply::Refused(format!("{error:#}")), Reply::Cluster);
+        }
+        (Request::Scrub {}, _) => {
+            let begun = mounts.store().objects().scrub_soon();
+            audit(uid, "scrub", begun.as_ref().err());
+            return begun.map_or_else(|error| Reply::Refused(error.to_string()), |()| Reply::Done {});
         }
         (Request::Snapshot(asked), _) => {
             let told = snapshots::answer(mounts.store().objects(), asked, uid).await;

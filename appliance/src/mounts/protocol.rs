@@ -79,6 +79,8 @@ pub(crate) enum Request {
     Snapshot(Asked),
     /// About tokens, and joining a cluster.
     Cluster(join::Ask),
+    /// Read and verify all that is stored.
+    Scrub {},
 }
 
 /// A mount.

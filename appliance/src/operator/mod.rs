@@ -1,6 +1,13 @@
 //! What an operator asks of this machine: how the daemon is, what is wrong with the machine under it, who may do what;
 //! buckets and snapshots.
 
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::mounts::{Client, Reply, Request};
+
 pub(crate) mod buckets;
 pub(crate) mod doctor;
 pub(crate) mod snapshots;
@@ -43,6 +50,18 @@ pub(crate) fn audit(uid: u32, asked: &str, error: Option<&impl std::fmt::Display
     match error {
         None => tracing::info!(target: "audit", uid, asked, "done"),
         Some(error) => tracing::warn!(target: "audit", uid, asked, %error, "not done"),
+    }
+}
+
+/// Has the daemon verify all that is stored.
+///
+/// # Errors
+/// It does not answer, or refuses.
+pub(crate) fn scrub(control: &Path) -> Result<String> {
+    match Client::connect(control, Duration::ZERO)?.ask(&Request::Scrub {}, None)? {
+        Reply::Done {} => Ok("it has begun; what it finds is in the log and in `predastore status`\n".to_owned()),
+        Reply::Refused(why) => bail!("{why}"),
+        told => Err(strange(&told)),
     }
 }
 

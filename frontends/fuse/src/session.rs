@@ -129,7 +129,7 @@ pub fn serve_over<T: Namespace>(
             let outcome = session.run();
             invalidations.close();
             info!(source, ?outcome, "a mount has ended");
-            ending.send_replace(Some(outcome.map_err(|error| Error::Session(Arc::new(error)))));
+            ending.send_replace(Some(as_an_end(outcome)));
         }
     })?;
     let end = Box::new({
@@ -175,6 +175,15 @@ impl Mounted {
         // It was cut off, so what it says of that is nothing new.
         let _ = self.unmounted().await;
         Ok(())
+    }
+}
+
+/// The kernel says `ECONNABORTED`, not `ENODEV`, to a thread that had picked up a request when the last reference to the file
+/// system went, and of a connection that was aborted: both are ends of the file system's, not failures of the session's.
+fn as_an_end(outcome: io::Result<()>) -> Result<(), Error> {
+    match outcome {
+        Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+        outcome => outcome.map_err(|error| Error::Session(Arc::new(error))),
     }
 }
 

@@ -29,6 +29,8 @@ const UNACKED_MAX: usize = 256;
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 /// How long the server may take to have what it was sent.
 const SERVER_PATIENCE: Duration = Duration::from_secs(10);
+/// What happens in this time is looked at together, whatever buckets it is in.
+const GATHER: Duration = Duration::from_millis(20);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
@@ -55,6 +57,8 @@ pub struct Settings {
 enum Error {
     #[error("the store: {0}")]
     Store(#[from] object::Error),
+    #[error("the rules of bucket {0} are of a later version")]
+    Rules(String),
     #[error("no stream has stored it: {0}")]
     NotStored(String),
     #[error("the NATS client: {0}")]
@@ -110,6 +114,7 @@ impl Publisher {
         let waiting = self.store.waiting_events(Seq(0), BATCH_COUNT).await?;
         let Some(last) = waiting.last().map(|one| one.seq) else {
             self.store.something_happens(heard, LOOK_INTERVAL).await;
+            tokio::time::sleep(GATHER).await;
             return Ok(());
         };
         let mut sending = self.begin().await?;
@@ -123,10 +128,7 @@ impl Publisher {
 
     async fn publish(&self, sending: &mut Sending, waiting: Waiting) -> Result<(), Error> {
         let Some((bucket, setting)) = waiting.bucket else { return Ok(()) };
-        let Some(rules) = Notification::decode(&setting) else {
-            tracing::error!(bucket = bucket.name, "who is told of events is not to be read; nobody is told");
-            return Ok(());
-        };
+        let rules = Notification::decode(&setting).ok_or_else(|| Error::Rules(bucket.name.clone()))?;
         match Renamed::of(waiting.seq, &bucket, &waiting.event) {
             None => self.publish_one(sending, &bucket, &rules, waiting.seq, &waiting.event).await,
             Some(mut renamed) => {

@@ -61,6 +61,12 @@ impl Fixture {
     }
 }
 
+#[test]
+fn a_reader_that_was_cut_off_has_seen_an_end() {
+    assert!(as_an_end(Err(io::Error::from_raw_os_error(libc::ECONNABORTED))).is_ok());
+    assert!(matches!(as_an_end(Err(io::Error::from_raw_os_error(libc::EIO))), Err(Error::Session(_))));
+}
+
 /// The kernel believes what it knows for an hour.
 fn long_lived() -> MountOptions {
     let hour = Duration::from_secs(3600);

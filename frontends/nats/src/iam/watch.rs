@@ -44,6 +44,13 @@ struct Seen {
 /// A message as a change: none: the key is gone.
 type Change = (String, Option<Bytes>);
 
+/// Returns when it is time to look; not at all where nothing can be heard.
+async fn hint(hints: &mut Hints) {
+    if hints.next().await.is_none() {
+        std::future::pending().await
+    }
+}
+
 /// Keeps a directory up.
 pub(crate) struct Watcher {
     iam: Iam,
@@ -79,8 +86,8 @@ impl Watcher {
                 Ok(()) => shared.verified = Some(begun),
                 Err(why) => shared.why = why,
             });
-            pause = match tokio::time::timeout(pause, hints.next()).await {
-                Ok(_) => LOOK_MIN,
+            pause = match tokio::time::timeout(pause, hint(&mut hints)).await {
+                Ok(()) => LOOK_MIN,
                 Err(_) => (pause * 2).min(LOOK_MAX),
             };
         }

@@ -245,6 +245,26 @@ impl Node {
         run_within(PATIENCE, &mut command(&["bash", "-c", &script])).map(drop)
     }
 
+    /// Shuts it down, as its operator would.
+    ///
+    /// # Errors
+    /// It does not end in a minute: it waits for something that will not come.
+    pub fn shut_down(&self) -> Result<()> {
+        self.sh("systemctl poweroff --no-block")?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Path::new("/proc").join(&self.pid).exists() {
+            if Instant::now() > deadline {
+                bail!(
+                    "{} does not shut down: {}",
+                    self.name,
+                    self.sh("systemctl list-jobs; ps -ef").unwrap_or_default()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
     /// Switches it on again.
     ///
     /// # Errors

@@ -100,7 +100,9 @@ fn a_box_is_installed_and_lives_through_what_befalls_it() -> Result<()> {
     is_whole()?;
     mounted(&lab, &node)?;
     upgraded(dir.path(), &node)?;
+    on_another_port(&node)?;
     is_whole()?;
+    rebooted_under_load(&mut node)?;
     node.power_off()?;
     node.power_on()?;
     let client = Client::new(&lab, &node)?;
@@ -267,6 +269,9 @@ fn security(node: &Node) -> Result<()> {
         !node.sh("ls -l /var/lib/predastore | grep -v total | grep -c '^.......rwx' || true")?.starts_with('1'),
         "open to all"
     );
+    let timers = node.code("systemctl is-enabled predastore-doctor.timer predastore-scrub.timer")?.1;
+    ensure!(timers.trim() == "enabled\ndisabled", "the timers are {timers}");
+    node.sh("systemctl start predastore-scrub.service && journalctl --no-pager -u predastore-scrub | grep -q 'it has begun'")?;
     let fields = node.sh("journalctl --no-pager -o json -u s3d | grep -c PREDASTORE_ENDPOINT")?;
     ensure!(fields != "0", "the journal has no fields");
     Ok(())
@@ -304,6 +309,7 @@ fn mounted(lab: &Lab, node: &Node) -> Result<()> {
     )?;
     node.sh("exec 3>/mnt/first/open; echo before >&3; systemctl restart s3d; echo after >&3; exec 3>&-
          printf 'before\\nafter\\n' | cmp - /mnt/first/open")?;
+    node.sh("journalctl --no-pager -u s3d PREDASTORE_BUCKET=first | grep -q mounted")?;
     node.sh("systemctl kill -s KILL s3d; ls /mnt/first | grep -q file; umount /mnt/first")?;
     Client::new(lab, node)?.aws(&["s3", "ls", "s3://first/open"])?;
     node.sh(
@@ -326,6 +332,48 @@ fn upgraded(dir: &Path, node: &Node) -> Result<()> {
     ensure!(enabled.contains("disabled") && enabled.contains("inactive"), "an upgrade starts it: {enabled}");
     node.sh("systemctl enable --now s3d.socket s3d.service")?;
     serves(node)
+}
+
+/// As docs/OPERATIONS.md says it.
+fn on_another_port(node: &Node) -> Result<()> {
+    node.sh("mkdir -p /etc/systemd/system/s3d.socket.d
+         printf '[Socket]\\nListenStream=\\nListenStream=9443\\n' > /etc/systemd/system/s3d.socket.d/override.conf
+         printf '[server]\\nport = 9443\\n' >> /etc/predastore/predastore.toml
+         systemctl daemon-reload; systemctl stop s3d.service; systemctl restart s3d.socket; systemctl start s3d.service")?;
+    serves(node)?;
+    let endpoint = node.sh("predastore credentials --env | grep ENDPOINT")?;
+    ensure!(endpoint.contains(":9443"), "the endpoint is {endpoint}");
+    node.sh("curl -sk https://localhost:9443/ | grep -q AccessDenied")?;
+    ensure!(node.code("curl -sk https://localhost:8443/")?.0 == 7, "the former port is open");
+    node.sh("rm -r /etc/systemd/system/s3d.socket.d; sed -i '/^.server.$/,$d' /etc/predastore/predastore.toml
+         systemctl daemon-reload; systemctl stop s3d.service; systemctl restart s3d.socket; systemctl start s3d.service")?;
+    serves(node)
+}
+
+/// Programs write to a mount of fstab until they are ended. What a write or a close has accepted is there afterwards, without
+/// a sync: the mount goes before the service.
+fn rebooted_under_load(node: &mut Node) -> Result<()> {
+    let after = node.sh("systemctl show -P After srv-first.mount")?;
+    ensure!(after.split(' ').any(|unit| unit == "s3d.service"), "the mount comes after {after}");
+    let load = "exec 3> /srv/first/held
+i=0
+while :; do
+    echo $i >&3 && echo $i > /srv/first/load-$i && echo $i >> /root/acknowledged
+    i=$((i + 1))
+done
+";
+    node.put("/root/load", load.as_bytes())?;
+    node.sh("systemd-run --unit=load --property=RequiresMountsFor=/srv/first sh /root/load")?;
+    node.wait("[ $(wc -l < /root/acknowledged) -ge 100 ]")?;
+    node.shut_down()?;
+    node.power_on()?;
+    serves(node)?;
+    let lost = node.sh("last=$(tail -n 1 /root/acknowledged)
+         for i in $(seq 0 $last); do [ \"$(cat /srv/first/load-$i)\" = $i ] || echo load-$i; done
+         seq 0 $last > /root/expected; head -n $((last + 1)) /srv/first/held | cmp - /root/expected")?;
+    ensure!(lost.is_empty(), "lost: {lost}");
+    say(&format!("rebooted after {} files", node.sh("wc -l < /root/acknowledged")?));
+    Ok(())
 }
 
 /// Removed and installed again it is what it was; purged, its objects are left and nothing else.

@@ -25,7 +25,10 @@ fn block_after(words: &str) -> Result<String> {
 /// The lines that `make run` prints for another shell, as make would print them.
 fn printed_by_make_run() -> Result<String> {
     let makefile = document("Makefile")?;
-    let printed = makefile.lines().filter_map(|line| line.trim().strip_prefix("@echo '  ")?.strip_suffix('\''));
+    let recipe = makefile.lines().skip_while(|line| !line.starts_with("run:")).skip(1);
+    let printed = recipe
+        .take_while(|line| line.starts_with('\t'))
+        .filter_map(|line| line.trim().strip_prefix("@echo '  ")?.strip_suffix('\''));
     let lines: Vec<String> = printed.map(|line| line.replace("$$", "$").replace("$(DATA)", "data")).collect();
     Ok(lines.join("\n"))
 }

@@ -21,6 +21,8 @@ use super::records::{AccessKey, Document, Holder, SessionKey, name_in};
 const TEMPORARY: &str = "ASIA";
 /// Bytes of all that is mirrored.
 pub(super) const MIRROR_MAX_BYTES: usize = 64 << 20;
+/// Callers that are remembered: each has its policies for itself.
+const CALLERS_MAX: usize = 1024;
 
 /// The buckets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,10 +140,17 @@ impl Mirror {
         if let Some(caller) = self.callers.get(id) {
             return Ok(Some(caller.clone()));
         }
+        // Not everything in these buckets is a key's record.
+        if !id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()) {
+            return Ok(None);
+        }
         let found = if id.starts_with(TEMPORARY) { self.session(id) } else { self.access_key(id) };
         match found {
             Ok(caller) => {
                 let caller = Arc::new(caller);
+                if self.callers.len() >= CALLERS_MAX {
+                    self.callers.clear();
+                }
                 self.callers.insert(id.to_owned(), caller.clone());
                 Ok(Some(caller))
             }
@@ -156,7 +165,7 @@ impl Mirror {
             return Err(Fault::None);
         }
         let caller = self.plain(id, &key.account_id, &key.secret_access_key)?;
-        let policies = self.policies_of_user(&key.account_id, &key.user_name)?;
+        let policies = self.policies_of_user(&key.account_id, &key.user_name, "")?;
         Ok(Caller { user: Some(key.user_name), policies: Some(policies), ..caller })
     }
 
@@ -171,13 +180,14 @@ impl Mirror {
         let session = Some(Session::new(expires, self.key.token.clone(), token));
         match key.principal_type.as_str() {
             "user" => {
-                let policies = Some(self.policies_of_user(account, &key.session_name)?);
+                let policies = Some(self.policies_of_user(account, &key.session_name, &key.user_id)?);
                 Ok(Caller { user: Some(key.session_name), policies, session, ..caller })
             }
             "assumed-role" | "" => {
                 let role = name_in(&key.underlying_role_arn, "role", account);
                 let role = role.ok_or_else(|| corrupt("it names no role of its account"))?.to_owned();
-                let holder = self.holder(Kept::Roles, account, &role)?.ok_or(Fault::None)?;
+                let holder = self.holder(Kept::Roles, account, &role)?;
+                let holder = holder.filter(|holder| is_same(&key.role_id, &holder.role_id)).ok_or(Fault::None)?;
                 let policies = Some(self.policies(account, &[holder])?);
                 Ok(Caller { user: Some(key.session_name), role: Some(role), policies, session, ..caller })
             }
@@ -195,8 +205,10 @@ impl Mirror {
         Ok(Caller { policies: Some(Policies::default()), keeps_to_account: true, ..caller })
     }
 
-    fn policies_of_user(&self, account: &str, name: &str) -> Result<Policies, Fault> {
-        let user = self.holder(Kept::Users, account, name)?.ok_or(Fault::None)?;
+    /// `id`: of the user that is meant; empty: whoever has the name.
+    fn policies_of_user(&self, account: &str, name: &str, id: &str) -> Result<Policies, Fault> {
+        let user = self.holder(Kept::Users, account, name)?;
+        let user = user.filter(|user| is_same(id, &user.user_id)).ok_or(Fault::None)?;
         // A group that is gone grants nothing, and denies nothing.
         let groups = user.groups.iter().map(|group| self.holder(Kept::Groups, account, group));
         let groups = groups.collect::<Result<Vec<_>, _>>()?;
@@ -234,6 +246,11 @@ impl Mirror {
         let read = serde_json::from_slice(bytes);
         read.map(Some).map_err(|error| corrupt(format!("{} {key}: {error}", bucket.name())))
     }
+}
+
+/// Whether a session's principal is the one that has the name now.
+fn is_same(meant: &str, is: &str) -> bool {
+    meant.is_empty() || meant == is
 }
 
 fn corrupt(why: impl Into<String>) -> Fault {
@@ -345,6 +362,9 @@ mod tests {
         assert!(world.why("AKIA2").contains("not sealed"));
         assert!(world.0.change(Kept::AccessKeys, "AKIA3".to_owned(), Some(Bytes::from_static(b"{"))));
         assert!(world.why("AKIA3").contains("access-keys AKIA3"));
+        // Nobody is asked for by what is in the bucket beside keys.
+        assert!(world.0.change(Kept::AccessKeys, "_version".to_owned(), Some(Bytes::from_static(b"1"))));
+        assert!(world.0.caller("_version").unwrap().is_none());
         for policies in [vec![arn("policy", "none")], vec!["arn:aws:iam::000000000002:policy/one".to_owned()]] {
             world.put(Kept::Users, &format!("{ACCOUNT}.ann"), json!({ "attached_policies": policies }));
             assert!(world.why("AKIAANN").contains("policy"), "{policies:?}");
@@ -379,13 +399,28 @@ mod tests {
         assert_eq!(world.may("ASIAROLE"), ["four"]);
         let role = world.0.caller("ASIAROLE").unwrap().unwrap();
         assert_eq!((role.role.as_deref(), role.user.as_deref()), (Some("boot"), Some("i-1")));
-        let session = role.session.as_ref().unwrap();
-        let before = Timestamp(session.expires.0 - 1);
-        assert_eq!(session.check(Some("token"), before), Ok(()));
-        assert!(session.check(Some("token"), session.expires).is_err() && session.check(None, before).is_err());
+        let proof = role.session.as_ref().unwrap();
+        let before = Timestamp(proof.expires.0 - 1);
+        assert_eq!(proof.check(Some("token"), before), Ok(()));
+        assert!(proof.check(Some("token"), proof.expires).is_err() && proof.check(None, before).is_err());
         assert!(world.0.caller("ASIAGONE").unwrap().is_none());
         assert!(world.why("ASIAODD").contains("service"));
         assert!(world.why("ASIALOST").contains("no role"));
+        // Who has the name later is somebody else.
+        let of = |mut session: Value, field: &str, id: &str| {
+            session[field] = json!(id);
+            session
+        };
+        let (user, role) = (session("user", "cid", ""), session("assumed-role", "i-1", &arn("role", "late")));
+        world.put(Kept::Sessions, "ASIACID", of(user, "user_id", "AIDA1"));
+        world.put(Kept::Sessions, "ASIALATE", of(role, "role_id", "AROA1"));
+        for (id, counts) in [("1", true), ("2", false)] {
+            let (user_id, role_id) = (format!("AIDA{id}"), format!("AROA{id}"));
+            world.put(Kept::Users, &format!("{ACCOUNT}.cid"), json!({ "user_id": user_id }));
+            world.put(Kept::Roles, &format!("{ACCOUNT}.late"), json!({ "role_id": role_id }));
+            assert_eq!(world.0.caller("ASIACID").unwrap().is_some(), counts, "{id}");
+            assert_eq!(world.0.caller("ASIALATE").unwrap().is_some(), counts, "{id}");
+        }
         // A long-lived key among the temporary ones is none, nor the other way round.
         world.put(Kept::AccessKeys, "ASIAX", json!({ "secret_access_key": sealed("x"), "status": "Active" }));
         assert!(world.0.caller("ASIAX").unwrap().is_none());

@@ -37,6 +37,11 @@ pub(super) struct SessionKey {
     /// Of a role's session the role.
     #[serde(default)]
     pub(super) underlying_role_arn: String,
+    /// Whose it was when it was made: names are given again. Empty in records that are older than the field.
+    #[serde(default)]
+    pub(super) user_id: String,
+    #[serde(default)]
+    pub(super) role_id: String,
     /// RFC 3339.
     pub(super) expires_at: String,
 }
@@ -44,6 +49,12 @@ pub(super) struct SessionKey {
 /// `spinifex-iam-users`, `-roles` and `-groups`, by `account.name`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Holder {
+    /// A user's, unlike any other's before or after.
+    #[serde(default)]
+    pub(super) user_id: String,
+    /// A role's.
+    #[serde(default)]
+    pub(super) role_id: String,
     /// ARNs of policies.
     #[serde(default, deserialize_with = "or_null")]
     pub(super) attached_policies: Vec<String>,

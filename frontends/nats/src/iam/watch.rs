@@ -17,10 +17,12 @@ use futures::StreamExt;
 use futures::stream::{ReadyChunks, SelectAll};
 
 use super::Iam;
-use super::mirror::Kept;
+use super::mirror::{Kept, MIRROR_MAX_BYTES, Mirror};
 
 /// After a hint it is looked at once, and again after this, for the stream may not have it yet; then less and less often.
 const LOOK_MIN: Duration = Duration::from_millis(50);
+/// What is heard in this time is looked for at once.
+const GATHER: Duration = Duration::from_millis(20);
 /// How often it is looked without a hint.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 /// How long one question may take.
@@ -82,12 +84,19 @@ impl Watcher {
                 tracing::info!("access keys on the bus are read again");
             }
             is_told = looked.is_err();
+            // A server that was away may be back with less than it had, and have got as far again since.
+            if looked.is_err() {
+                seen.clear();
+            }
             self.iam.with(|shared| match looked {
                 Ok(()) => shared.verified = Some(begun),
                 Err(why) => shared.why = why,
             });
             pause = match tokio::time::timeout(pause, hint(&mut hints)).await {
-                Ok(()) => LOOK_MIN,
+                Ok(()) => {
+                    tokio::time::sleep(GATHER).await;
+                    LOOK_MIN
+                }
                 Err(_) => (pause * 2).min(LOOK_MAX),
             };
         }
@@ -122,15 +131,13 @@ impl Watcher {
     /// None: there is no such bucket.
     async fn look_at(&self, kept: Kept, former: Option<Seen>) -> Result<Option<Seen>, String> {
         let Some((stream, info)) = self.stream(kept).await? else {
-            self.load(kept, HashMap::new())?;
+            self.keep(|mirror| mirror.load(kept, HashMap::new()))?;
             return Ok(None);
         };
         let created = info.created.to_string();
         if let Some(mut seen) = former.filter(|seen| seen.created == created && seen.last <= info.state.last_sequence) {
             for (key, value) in self.changes(kept, &stream, &mut seen, info.state.last_sequence).await? {
-                if !self.iam.with(|shared| shared.mirror.change(kept, key, value)) {
-                    return Err(self.too_large());
-                }
+                self.keep(|mirror| mirror.change(kept, key, value))?;
             }
             // What was purged or has aged left no message.
             if seen.keys.len() as u64 == info.state.subjects_count {
@@ -157,12 +164,17 @@ impl Watcher {
                 Some(_) | None => break,
             }
         }
-        self.load(kept, entries)?;
+        self.keep(|mirror| mirror.load(kept, entries))?;
         Ok(seen)
     }
 
-    fn load(&self, kept: Kept, entries: HashMap<String, Bytes>) -> Result<(), String> {
-        let fits = self.iam.with(|shared| shared.mirror.load(kept, entries));
+    /// Changes the mirror. Where that does not fit it lacks something, and tells nothing of anybody from there on.
+    fn keep(&self, change: impl FnOnce(&mut Mirror) -> bool) -> Result<(), String> {
+        let fits = self.iam.with(|shared| {
+            let fits = change(&mut shared.mirror);
+            shared.verified = shared.verified.filter(|_| fits);
+            fits
+        });
         if fits { Ok(()) } else { Err(self.too_large()) }
     }
 
@@ -187,7 +199,7 @@ impl Watcher {
     async fn changes(&self, kept: Kept, stream: &Stream, seen: &mut Seen, end: u64) -> Result<Vec<Change>, String> {
         let bucket = self.bucket(kept);
         let subjects = format!("$KV.{bucket}.");
-        let mut changes = Vec::new();
+        let (mut changes, mut len_bytes) = (Vec::new(), 0);
         while seen.last < end {
             let asked = stream.get_first_raw_message_by_subject(">", seen.last + 1);
             let message = match tokio::time::timeout(SERVER_PATIENCE, asked).await {
@@ -204,6 +216,10 @@ impl Watcher {
             let Some(key) = message.subject.strip_prefix(&subjects) else { continue };
             let is_gone = message.headers.get("KV-Operation").is_some_and(|value| value.as_str() != "PUT")
                 || message.headers.get("Nats-Marker-Reason").is_some();
+            len_bytes += key.len() + message.payload.len();
+            if len_bytes > MIRROR_MAX_BYTES {
+                return Err(self.too_large());
+            }
             seen.keys.insert(key.to_owned());
             changes.push((key.to_owned(), (!is_gone).then_some(message.payload)));
         }

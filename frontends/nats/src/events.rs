@@ -14,7 +14,8 @@ use async_nats::{Client, Subscriber};
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures::StreamExt;
-use predastore::catalog::{Bucket, Event, Heard};
+use predastore::catalog::{Bucket, Event, Happening, Heard};
+use predastore::env::Timestamp;
 use predastore::ids::Seq;
 use predastore::object::{self, Renamed, Store, Waiting};
 use predastore_vocabulary::notification::{EventName, Notification, message};
@@ -89,14 +90,17 @@ impl Publisher {
     pub(crate) async fn run(self) {
         let mut heard = self.store.hear();
         let (mut pause, mut is_told) = (PAUSE_MIN, false);
+        // Who delivered before may have been in the midst of it.
+        let mut again = Some(self.store.now());
         loop {
-            match self.publish_some(&mut heard).await {
+            match self.publish_some(&mut heard, &mut again).await {
                 Ok(()) => (pause, is_told) = (PAUSE_MIN, false),
                 Err(error) => {
                     if !is_told {
                         tracing::warn!(%error, "events are not published; it is tried again");
                         is_told = true;
                     }
+                    again = Some(self.store.now());
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
@@ -104,9 +108,10 @@ impl Publisher {
         }
     }
 
-    /// Publishes all that waits, and waits for more a while.
-    async fn publish_some(&self, heard: &mut Heard) -> Result<(), Error> {
+    /// Publishes all that waits, and waits for more a while. `again`: since when what waits is tried once more.
+    async fn publish_some(&self, heard: &mut Heard, again: &mut Option<Timestamp>) -> Result<(), Error> {
         if !self.store.delivers_events().await? {
+            *again = Some(self.store.now());
             tokio::time::sleep(LOOK_INTERVAL).await;
             return Ok(());
         }
@@ -117,12 +122,20 @@ impl Publisher {
             tokio::time::sleep(GATHER).await;
             return Ok(());
         };
-        let mut sending = self.begin().await?;
+        let mut sending = self.begin(*again).await?;
+        let mut through = last;
         for one in waiting {
+            let (seq, is_many) = (one.seq, matches!(one.event.what, Happening::Left { .. } | Happening::Came { .. }));
             self.publish(&mut sending, one).await?;
+            // A directory may have millions of keys: they are not told again for what comes behind them.
+            if is_many {
+                through = seq;
+                break;
+            }
         }
         sending.arrived().await?;
-        self.store.events_delivered(last).await?;
+        self.store.events_delivered(through).await?;
+        *again = None;
         Ok(())
     }
 
@@ -154,12 +167,13 @@ impl Publisher {
         let Some(rule) = rules.rule_for(name, &event.key) else { return Ok(()) };
         let Some(message) = message(bucket, &self.region, rule, seq, event) else { return Ok(()) };
         let subject = format!("{}.{}", self.settings.subject, bucket.name);
-        sending.send(subject, message_id(bucket, name, seq, event), message.to_string().into()).await?;
+        let id = message_id(bucket, name, seq, event, sending.again);
+        sending.send(subject, id, message.to_string().into()).await?;
         self.metrics.told();
         Ok(())
     }
 
-    async fn begin(&self) -> Result<Sending, Error> {
+    async fn begin(&self, again: Option<Timestamp>) -> Result<Sending, Error> {
         let client = self.client.clone();
         let (connects, denied) = (connects(&client), self.metrics.server_errors());
         let way = match self.settings.delivery {
@@ -173,17 +187,19 @@ impl Publisher {
                 Way::Core { inbox, back }
             }
         };
-        Ok(Sending { client, way, connects, denied, metrics: self.metrics.clone() })
+        Ok(Sending { client, way, connects, denied, again, metrics: self.metrics.clone() })
     }
 }
 
-/// Names a message, so that a stream takes it once however often it is sent: the same event has the same name.
-fn message_id(bucket: &Bucket, name: EventName, seq: Seq, event: &Event) -> String {
+/// Names a message, so that a stream takes it once, however often the client sends it. Tried again it has another name: of what
+/// was tried before, a part may be stored, and what comes again must come whole, or the last word on a key is not the last.
+fn message_id(bucket: &Bucket, name: EventName, seq: Seq, event: &Event, again: Option<Timestamp>) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(&bucket.id.0.to_be_bytes());
     context.update(&bucket.created.0.to_be_bytes());
     context.update(&seq.0.to_be_bytes());
     context.update(name.name().as_bytes());
+    context.update(&again.map_or([0; 8], |since| since.0.to_be_bytes()));
     context.update(&event.key);
     context.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -203,6 +219,8 @@ struct Sending {
     /// Connections until it began, and errors of the server.
     connects: u64,
     denied: u64,
+    /// Since when it is tried once more.
+    again: Option<Timestamp>,
     metrics: Metrics,
 }
 

@@ -123,7 +123,7 @@ impl EventName {
     }
 
     fn covers(self, event: EventName) -> bool {
-        self == event || event.name().starts_with(self.name().trim_end_matches('*'))
+        self == event || self.name().strip_suffix('*').is_some_and(|start| event.name().starts_with(start))
     }
 }
 
@@ -234,6 +234,16 @@ mod tests {
             prefix: prefix.map(str::to_owned),
             suffix: suffix.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn a_kind_covers_itself_and_a_star_all_that_begin_so() {
+        let covered = |by: EventName| EventName::ALL.into_iter().filter(move |event| by.covers(*event)).count();
+        assert_eq!((covered(EventName::RemovedDelete), covered(EventName::RemovedMarker)), (1, 1));
+        assert_eq!(
+            covered(EventName::Created),
+            EventName::ALL.into_iter().filter(|one| one.name().starts_with("s3:ObjectCreated:")).count()
+        );
     }
 
     #[test]

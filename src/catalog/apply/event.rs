@@ -107,7 +107,8 @@ impl Step<'_> {
 
     fn note_event(&mut self, root: Ino, event: &Event) -> Result<(), Error> {
         let count = self.event_count()?;
-        if count >= EVENT_COUNT_MAX {
+        // A session that ends may have made more files than a command can number.
+        if count >= EVENT_COUNT_MAX || self.version_count >= SEQS_PER_COMMAND {
             let raise = "INSERT INTO cursor(name, position) VALUES(?, 1)
                 ON CONFLICT(name) DO UPDATE SET position=position+1";
             self.run(raise, [EVENTS_LOST])?;

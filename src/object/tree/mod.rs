@@ -285,12 +285,15 @@ impl Tree {
         lock(&self.0.hints).get(&ino).cloned()
     }
 
-    /// Notes where an inode was seen that no file system has changed yet.
+    /// Notes where an inode was seen that no file system has changed yet, or that has, or had, several names.
     fn note(&self, parent: Ino, name: &[u8], stat: &Stat) {
-        if stat.kind == FileKind::Directory || stat.revision != 0 {
+        if stat.kind == FileKind::Directory {
             return;
         }
         let mut hints = lock(&self.0.hints);
+        if stat.revision != 0 && stat.nlink < 2 && !hints.contains_key(&stat.ino) {
+            return;
+        }
         if hints.len() >= HINT_COUNT_MAX {
             hints.clear();
         }

@@ -42,7 +42,6 @@ impl Step<'_> {
     /// Lets go what the session has open of a bucket.
     fn close_all(&mut self, bucket: &Bucket) -> Result<(), Error> {
         self.preserve_unpublished(self.session)?;
-        self.tell_unpublished(self.session)?;
         let query =
             "SELECT p.ino, p.parent, o.bucket FROM opened p LEFT JOIN orphan o ON o.ino=p.ino WHERE p.session=?";
         let opened = self.all(query, [sql(self.session.0)], |row| {
@@ -54,6 +53,7 @@ impl Step<'_> {
                 None => self.root_above(parent)?,
             };
             if root == bucket.id.root() {
+                self.tell_shown(ino)?;
                 self.run("DELETE FROM opened WHERE ino=? AND session=?", [sql(ino.0), sql(self.session.0)])?;
             }
         }

@@ -560,7 +560,7 @@ impl World {
         self.apply(self.envelope(session, 0, command))
     }
 
-    fn ask(&mut self, session: SessionId, bucket: BucketId, operation: FileOperation) -> Outcome {
+    pub(super) fn ask(&mut self, session: SessionId, bucket: BucketId, operation: FileOperation) -> Outcome {
         let origin = Origin { mount: MOUNT, ..Origin::default() };
         self.speak(session, Command::File { bucket, origin, operation })
     }

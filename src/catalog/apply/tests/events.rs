@@ -9,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::clones::{Case, tree_of, world};
 use super::*;
 use crate::catalog::event::EVENT_COUNT_MAX;
-use crate::catalog::{Event, Happening, Setting};
-use crate::ids::Seq;
+use crate::catalog::{Event, FileOperation, Happening, NewInode, Posix, Setting};
+use crate::ids::{SEQS_PER_COMMAND, Seq};
 
 const CASES: u64 = 60;
 const STEPS: usize = 250;
@@ -20,6 +20,17 @@ impl World {
         let value = Some(Bytes::from_static(b"rules"));
         let set = Command::SetBucket { bucket, setting: Setting::Notification, value };
         assert_eq!(self.send(set), Outcome::Done);
+    }
+
+    /// Makes a file that S3 sees once it is written.
+    fn make_hidden(&mut self, session: SessionId, bucket: BucketId, name: &str) {
+        let lease = self.envelope(session, 0, Command::LeaseIds { count: 1 });
+        let Outcome::Ids { start: ino, .. } = self.apply(lease) else { panic!("no id") };
+        let at = Timestamp(0);
+        let posix = Posix { mode: 0o100_644, uid: 1, gid: 1, rdev: 0, mtime: at, ctime: at, atime: at };
+        let new = NewInode { ino, posix, target: Bytes::new(), is_hidden: true };
+        let make = FileOperation::Make { parent: bucket.root(), name: Bytes::copy_from_slice(name.as_bytes()), new };
+        self.ask(session, bucket, make);
     }
 
     fn events(&self, after: Seq) -> Vec<(Seq, BucketId, Event)> {
@@ -192,6 +203,39 @@ fn what_does_not_fit_is_counted() {
     world.put(bucket, "d", 5);
     assert_eq!(world.catalog.view().lost_event_count().unwrap(), 2);
     assert_eq!(world.events(Seq(0)).len(), 2);
+}
+
+#[test]
+fn a_session_may_end_with_more_files_than_a_command_can_number() {
+    let mut world = world();
+    let bucket = world.bucket("b", Versioning::Never);
+    world.tell(bucket);
+    let session = world.open_session("other");
+    world.ask(session, bucket, FileOperation::Mount);
+    let extra_count = 20;
+    for number in 0..SEQS_PER_COMMAND + extra_count {
+        world.make_hidden(session, bucket, &number.to_string());
+    }
+    assert_eq!(world.events(Seq(0)), []);
+    world.apply(world.envelope(SessionId(0), 0, Command::ExpireSession { session, renewals: 0 }));
+    world.put(bucket, "behind", 5);
+    assert_eq!(world.events(Seq(0)).len() as u64, SEQS_PER_COMMAND + 1);
+    assert_eq!(world.catalog.view().lost_event_count().unwrap(), extra_count);
+}
+
+#[test]
+fn an_unmount_tells_of_its_own_bucket_only() {
+    let mut world = world();
+    let (kept, gone) = (world.bucket("kept", Versioning::Never), world.bucket("gone", Versioning::Never));
+    let session = world.session;
+    for bucket in [kept, gone] {
+        world.tell(bucket);
+        world.ask(session, bucket, FileOperation::Mount);
+        world.make_hidden(session, bucket, "file");
+    }
+    world.ask(session, gone, FileOperation::Unmount { is_last: true });
+    let told: Vec<BucketId> = world.events(Seq(0)).into_iter().map(|(_, bucket, _)| bucket).collect();
+    assert_eq!(told, [gone]);
 }
 
 fn reopened(catalog: Catalog, dir: &TempDir) -> Catalog {

@@ -197,10 +197,9 @@ impl Control {
             }
             Method::RemoveDb => {
                 let node = decode(&call.header).ok_or_else(malformed)?;
+                let store = self.store()?;
                 self.raft.remove_db(node).await.map_err(|error| error.to_string())?;
-                if let Some(store) = self.store.get() {
-                    store.note_removed(node).await.map_err(|error| error.to_string())?;
-                }
+                store.note_removed(node).await.map_err(|error| error.to_string())?;
                 Ok(Bytes::new())
             }
             Method::ChunksOn => {

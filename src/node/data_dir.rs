@@ -279,13 +279,18 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, Error> {
 }
 
 fn write_identity(path: &Path, identity: Identity) -> io::Result<Identity> {
-    let temporary = path.join("identity.new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(identity.to_string().as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path.join("identity"))?;
-    File::open(path)?.sync_all()?;
+    replace_file(path, "identity", identity.to_string().as_bytes())?;
     Ok(identity)
+}
+
+/// Has a small file hold `bytes`, or what it held before.
+pub(super) fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name))?;
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

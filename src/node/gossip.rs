@@ -12,21 +12,28 @@
 //! call 5<<8|0 to a db node: no header; body: a packet of foca's, postcard, at most 1,400 bytes    reply: nothing
 //! ```
 
+use std::fs;
+use std::io;
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{AccumulatingRuntime, Foca, Identity, NoCustomBroadcast, OwnedNotification, PostcardCodec, Timer};
+use foca::{
+    AccumulatingRuntime, Codec, Foca, Header, Identity, NoCustomBroadcast, OwnedNotification, PostcardCodec, Timer,
+};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::data_dir;
 use super::members::db_peer;
 use crate::env::Env;
 use crate::ids::NodeId;
@@ -36,6 +43,12 @@ use crate::transport::{AddressBook, Body, Call, Caller, Class, Peer, Reply, Role
 pub(super) const SERVICE: u8 = 5;
 const PACKET: u16 = (SERVICE as u16) << 8;
 const PACKET_MAX_BYTES: u64 = 1400;
+/// In the db node's directory: the latest claim.
+const CLAIM_FILE: &str = "claim";
+/// More often a box does not renew its claim between two starts.
+const RENEWALS_MAX: u64 = 1 << 16;
+/// The longest name of a host, and a port.
+const ADDRESS_MAX_BYTES: usize = 260;
 /// Packets that wait to be looked at; it is in the nature of the thing that some are lost.
 const WAITING_MAX: usize = 64;
 /// How long one packet may take.
@@ -52,9 +65,10 @@ const CLUSTER_SIZE: NonZeroU32 = NonZeroU32::new(16).unwrap();
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Spot {
     node: u64,
-    /// Grows with each claim: milliseconds of its start.
+    /// Grows with each claim: milliseconds of its start, or more than ever.
     claim: u64,
     /// "host:port".
+    #[serde(deserialize_with = "short_address")]
     address: String,
 }
 
@@ -78,10 +92,11 @@ impl Identity for Spot {
 struct Inbox(mpsc::Sender<Bytes>);
 
 impl Service for Inbox {
-    fn serve<'a>(&'a self, _: &'a [Peer], call: Call) -> BoxFuture<'a, Reply> {
+    fn serve<'a>(&'a self, from: &'a [Peer], call: Call) -> BoxFuture<'a, Reply> {
         async move {
             if call.body.len_bytes <= PACKET_MAX_BYTES
                 && let Ok(packet) = call.body.collect().await
+                && is_from(from, &packet)
             {
                 // Who has no time for it hears it again.
                 let _ = self.0.try_send(packet);
@@ -92,10 +107,40 @@ impl Service for Inbox {
     }
 }
 
+/// The claim of a start: the time, but beyond all claims of the starts before. A decimal number in a file.
+fn next_claim(dir: &Path, now_ms: u64) -> io::Result<u64> {
+    let file = dir.join(CLAIM_FILE);
+    let former = match fs::read_to_string(&file) {
+        Ok(text) => Some(text.trim().parse::<u64>().map_err(io::Error::other)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let claim = former.map_or(now_ms, |former| now_ms.max(former.saturating_add(RENEWALS_MAX)));
+    data_dir::replace_file(dir, CLAIM_FILE, claim.to_string().as_bytes())?;
+    Ok(claim)
+}
+
+/// Whether a packet is of who says so.
+fn is_from(peers: &[Peer], packet: &[u8]) -> bool {
+    let header: Result<Header<Spot>, _> = PostcardCodec.decode_header(packet);
+    header.is_ok_and(|header| peers.contains(&db_peer(NodeId(header.src.node))))
+}
+
+/// An address of one's own that is longer keeps a box from telling anything else.
+fn short_address<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let address = String::deserialize(from)?;
+    match address.len() <= ADDRESS_MAX_BYTES {
+        true => Ok(address),
+        false => Err(D::Error::custom("an address is too long")),
+    }
+}
+
 /// A box among others.
 pub(super) struct Gossip {
     /// This one's db node, and where it is.
     pub(super) own: (NodeId, String),
+    /// Of the db node: its claim is kept there.
+    pub(super) dir: PathBuf,
     /// Where others were, as far as that is known; and addresses at which some other may be.
     pub(super) seeds: Vec<(Option<NodeId>, String)>,
     pub(super) transport: Arc<Transport>,
@@ -111,7 +156,7 @@ impl Gossip {
     pub(super) async fn run(self, env: Env) {
         let (sender, mut packets) = mpsc::channel(WAITING_MAX);
         self.transport.serve(db_peer(self.own.0), SERVICE, Arc::new(Inbox(sender)));
-        let claim = u64::try_from(env.clock.now().0 / 1_000_000).unwrap_or(0);
+        let claim = self.claim(u64::try_from(env.clock.now().0 / 1_000_000).unwrap_or(0)).await;
         let own = Spot { node: self.own.0.0, claim, address: self.own.1.clone() };
         let rng = SmallRng::seed_from_u64(env.random_u64());
         let mut swim: Swim = Foca::new(own, config(), rng, PostcardCodec);
@@ -137,6 +182,16 @@ impl Gossip {
             }
             self.settle(&mut runtime, &mut later);
         }
+    }
+
+    /// Where it cannot be kept, a clock that goes back has this box taken for an older one.
+    async fn claim(&self, now_ms: u64) -> u64 {
+        let dir = self.dir.clone();
+        let kept = tokio::task::spawn_blocking(move || next_claim(&dir, now_ms)).await;
+        kept.map_err(io::Error::other).flatten().unwrap_or_else(|error| {
+            tracing::warn!(%error, "gossip: the claim of this start is not kept");
+            now_ms
+        })
     }
 
     /// Addresses at which somebody may be who is not known yet.
@@ -230,7 +285,37 @@ fn config() -> foca::Config {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_packet_counts_that_is_of_who_says_so() {
+        let spot = |node, address: &str| Spot { node, claim: 7, address: address.to_owned() };
+        let packet = |address: &str| {
+            let header = Header {
+                src: spot(3, address),
+                src_incarnation: 0,
+                dst: spot(1, "box:1"),
+                message: foca::Message::Announce,
+            };
+            let mut packet = Vec::new();
+            PostcardCodec.encode_header(&header, &mut packet).map(|()| packet).unwrap_or_default()
+        };
+        let peers = |id| [Peer { role: Role::Shard, id: NodeId(3) }, db_peer(NodeId(id))];
+        let good = packet("box:3");
+        assert!(is_from(&peers(3), &good) && !is_from(&peers(2), &good) && !is_from(&peers(3), &good[..2]));
+        assert!(is_from(&peers(3), &packet(&"b".repeat(260))) && !is_from(&peers(3), &packet(&"b".repeat(261))));
+    }
+
+    #[test]
+    fn a_claim_grows_whatever_the_clock_says() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(next_claim(dir.path(), 1_000_000).unwrap(), 1_000_000);
+        assert_eq!(next_claim(dir.path(), 2_000_000).unwrap(), 2_000_000);
+        assert_eq!(next_claim(dir.path(), 5).unwrap(), 2_000_000 + RENEWALS_MAX);
+        std::fs::write(dir.path().join(CLAIM_FILE), "x").unwrap();
+        assert!(next_claim(dir.path(), 9).is_err());
+    }
 
     #[test]
     fn the_latest_claim_wins() {

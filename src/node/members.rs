@@ -331,6 +331,7 @@ impl Members {
         let seeds = self.cluster.seeds.iter().map(|seed| (None, seed.clone()));
         let gossip = Gossip {
             own: (own.id, self.cluster.dial(own.id)),
+            dir: own.dir.clone(),
             seeds: seeds.chain(others).collect(),
             transport: self.transport.clone(),
             book: self.book.clone(),

@@ -89,6 +89,10 @@ async fn look(store: &Store, raft: &Raft) -> Result<(), String> {
         }
         return store.note_placed(node.id).await.map_err(said);
     }
+    if let Some(back) = nodes.iter().find(|node| node.is_removed && status.members.contains_key(&node.id)) {
+        // It asked for its place while it was being removed.
+        return raft.remove_db(back.id).await.map_err(|error| format!("db {}: {error}", back.id));
+    }
     let Some(node) = next_voter(&status, &raft.heard_from()) else { return Ok(()) };
     let address = status.members.get(&node).cloned().unwrap_or_default();
     raft.add_db(node, &address).await.map_err(|error| format!("db {node}: {error}"))?;

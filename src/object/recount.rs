@@ -31,10 +31,10 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct ScrubCursors(BTreeMap<NodeId, Cursor>);
 
 impl ScrubCursors {
-    /// No node rests. A pass that is under way goes on: what it has read already, the next one reads.
+    /// No node rests, and a pass that is under way begins at its beginning.
     pub(super) fn begin_anew(&mut self) {
         for cursor in self.0.values_mut() {
-            cursor.at.ended = Timestamp(0);
+            cursor.at = Bookmark::default();
         }
     }
 }

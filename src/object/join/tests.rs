@@ -101,6 +101,9 @@ async fn a_token_ends_by_itself_or_by_hand() {
     store.check_token(&short.secret).await.unwrap();
     clock.1.store(3600, Ordering::SeqCst);
     assert!(refused(&store, &short.secret).await);
+    clock.1.store(-86_400, Ordering::SeqCst);
+    assert!(refused(&store, &short.secret).await, "a clock that went back");
+    clock.1.store(3600, Ordering::SeqCst);
     assert_eq!(store.tokens().await.unwrap(), std::slice::from_ref(&long.info));
     assert!(matches!(store.revoke_token("no such").await, Err(Error::NoSuchToken(_))));
     store.revoke_token(&long.info.id).await.unwrap();

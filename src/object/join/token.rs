@@ -23,6 +23,8 @@ const SECRET_BYTES: usize = 32;
 const NAME_BYTES: usize = 16;
 /// Digits of the name that people see.
 const ID_LEN: usize = 8;
+/// So far clocks of the boxes may be apart.
+const CLOCK_SLACK_NS: i64 = 600 * 1_000_000_000;
 const TTL_MIN: Duration = Duration::from_secs(60);
 pub(super) const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) const USES_MAX: u32 = 100;
@@ -152,7 +154,10 @@ impl Store {
         let found = self.snapshot(move |view| Ok(view.record(RecordKind::Token, &wanted)?)).await?;
         let value = found.ok_or(Error::Token)?;
         let record: Record = decode("token", &value)?;
-        match record.expires > self.now() && record.uses_left > 0 {
+        let now = self.now();
+        // A clock that went back makes no token good again.
+        let is_of_later = record.created.0 > now.0.saturating_add(CLOCK_SLACK_NS);
+        match record.expires > now && !is_of_later && record.uses_left > 0 {
             true => Ok((record, value)),
             false => Err(Error::Token),
         }

@@ -249,6 +249,8 @@ impl Gossip {
             }
         }
         while let Some((to, packet)) = runtime.to_send() {
+            // Who was taken for down, and speaks, is told so where it speaks from.
+            self.heard(NodeId(to.node), &to.address);
             tokio::spawn(send(self.transport.clone(), NodeId(to.node), packet));
         }
         while let Some((after, timer)) = runtime.to_schedule() {

@@ -371,11 +371,17 @@ impl Members {
             options.on_member = remember(self.book.clone(), self.configured(self.cluster.dbs.iter().map(|db| db.id)));
             let caller: Arc<dyn Caller> = self.transport.clone();
             let raft = Raft::open(options, caller).await?;
+            if self.cluster.papers.is_some() {
+                steward::expel_known(&raft, &self.transport).await;
+            }
             self.transport.serve(db_peer(db.id), consensus::SERVICE, raft.service());
             let authority = self.cluster.authority.as_ref().map(|vouching| vouching.0.clone());
             let control = Control::new(raft.clone(), self.store.clone(), authority);
             self.transport.serve(db_peer(db.id), control::SERVICE, Arc::new(control));
             self.dbs.push(raft);
+        }
+        if let Some(first) = self.dbs.first().filter(|_| self.cluster.papers.is_some()) {
+            self.lock_upkeep().spawn(steward::expel(first.clone(), self.transport.clone()));
         }
         Ok(())
     }
@@ -440,7 +446,6 @@ impl Members {
                 Ok(store) => {
                     let mut workers = Workers::start(&store);
                     if self.cluster.papers.is_some() {
-                        workers.add(steward::expel(self.dbs[0].clone(), self.transport.clone()));
                         workers.add(steward::run(store.clone(), self.dbs[0].clone()));
                     }
                     // The only one who sets it.

@@ -37,10 +37,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// process.
 pub(super) async fn expel(raft: Raft, transport: Arc<Transport>) {
     loop {
-        if let Ok(Ok(removed)) = raft.readers().read(|view| Ok(join::removed(view))).await {
-            transport.expel(removed);
-        }
+        expel_known(&raft, &transport).await;
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The same once: of those that the catalog here knows of, which needs no leader.
+pub(super) async fn expel_known(raft: &Raft, transport: &Transport) {
+    if let Ok(Ok(removed)) = raft.readers().read(|view| Ok(join::removed(view))).await {
+        transport.expel(removed);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -202,6 +203,9 @@ fn what_a_mount_does_is_told() -> Result<()> {
         ("ObjectCreated:Copy", "linked"),
         ("ObjectRemoved:Delete", "renamed"),
     ])?;
+    // Under the name that is left of two, whichever the first was.
+    fs::OpenOptions::new().append(true).open(path.join("linked"))?.write_all(b"two")?;
+    listener.expect(&[("ObjectCreated:Put", "linked")])?;
     fs::create_dir(path.join("d"))?;
     fs::create_dir(path.join("d/sub"))?;
     for name in ["d/1", "d/2", "d/sub/3"] {

@@ -28,12 +28,17 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where the scrub is on each node. Each node keeps it, for who leads next.
 #[derive(Default)]
-pub(super) struct ScrubCursors(BTreeMap<NodeId, Cursor>);
+pub(super) struct ScrubCursors {
+    nodes: BTreeMap<NodeId, Cursor>,
+    /// When somebody asked for it last; 0: never.
+    asked: Timestamp,
+}
 
 impl ScrubCursors {
-    /// No node rests, and a pass that is under way begins at its beginning.
-    pub(super) fn begin_anew(&mut self) {
-        for cursor in self.0.values_mut() {
+    /// No node rests, and a pass that is under way begins at its beginning: of nodes that are away once they are back.
+    pub(super) fn begin_anew(&mut self, now: Timestamp) {
+        self.asked = now;
+        for cursor in self.nodes.values_mut() {
             cursor.at = Bookmark::default();
         }
     }
@@ -43,6 +48,11 @@ struct Cursor {
     at: Bookmark,
     /// When the node was told.
     noted: Duration,
+}
+
+/// Where a node begins whose bookmark says `at`.
+fn begins(at: Bookmark, asked: Timestamp) -> Bookmark {
+    if at.ended < asked { Bookmark::default() } else { at }
 }
 
 /// Whether a pass is over and the next is not due yet. A clock that was set back begins it at once.
@@ -154,9 +164,13 @@ impl Store {
     /// Has a node read a little more. Where it is to begin, if that is not known here, it is asked.
     async fn scrub_node(&self, striper: &Striper, node: NodeId, cursors: &mut ScrubCursors) -> Result<(), ScrubError> {
         let now = self.env.clock.monotonic();
-        let cursor = match cursors.0.entry(node) {
+        let asked = cursors.asked;
+        let cursor = match cursors.nodes.entry(node) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(Cursor { at: striper.bookmark(node).await?, noted: now }),
+            Entry::Vacant(unknown) => {
+                let at = begins(striper.bookmark(node).await?, asked);
+                unknown.insert(Cursor { at, noted: now })
+            }
         };
         if rests(cursor.at, self.now(), self.config.scrub_interval) {
             return Ok(());
@@ -191,6 +205,16 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_comes_late_is_read_as_was_asked() {
+        let at = |after: Option<u64>, ended| Bookmark { after: after.map(ShardId), ended: Timestamp(ended) };
+        for bookmark in [at(None, 7), at(Some(3), 7)] {
+            assert_eq!(begins(bookmark, Timestamp(0)), bookmark, "nobody has asked");
+            assert_eq!(begins(bookmark, Timestamp(7)), bookmark, "it was read since");
+            assert_eq!(begins(bookmark, Timestamp(8)), Bookmark::default());
+        }
+    }
 
     #[test]
     fn a_pass_begins_when_the_one_before_ended_long_enough_ago() {

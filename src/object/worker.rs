@@ -204,6 +204,8 @@ async fn recount_and_scrub(store: Store) {
         if !store.ledger.leads() {
             store.progress.recount_due();
             counted = None;
+            // Who asked this process while it led is not to be heard when it leads again.
+            let _ = store.scrub_due.notified().now_or_never();
             continue;
         }
         // Whoever serves no traffic learns only so that a node has died.
@@ -237,7 +239,7 @@ async fn recount_and_scrub(store: Store) {
         }
         log("the scrub", store.scrub_a_little(&mut cursors).await);
         if store.scrub_due.notified().now_or_never().is_some() {
-            cursors.begin_anew();
+            cursors.begin_anew(store.now());
         }
     }
 }

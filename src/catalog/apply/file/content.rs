@@ -487,7 +487,7 @@ impl Step<'_> {
         }
     }
 
-    /// Notes that a file was written: under its only name, or under that of several which it was opened by.
+    /// Notes that a file was written: under its only name, or under that of several by which the mount saw it last.
     fn tell_written(&mut self, bucket: &Bucket, target: (Ino, &Hint)) -> Result<(), Error> {
         if !self.tells(bucket.id.root())? {
             return Ok(());

@@ -202,8 +202,10 @@ fn check_signed_headers(request: &RequestHead<'_>, claim: &Claim) -> Result<(), 
 /// # Errors
 /// `InvalidToken`, `ExpiredToken`.
 pub fn check_session(request: &RequestHead<'_>, session: Option<&Session>, now: Timestamp) -> Result<(), S3Error> {
-    let in_header = request.headers.get("x-amz-security-token").and_then(|token| token.to_str().ok());
-    let token = in_header.or(request.query.get("X-Amz-Security-Token")).filter(|token| !token.is_empty());
+    // What is no text is nobody's token, and not none.
+    let in_header = request.headers.get("x-amz-security-token").map(|token| token.to_str().unwrap_or("\u{fffd}"));
+    let in_query = request.query.get("X-Amz-Security-Token");
+    let token = in_header.into_iter().chain(in_query).find(|token| !token.is_empty());
     let checked = match (session, token) {
         (None, None) => Ok(()),
         (None, Some(_)) => Err(Invalid::Token),

@@ -363,6 +363,10 @@ fn unknown_keys_and_tokens() {
     assert_eq!(checked(&get_object(), Some(of(b"t")), 8), Err(ErrorCode::InvalidToken));
     let in_query = Sent::new("GET", "/test.txt", "X-Amz-Security-Token=t");
     assert_eq!(checked(&in_query, Some(of(b"t")), 8), Ok(()));
+    assert_eq!(checked(&in_query, None, 0), Err(ErrorCode::InvalidToken));
+    let mut odd = get_object();
+    odd.headers.insert("x-amz-security-token", http::HeaderValue::from_bytes(b"\xff").unwrap());
+    assert_eq!(checked(&odd, None, 0), Err(ErrorCode::InvalidToken));
 }
 
 #[test]

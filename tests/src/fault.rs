@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::cluster::Cluster;
-use crate::knobs::say;
+use crate::knobs::{WithLogs, say};
 use crate::linear::{Gateway, Load};
 use crate::netns::Network;
 use crate::random::Rng;
@@ -84,8 +84,8 @@ pub fn endure(
     });
     let began = Instant::now();
     // What was seen tells more than that something then did not come in time.
-    let checked = load.check().with_context(|| cluster.log_tails())?;
-    ran.with_context(|| cluster.log_tails())?;
+    let checked = load.check().with_logs(|| cluster.log_tails())?;
+    ran.with_logs(|| cluster.log_tails())?;
     let (mut answered, mut unknown) = (0, 0);
     for (kind, tally) in load.kinds() {
         say(&format!("  {kind}: {} answered, {} unknown", tally.answered, tally.unknown));

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::{Result, anyhow};
+
 /// The number in the environment variable `name`, or `default`.
 ///
 /// # Panics
@@ -22,6 +24,21 @@ pub fn flag(name: &str) -> bool {
 /// Writes a line to the real standard error: unlike `eprintln!`, the test runner does not swallow it.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// An error with the logs of those that were asked below it: whoever reads only its first lines reads what went wrong.
+pub trait WithLogs<T> {
+    /// Adds `logs` to an error.
+    ///
+    /// # Errors
+    /// Those of `self`.
+    fn with_logs(self, logs: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> WithLogs<T> for Result<T> {
+    fn with_logs(self, logs: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| anyhow!("{error:#}\n{}", logs()))
+    }
 }
 
 /// What a suite may lack on a developer's machine, and never in CI.

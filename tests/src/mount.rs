@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Shape};
-use crate::knobs::{Need, can_run, number, say};
+use crate::knobs::{Need, WithLogs, can_run, number, say};
 use crate::s3d::{self, Config, S3d, setting};
 use crate::shell::{self, command, run};
 
@@ -308,7 +308,7 @@ pub fn on_cluster(test: &str, needs: &[Need], session: impl FnOnce(&Path) -> Res
 fn on(server: Server, session: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mountpoint = mountpoint()?;
     let outcome = mounted_session(&server, mountpoint.path(), session);
-    outcome.with_context(|| server.log_tails())?;
+    outcome.with_logs(|| server.log_tails())?;
     server.finish()
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use predastore_tests::cluster::{Cluster, Recounts, Shape};
-use predastore_tests::knobs::{number, say};
+use predastore_tests::knobs::{WithLogs, number, say};
 use predastore_tests::random::{Rng, body};
 use predastore_tests::s3::S3;
 use predastore_tests::s3d::{Config, S3d, setting};
@@ -27,7 +27,7 @@ fn write(cluster: &Cluster, through: &[usize], round: usize, rng: &mut Rng) -> R
         let (key, bytes) = (name(len, round), body(rng.next_u64(), len));
         let mut s3 = cluster.processes[index].s3()?;
         let answer = s3.put(BUCKET, &key, bytes.clone())?.expect(200);
-        answer.with_context(|| format!("PUT of {key} through {index}\n{}", cluster.log_tails()))?;
+        answer.with_context(|| format!("PUT of {key} through {index}")).with_logs(|| cluster.log_tails())?;
         written.push((key, bytes));
     }
     Ok(written)
@@ -39,7 +39,7 @@ fn verify(cluster: &Cluster, through: &[usize], written: &[(String, Vec<u8>)]) -
         let mut s3 = cluster.processes[*index].s3()?;
         for (key, bytes) in written {
             let read = s3.expect_body(BUCKET, key, bytes);
-            read.with_context(|| format!("{key} through {index}\n{}", cluster.log_tails()))?;
+            read.with_context(|| format!("{key} through {index}")).with_logs(|| cluster.log_tails())?;
         }
         expect_listed(&mut s3, written)?;
     }
@@ -187,7 +187,7 @@ fn a_box_killed_under_load_stops_nobody() -> Result<()> {
             rest[victim].kill();
             tally.wait_acknowledged(tally.acknowledged.load(Ordering::Relaxed) + 50)
         });
-        killed.with_context(|| format!("round {round}\n{}", cluster.log_tails()))?;
+        killed.with_context(|| format!("round {round}")).with_logs(|| cluster.log_tails())?;
         verify_load(&mut cluster, &workload).with_context(|| format!("round {round}"))?;
     }
     cluster.stop_all()
@@ -221,6 +221,6 @@ fn everything_killed_under_load_loses_nothing() -> Result<()> {
 fn verify_load(cluster: &mut Cluster, workload: &Workload) -> Result<()> {
     cluster.restart_all()?;
     let last = cluster.processes.last().context("no process")?;
-    workload.verify(&mut last.s3()?).with_context(|| cluster.log_tails())?;
+    workload.verify(&mut last.s3()?).with_logs(|| cluster.log_tails())?;
     Ok(())
 }

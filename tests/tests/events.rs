@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use predastore_tests::cluster::{Cluster, Shape};
-use predastore_tests::knobs::{Need, can_run, number, say};
+use predastore_tests::knobs::{Need, WithLogs, can_run, number, say};
 use predastore_tests::mount::{self, Mount, mountpoint};
 use predastore_tests::nats::{Client, Login, SERVER, Server, Stream, jetstream};
 use predastore_tests::random::Rng;
@@ -401,7 +401,7 @@ fn another_publishes_when_who_did_is_gone() -> Result<()> {
     }
     // No stream was there to store them.
     let mut stream = Stream::create(&server, "EVENTS", &["s3.events.>"])?;
-    all_told(&mut stream, "9").with_context(|| cluster.log_tails())?;
+    all_told(&mut stream, "9").with_logs(|| cluster.log_tails())?;
     let publishes = |process: &S3d| -> Result<bool> {
         let metrics = process.admin("/metrics")?.text();
         let sent = metrics.lines().find_map(|line| line.strip_prefix("predastore_nats_events_total "));
@@ -417,7 +417,7 @@ fn another_publishes_when_who_did_is_gone() -> Result<()> {
         put(&mut s3, number)?;
     }
     s3.put(BUCKET, "last", "x")?.expect(200)?;
-    let all = all_told(&mut stream, "last").with_context(|| cluster.log_tails())?;
+    let all = all_told(&mut stream, "last").with_logs(|| cluster.log_tails())?;
     let acknowledged = acknowledged.into_inner().map_err(|_| anyhow::anyhow!("poisoned"))?;
     check(&mut s3, &all, &[acknowledged])
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, ensure};
 use predastore_tests::boto::{BotoLoad, BotoTally};
 use predastore_tests::cluster::{Cluster, Recounts, Shape};
-use predastore_tests::knobs::{number, say};
+use predastore_tests::knobs::{WithLogs, number, say};
 use predastore_tests::random::{Rng, body};
 use predastore_tests::s3d::Config;
 use predastore_tests::workload::{Tally, Workload};
@@ -116,7 +116,7 @@ impl Trial {
     fn rounds(&mut self, deaths: &[(Vec<usize>, Vec<usize>)], test: &str) -> Result<()> {
         for (round, (dead, others)) in deaths.iter().enumerate() {
             let ended = self.round(dead, others);
-            ended.with_context(|| format!("round {round}, {dead:?} dead\n{}", self.cluster.log_tails()))?;
+            ended.with_context(|| format!("round {round}, {dead:?} dead")).with_logs(|| self.cluster.log_tails())?;
         }
         let Trial { acknowledged, unknown, boto, .. } = self;
         say(&format!(
@@ -179,7 +179,7 @@ fn any_of_three_boxes() -> Result<()> {
         for node in emptied {
             std::fs::remove_dir_all(trial.cluster.dir.path().join(format!("node-{node}")))?;
         }
-        trial.end(emptied, others).with_context(|| trial.cluster.log_tails())?;
+        trial.end(emptied, others).with_logs(|| trial.cluster.log_tails())?;
     }
     trial.cluster.stop_all()
 }

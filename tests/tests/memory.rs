@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use predastore_tests::knobs::{number, say};
+use predastore_tests::knobs::{WithLogs, number, say};
 use predastore_tests::random::body;
 use predastore_tests::s3d::{Config, S3d, setting};
 use predastore_tests::sigv4::UNSIGNED_PAYLOAD;
@@ -44,7 +44,8 @@ fn a_box_that_was_busy_is_small_again() -> Result<()> {
     std::thread::scope(|scope| -> Result<()> {
         let clients: Vec<_> = (0..8).map(|client| scope.spawn(move || busy(client))).collect();
         clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow::anyhow!("a client panicked"))?)
-    })?;
+    })
+    .with_logs(|| s3d.log_tail())?;
     let busy_mib = s3d.rss_bytes()? / MIB;
     let started = Instant::now();
     while s3d.rss_bytes()? >= IDLE_BYTES && started.elapsed() < Duration::from_secs(90) {
@@ -88,11 +89,9 @@ fn large_puts_stay_within_the_budget() -> Result<()> {
         let puts: Vec<_> = (0..64).map(|index| scope.spawn(move || put_large(s3d, index, len_mib))).collect();
         let outcomes: Vec<_> = puts.into_iter().map(|put| put.join()).collect();
         done.store(true, Ordering::Relaxed);
-        for outcome in outcomes {
-            outcome.map_err(|_| anyhow::anyhow!("a client panicked"))??;
-        }
-        Ok(())
-    })?;
+        outcomes.into_iter().try_for_each(|outcome| outcome.map_err(|_| anyhow::anyhow!("a client panicked"))?)
+    })
+    .with_logs(|| s3d.log_tail())?;
     let peak_mib = peak_bytes.load(Ordering::Relaxed) / MIB;
     say(&format!("64 PUTs of {len_mib} MiB: {peak_mib} MiB resident at most, budget {BUDGET_MIB} MiB"));
     ensure!(peak_mib <= BUDGET_MIB + IDLE_BYTES / MIB, "{peak_mib} MiB resident with a budget of {BUDGET_MIB} MiB");

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use predastore_tests::cluster::{Cluster, Recounts, Shape};
 use predastore_tests::disk::{FileSystem, LoopMount};
 use predastore_tests::file_writer::FileWriter;
-use predastore_tests::knobs::{Need, number, say};
+use predastore_tests::knobs::{Need, WithLogs, number, say};
 use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, config, enter_private_namespace, mountpoint};
 use predastore_tests::random::Rng;
 use predastore_tests::s3d::{Config, PATIENCE, S3d};
@@ -47,7 +47,7 @@ fn kills(test: &str, server: impl FnOnce() -> Result<Server>) -> Result<()> {
     let (mut rounds, count) = (Rounds::default(), number("PREDASTORE_TEST_MOUNT_KILLS", 16).div_ceil(2));
     for round in 0..count {
         let outcome = one_kill(&mut server, &mut mount, dir.path(), &mut writers, &mut rng, &mut rounds);
-        outcome.with_context(|| format!("round {round}\n{}", server.log_tails()))?;
+        outcome.with_context(|| format!("round {round}")).with_logs(|| server.log_tails())?;
     }
     let Rounds { acknowledged, broken, outlived } = rounds;
     say(&format!(
@@ -200,7 +200,8 @@ fn nodes_die_under_writers() -> Result<()> {
         dead.extend([(); 2].map(|()| nodes.swap_remove(rng.below(nodes.len() as u64) as usize)));
         nodes.swap_remove(rng.below(3) as usize);
         let outcome = deaths(&mut cluster, &mut writers, &dead, &nodes);
-        acknowledged += outcome.with_context(|| format!("round {round}: {dead:?} dead\n{}", cluster.log_tails()))?;
+        acknowledged +=
+            outcome.with_context(|| format!("round {round}: {dead:?} dead")).with_logs(|| cluster.log_tails())?;
     }
     say(&format!("{test}: {rounds} rounds, {acknowledged} changes acknowledged"));
     mount.unmount()?;
@@ -289,7 +290,7 @@ fn power_cuts(test: &str, kind: FileSystem) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = verify(&server, &mut writers) {
             if Instant::now() >= deadline {
-                return Err(error.context(format!("round {round}\n{}", server.log_tails())));
+                return Err(error.context(format!("round {round}"))).with_logs(|| server.log_tails());
             }
             std::thread::sleep(Duration::from_millis(200));
         }

@@ -17,7 +17,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use predastore_tests::disk::{FileSystem, LoopMount};
 use predastore_tests::file_writer::close;
-use predastore_tests::knobs::{Need, number, say};
+use predastore_tests::knobs::{Need, WithLogs, number, say};
 use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, config, mountpoint};
 use predastore_tests::random::body;
 use predastore_tests::s3d::PATIENCE;
@@ -40,7 +40,7 @@ fn a_full_disk_is_no_space() -> Result<()> {
     let server = Server::one_box_of(config().in_dir(&disk.path().join("data")))?;
     let dir = mountpoint()?;
     let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
-    fill_and_empty(dir.path()).with_context(|| server.log_tails())?;
+    fill_and_empty(dir.path()).with_logs(|| server.log_tails())?;
     mount.unmount()?;
     server.finish()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use predastore_tests::cluster::{Cluster, Shape};
 use predastore_tests::disk::{FileSystem, LoopMount};
-use predastore_tests::knobs::{Need, can_run, number, say};
+use predastore_tests::knobs::{Need, WithLogs, can_run, number, say};
 use predastore_tests::random::Rng;
 use predastore_tests::s3d::Config;
 use predastore_tests::workload::Workload;
@@ -67,7 +67,7 @@ fn power_cuts(kind: FileSystem, rounds: u64) -> Result<()> {
         cluster.restart_all().with_context(|| format!("round {round}"))?;
         let through = rng.below(3) as usize;
         let found = workload.verify(&mut cluster.processes[through].s3()?);
-        verified += found.with_context(|| format!("round {round}\n{}", cluster.log_tails()))?;
+        verified += found.with_context(|| format!("round {round}")).with_logs(|| cluster.log_tails())?;
     }
     say(&format!("{test}: {rounds} cuts, {acknowledged} acknowledged, {verified} objects and versions verified"));
     ensure!(acknowledged > 0, "nothing was acknowledged: it tests nothing");

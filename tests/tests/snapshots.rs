@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use predastore_tests::cluster::{Cluster, Shape};
 use predastore_tests::http::Response;
-use predastore_tests::knobs::number;
+use predastore_tests::knobs::{WithLogs, number};
 use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, mountpoint};
 use predastore_tests::s3::S3;
 use predastore_tests::s3d::{Config, S3d};
@@ -253,7 +253,7 @@ fn a_cluster_copies_while_its_leader_dies() -> Result<()> {
         if !listed.lines().any(|line| line.starts_with(&format!("{name} "))) {
             asked.snapshot(&["create", "vol/disk", &name])?;
         }
-        wait_state(asked, &name, "ready").with_context(|| cluster.log_tails())?;
+        wait_state(asked, &name, "ready").with_logs(|| cluster.log_tails())?;
         let found = rounds(&mut asked.s3()?, &format!(".snapshots/{name}/"))?;
         let count: usize = found.values().map(Vec::len).sum();
         ensure!(count == key_count(), "{name} has {count} keys\n{}", cluster.log_tails());
@@ -342,7 +342,7 @@ fn a_mount_sees_snapshots_come_and_go() -> Result<()> {
         ensure!(std::fs::read(again.join("moved/long"))? == vec![7; 300_000], "a clone lost bytes of its snapshot");
         Ok(())
     }();
-    outcome.with_context(|| server.log_tails())?;
+    outcome.with_logs(|| server.log_tails())?;
     mount.unmount()?;
     server.finish()
 }

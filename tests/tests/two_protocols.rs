@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use md5::{Digest, Md5};
-use predastore_tests::knobs::{number, say};
+use predastore_tests::knobs::{WithLogs, number, say};
 use predastore_tests::mount::{BUCKET, Mount, Server, can_mount, mountpoint, other_file_system};
 use predastore_tests::random::{Rng, body};
 use predastore_tests::s3::S3;
@@ -31,7 +31,7 @@ fn both(test: &str, session: impl FnOnce(&Path, &mut S3) -> Result<()>) -> Resul
     let dir = mountpoint()?;
     let mount = Mount::new(server.gateways()[0], BUCKET, dir.path())?;
     let outcome = session(dir.path(), &mut server.gateways()[0].s3()?);
-    outcome.with_context(|| server.log_tails())?;
+    outcome.with_logs(|| server.log_tails())?;
     mount.unmount()?;
     server.finish()
 }
@@ -377,7 +377,7 @@ fn model(test: &str, server: impl FnOnce() -> Result<Server>) -> Result<()> {
     let clients = gateways.iter().take(2).map(|s3d| s3d.s3()).collect::<Result<Vec<_>>>()?;
     let paths = mounts.iter().map(|mount| mount.path().to_path_buf()).collect();
     let outcome = Views::new(paths, clients, BUCKET, rng).run(steps);
-    say(&format!("{test}: {}", outcome.with_context(|| server.log_tails())?));
+    say(&format!("{test}: {}", outcome.with_logs(|| server.log_tails())?));
     mounts.into_iter().try_for_each(Mount::unmount)?;
     server.finish()
 }
@@ -399,6 +399,6 @@ fn random_steps_by_s3_alone() -> Result<()> {
     let server = Server::one_box()?;
     let clients = vec![server.gateways()[0].s3()?, server.gateways()[0].s3()?];
     let outcome = Views::new(Vec::new(), clients, BUCKET, rng).run(number("PREDASTORE_TEST_MODEL_STEPS", 300));
-    outcome.with_context(|| server.log_tails())?;
+    outcome.with_logs(|| server.log_tails())?;
     server.finish()
 }

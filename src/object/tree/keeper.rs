@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::catalog::FileOperation;
 use crate::ids::{Ino, LogIndex, SessionId};
-use crate::object::Error;
+use crate::object::{Error, Store};
 
 use super::{Inner, Tree, accesses, compact, lock};
 
@@ -36,7 +36,7 @@ impl Tree {
     /// After the last close of an inode: if it was held, it is not any more.
     pub(super) async fn let_go(&self, ino: Ino) {
         self.unlock_all(ino).await;
-        if !lock(&self.0.held).remove(&ino) || self.is_open_anywhere(ino) {
+        if !lock(&self.0.held).remove(&ino) || self.0.store.is_left_to_a_tree(ino) {
             return;
         }
         if let Err(error) = self.propose(FileOperation::Release { inos: vec![ino] }).await {
@@ -93,6 +93,18 @@ impl Tree {
         seen.index = index;
         self.0.store.died.notify_one();
         Ok(())
+    }
+}
+
+impl Store {
+    /// Whether some mount of this process has an inode open: then it lets go of it after its last close.
+    pub(super) fn is_left_to_a_tree(&self, ino: Ino) -> bool {
+        let live: Vec<_> = lock(&self.live_trees).iter().filter_map(Weak::upgrade).collect();
+        live.iter().filter(|tree| tree.files.is_open(ino)).any(|tree| {
+            lock(&tree.held).insert(ino);
+            // Whoever closed it in between has not seen that it is to let go; unless it is not held any more.
+            tree.files.is_open(ino) || !lock(&tree.held).remove(&ino)
+        })
     }
 }
 

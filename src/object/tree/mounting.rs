@@ -428,9 +428,7 @@ async fn settle(store: &Store, bucket: BucketId, opened: &[(Ino, bool)]) -> Resu
     if !trees.contains_key(&bucket) {
         return propose(store, bucket, Origin::default(), FileOperation::Unmount { is_last: true }).await;
     }
-    let live: Vec<_> = lock(&store.live_trees).iter().filter_map(Weak::upgrade).collect();
-    let is_open = |ino: Ino| live.iter().any(|tree| tree.files.is_open(ino));
-    let closed: Vec<Ino> = opened.iter().map(|(ino, _)| *ino).filter(|ino| !is_open(*ino)).collect();
+    let closed: Vec<Ino> = opened.iter().map(|(ino, _)| *ino).filter(|ino| !store.is_left_to_a_tree(*ino)).collect();
     for inos in closed.chunks(RELEASE_COUNT) {
         propose(store, bucket, Origin::default(), FileOperation::Release { inos: inos.to_vec() }).await?;
     }

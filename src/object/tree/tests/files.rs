@@ -293,6 +293,24 @@ async fn what_a_killed_process_had_open_is_let_go_if_its_mount_does_not_come_bac
     assert!(store.snapshot(|view| Ok(view.has_reapable()?)).await.unwrap());
 }
 
+/// Two mounts read such a file just when it is let go: the one that closes it last does it.
+#[tokio::test]
+async fn what_others_read_meanwhile_is_let_go_after_the_last_close() {
+    let bed = bed().await;
+    let tree = tree_of(&bed, &bed.store, "staging").await;
+    let ino = tree.make_open(tree.root(), b"new", file()).await.unwrap().ino;
+    kill(tree);
+    let store = bed.restarted(crate::object::Config::default()).await;
+    let (one, two) = (tree_of(&bed, &store, "one").await, tree_of(&bed, &store, "two").await);
+    one.open(ino, false).await.unwrap();
+    settle_inheritance(store.clone(), Duration::ZERO).await;
+    two.open(ino, false).await.unwrap();
+    one.release(ino).await.unwrap();
+    assert_eq!(keys(&bed).await, Vec::<String>::new());
+    two.release(ino).await.unwrap();
+    assert_eq!(keys(&bed).await, ["new"]);
+}
+
 /// A file that was open when the process ended: the kernel closes it later, and the next process never counted that open.
 #[tokio::test]
 async fn the_end_of_an_open_of_the_process_before_ends_no_other() {

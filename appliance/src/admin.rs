@@ -35,6 +35,9 @@ pub(crate) struct Figure {
 /// Gives figures whenever asked; must not block.
 pub(crate) type Figures = Arc<dyn Fn() -> Vec<Figure> + Send + Sync>;
 
+/// Gives the load of each box, in percent, by its number; must not block.
+pub(crate) type Loads = Arc<dyn Fn() -> Vec<(u64, u16)> + Send + Sync>;
+
 /// What the admin endpoint shows.
 pub(crate) struct Shown {
     /// Fixed facts: version, endpoint, region, backend.
@@ -42,15 +45,17 @@ pub(crate) struct Shown {
     started: Instant,
     draining: AtomicBool,
     figures: Figures,
+    loads: Loads,
     metrics: Registry,
 }
 
 impl Shown {
-    /// `facts`: a JSON object. `figures` appear in both `/status` and `/metrics`; `metrics` only in the latter.
-    pub(crate) fn new(facts: Map<String, Value>, figures: Figures, mut metrics: Registry) -> Arc<Self> {
+    /// `facts`: a JSON object. `figures` and `loads` appear in both `/status` and `/metrics`; `metrics` only in the latter.
+    pub(crate) fn new(facts: Map<String, Value>, figures: Figures, loads: Loads, mut metrics: Registry) -> Arc<Self> {
         metrics.register_collector(Box::new(Gauges(figures.clone())));
         metrics.register_collector(Box::new(Gauges(Arc::new(process_figures))));
-        Arc::new(Shown { facts, started: Instant::now(), draining: AtomicBool::new(false), figures, metrics })
+        metrics.register_collector(Box::new(BoxLoads(loads.clone())));
+        Arc::new(Shown { facts, started: Instant::now(), draining: AtomicBool::new(false), figures, loads, metrics })
     }
 
     /// From now on `/health` says that no more work should come.
@@ -81,7 +86,37 @@ impl Shown {
         status.insert("uptime_s".to_owned(), json!(self.started.elapsed().as_secs()));
         status.insert("process".to_owned(), object(process_figures()));
         status.insert("store".to_owned(), object((self.figures)()));
+        let loads = (self.loads)();
+        if !loads.is_empty() {
+            let loads = loads.into_iter().map(|(node, percent)| (node.to_string(), json!(percent)));
+            status.insert("load_percent".to_owned(), Value::Object(loads.collect()));
+        }
         Value::Object(status)
+    }
+}
+
+/// The load of each box as a gauge, labelled with its number.
+struct BoxLoads(Loads);
+
+impl fmt::Debug for BoxLoads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BoxLoads")
+    }
+}
+
+impl Collector for BoxLoads {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let loads = (self.0)();
+        if loads.is_empty() {
+            return Ok(());
+        }
+        let help = "Tasks that ran or waited over the last minute, for 100 processors of a box, as it says";
+        let mut family = encoder.encode_descriptor("predastore_box_load_percent", help, None, MetricType::Gauge)?;
+        for (node, percent) in loads {
+            let label = [("box", node.to_string())];
+            ConstGauge::new(f64::from(percent)).encode(family.encode_family(&label)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -235,17 +270,24 @@ mod tests {
             let answer = get(address, path).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {code}")) && answer.contains(text), "{path}: {answer}");
         }
-        let shown = Shown::new(facts, figures, registry);
+        let loads: Loads = Arc::new(|| vec![(1, 5), (2, 250)]);
+        let shown = Shown::new(facts, figures, loads, registry);
         window.open(shown.clone());
 
         assert!(get(address, "/health").await.starts_with("HTTP/1.1 200 OK"));
         let answer = get(address, "/status").await;
         let status: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!((&status["region"], &status["store"]["log_bytes"]), (&json!("mars"), &json!(4096)));
+        assert_eq!(status["load_percent"], json!({"1": 5, "2": 250}));
         assert!(status["process"]["process_resident_bytes"].as_u64().unwrap() > 0);
         let metrics = get(address, "/metrics").await;
-        for line in ["puts_total 3", "predastore_log_bytes 4096.0", "# TYPE predastore_process_threads gauge", "# EOF"]
-        {
+        for line in [
+            "puts_total 3",
+            "predastore_log_bytes 4096.0",
+            "# TYPE predastore_process_threads gauge",
+            "predastore_box_load_percent{box=\"2\"} 250",
+            "# EOF",
+        ] {
             assert!(metrics.contains(line), "{metrics}\nlacks {line}");
         }
         assert!(get(address, "/elsewhere").await.starts_with("HTTP/1.1 404"));

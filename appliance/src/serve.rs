@@ -144,7 +144,7 @@ async fn serve(
         let served = nats::Served { store: store.objects().clone(), authority, root, port };
         nats::start(config, bus, served, &mut metrics, stop.clone())
     });
-    let shown = Shown::new(facts(config, port), process.figures(store.as_ref()), metrics);
+    let shown = Shown::new(facts(config, port), process.figures(store.as_ref()), process.loads(), metrics);
     window.open(shown.clone());
     let tls = tls.filter(|_| config.server.tls != Tls::Off);
     let mut frontend = match (frontend, listeners.s3) {

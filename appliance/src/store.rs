@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Figure, Figures};
+use crate::admin::{Figure, Figures, Loads};
 use crate::config::cluster;
 use crate::config::{Account, Config, Grant, ROOT_ACCOUNT_ID, Tls};
 use crate::db_status::{DbStatus, RaftState, StatusSource};
@@ -129,6 +129,15 @@ impl Process {
         Arc::new(move || match (status(), &store) {
             (Some(status), Some(store)) => figures(&status, store),
             _ => Vec::new(),
+        })
+    }
+
+    /// How busy the boxes of the cluster are.
+    pub(crate) fn loads(&self) -> Loads {
+        let members = self.members();
+        Arc::new(move || {
+            let loads = members.as_ref().map(|members| members.loads()).unwrap_or_default();
+            loads.into_iter().map(|(node, percent)| (node.0, percent)).collect()
         })
     }
 

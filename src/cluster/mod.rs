@@ -4,7 +4,9 @@
 //! - [`repair`]: what is to be done about a chunk of which something is missing.
 //! - [`moves`]: what is to be done about a chunk that lies elsewhere than it should.
 //! - [`pace`]: how fast that goes.
+//! - [`load`]: how busy boxes are.
 
+pub mod load;
 pub mod map;
 pub mod moves;
 pub mod pace;

@@ -1,4 +1,5 @@
-//! Where the boxes of a cluster are, told from box to box: SWIM, by the crate foca, in calls of the transport.
+//! Where the boxes of a cluster are, who lives and how busy each is, told from box to box: SWIM, by the crate foca, in calls of
+//! the transport.
 //!
 //! What the catalog says of addresses needs a leader, and a leader needs addresses. This needs neither: a box that knows one
 //! address of one that lives announces itself there, and all hear of it. So all may have moved at once.
@@ -6,12 +7,15 @@
 //! Invariants
 //! - Who is at an address is known by its certificate. What is heard of addresses is only where to look.
 //! - What is heard of a box wins over what the catalog tells, as long as it lives; of its claims the latest wins.
+//! - Of what a box says of its load the latest counts, and only for the order in which boxes are asked.
 //! - Nothing else is decided by it: who is a member, who votes and who is down others know better.
 //!
 //! ```text
 //! call 5<<8|0 to a db node: no header; body: a packet of foca's, postcard, at most 1,400 bytes    reply: nothing
+//! at its end, each behind its length (u16 BE): load: postcard: node, claim, number since then, percent
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::num::NonZeroU32;
@@ -21,7 +25,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foca::{
-    AccumulatingRuntime, Codec, Foca, Header, Identity, NoCustomBroadcast, OwnedNotification, PostcardCodec, Timer,
+    AccumulatingRuntime, BroadcastHandler, Codec, Foca, Header, Identity, Invalidates, OwnedNotification,
+    PostcardCodec, Timer,
 };
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -35,6 +40,7 @@ use tokio::time::Instant;
 
 use super::data_dir;
 use super::members::db_peer;
+use crate::cluster::load::{self, Loads};
 use crate::env::Env;
 use crate::ids::NodeId;
 use crate::transport::{AddressBook, Body, Call, Caller, Class, Peer, Reply, Role, Service, Transport};
@@ -58,6 +64,10 @@ const LOOK_TIME: Duration = Duration::from_secs(6);
 /// Between two looks whether somebody is at an address where nobody is known to be: of who knows nobody, and of others.
 const LOOK_ALONE: Duration = Duration::from_secs(2);
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two times that a box says how busy it is.
+const LOAD_INTERVAL: Duration = Duration::from_secs(10);
+/// Of more boxes nobody keeps what they said.
+const LOADS_MAX_COUNT: usize = 1024;
 /// Of which size foca takes clusters to be.
 const CLUSTER_SIZE: NonZeroU32 = NonZeroU32::new(16).unwrap();
 
@@ -85,6 +95,54 @@ impl Identity for Spot {
 
     fn win_addr_conflict(&self, other: &Self) -> bool {
         self.claim > other.claim
+    }
+}
+
+/// How busy a box is, as it says itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Load {
+    node: u64,
+    /// Of which start, and which it is since then: the latest counts.
+    claim: u64,
+    number: u64,
+    percent: u16,
+}
+
+impl Load {
+    fn is_later_than(&self, other: &Load) -> bool {
+        (self.claim, self.number) > (other.claim, other.number)
+    }
+}
+
+impl Invalidates for Load {
+    fn invalidates(&self, other: &Self) -> bool {
+        self.node == other.node && !other.is_later_than(self)
+    }
+}
+
+/// What is passed on of loads.
+struct Hearsay {
+    latest: BTreeMap<u64, Load>,
+    loads: Arc<Loads>,
+}
+
+impl BroadcastHandler<Spot> for Hearsay {
+    type Key = Load;
+    type Error = postcard::Error;
+
+    fn receive_item(&mut self, data: &[u8], _sender: Option<&Spot>) -> Result<Option<Load>, postcard::Error> {
+        let said: Load = postcard::from_bytes(data)?;
+        let is_new = match self.latest.get(&said.node) {
+            Some(known) => said.is_later_than(known),
+            None => self.latest.len() < LOADS_MAX_COUNT,
+        };
+        if !is_new {
+            return Ok(None);
+        }
+        self.latest.insert(said.node, said);
+        self.loads.tell(NodeId(said.node), said.percent);
+        tracing::trace!(?said, "gossip: a box says how busy it is");
+        Ok(Some(said))
     }
 }
 
@@ -145,9 +203,11 @@ pub(super) struct Gossip {
     pub(super) seeds: Vec<(Option<NodeId>, String)>,
     pub(super) transport: Arc<Transport>,
     pub(super) book: Arc<AddressBook>,
+    /// What is said of loads is noted there.
+    pub(super) loads: Arc<Loads>,
 }
 
-type Swim = Foca<Spot, PostcardCodec, SmallRng, NoCustomBroadcast>;
+type Swim = Foca<Spot, PostcardCodec, SmallRng, Hearsay>;
 type Later = FuturesUnordered<BoxFuture<'static, Timer<Spot>>>;
 type Looks = FuturesUnordered<BoxFuture<'static, (Vec<Peer>, String)>>;
 
@@ -159,16 +219,22 @@ impl Gossip {
         let claim = self.claim(u64::try_from(env.clock.now().0 / 1_000_000).unwrap_or(0)).await;
         let own = Spot { node: self.own.0.0, claim, address: self.own.1.clone() };
         let rng = SmallRng::seed_from_u64(env.random_u64());
-        let mut swim: Swim = Foca::new(own, config(), rng, PostcardCodec);
+        let hearsay = Hearsay { latest: BTreeMap::new(), loads: self.loads.clone() };
+        let mut swim: Swim = Foca::with_custom_broadcast(own, config(), rng, PostcardCodec, hearsay);
         let mut runtime = AccumulatingRuntime::new();
         let mut later = Later::new();
         let mut looks = Looks::new();
         let mut look = Instant::now();
+        let (mut say, mut number) = (tokio::time::interval(LOAD_INTERVAL), 0);
         loop {
             let done = tokio::select! {
                 Some(packet) = packets.recv() => swim.handle_data(&packet, &mut runtime),
                 Some(timer) = later.next() => swim.handle_timer(timer, &mut runtime),
                 Some((peers, address)) = looks.next() => self.announce(&peers, address, &mut swim, &mut runtime),
+                _ = say.tick() => {
+                    number += 1;
+                    self.say_load(claim, number, &mut swim)
+                }
                 // Who is slow to answer holds nobody else up.
                 () = tokio::time::sleep_until(look), if looks.is_empty() => {
                     looks.extend(self.strange(&swim).into_iter().map(|address| self.look(address)));
@@ -192,6 +258,16 @@ impl Gossip {
             tracing::warn!(%error, "gossip: the claim of this start is not kept");
             now_ms
         })
+    }
+
+    /// Says how busy this box is, with the packets that go out anyway.
+    fn say_load(&self, claim: u64, number: u64, swim: &mut Swim) -> Result<(), foca::Error> {
+        let Some(percent) = load::own_percent() else { return Ok(()) };
+        let said = postcard::to_stdvec(&Load { node: self.own.0.0, claim, number, percent });
+        match said {
+            Ok(said) => swim.add_broadcast(&said).map(|_| ()),
+            Err(error) => Err(foca::Error::CustomBroadcast(Box::new(error))),
+        }
     }
 
     /// Addresses at which somebody may be who is not known yet.
@@ -238,6 +314,7 @@ impl Gossip {
                     self.heard(NodeId(spot.node), &spot.address);
                 }
                 OwnedNotification::MemberDown(spot) => {
+                    self.loads.forget(NodeId(spot.node));
                     for peer in peers_of(NodeId(spot.node)) {
                         self.book.forget(peer);
                     }
@@ -317,6 +394,24 @@ mod tests {
         assert_eq!(next_claim(dir.path(), 5).unwrap(), 2_000_000 + RENEWALS_MAX);
         std::fs::write(dir.path().join(CLAIM_FILE), "x").unwrap();
         assert!(next_claim(dir.path(), 9).is_err());
+    }
+
+    #[test]
+    fn of_what_is_said_of_a_load_the_latest_counts_and_is_passed_on_once() {
+        let loads = Arc::new(Loads::default());
+        let mut hearsay = Hearsay { latest: BTreeMap::new(), loads: loads.clone() };
+        let mut hear = |claim, number, percent| {
+            let said = postcard::to_stdvec(&Load { node: 3, claim, number, percent }).unwrap();
+            hearsay.receive_item(&said, None).unwrap().is_some()
+        };
+        assert!(hear(7, 2, 50) && !hear(7, 2, 50) && !hear(7, 1, 90) && !hear(6, 9, 90));
+        assert_eq!(loads.percent(NodeId(3)), Some(50));
+        assert!(hear(8, 1, 20));
+        assert_eq!(loads.percent(NodeId(3)), Some(20));
+        assert!(hearsay.receive_item(&[0xff; 3], None).is_err());
+        let (early, late) =
+            (Load { node: 3, claim: 7, number: 1, percent: 0 }, Load { node: 3, claim: 7, number: 2, percent: 0 });
+        assert!(late.invalidates(&early) && !early.invalidates(&late) && !late.invalidates(&Load { node: 4, ..early }));
     }
 
     #[test]

@@ -335,6 +335,7 @@ impl Members {
             seeds: seeds.chain(others).collect(),
             transport: self.transport.clone(),
             book: self.book.clone(),
+            loads: self.striper.loads().clone(),
         };
         self.lock_upkeep().spawn(gossip.run(self.env.clone()));
     }
@@ -384,6 +385,11 @@ impl Members {
             self.lock_upkeep().spawn(steward::expel(first.clone(), self.transport.clone()));
         }
         Ok(())
+    }
+
+    /// How busy the boxes of a cluster are that joined, as they say: tasks for each 100 processors, over the last minute.
+    pub fn loads(&self) -> Vec<(NodeId, u16)> {
+        self.striper.loads().all()
     }
 
     /// How the db nodes of this process stand.

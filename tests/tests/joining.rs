@@ -324,6 +324,18 @@ fn boxes_that_all_moved_find_each_other_by_one_address() -> Result<()> {
     nodes.iter_mut().try_for_each(|node| node.s3d.wait_until_serving())?;
     expect(&mut nodes[2].s3()?, &objects)?;
     objects.extend(fill(&mut nodes[0].s3()?, "after", &mut rng)?);
+    // And each learns how busy the others are.
+    for node in &nodes {
+        let told = || -> Result<usize> {
+            let status: Value = serde_json::from_slice(&node.s3d.admin("/status")?.body)?;
+            Ok(status["load_percent"].as_object().map_or(0, |loads| loads.len()))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while told()? < 3 {
+            ensure!(Instant::now() < deadline, "it knows of {} loads\n{}", told()?, node.s3d.log_tail());
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
     // The catalog learns where they are: a start without the seed finds them.
     let deadline = Instant::now() + PATIENCE;
     let is_known = |text: &str, nodes: &[Node; 3]| {

@@ -90,6 +90,10 @@ fn render(status: &Value, config: &Config) -> (String, Health) {
         human(figure("process", "process_resident_bytes")),
         figure("process", "process_open_descriptors")
     );
+    if let Some(loads) = status["load_percent"].as_object() {
+        let each = loads.iter().map(|(node, percent)| format!("box {node} {percent} %"));
+        let _ = writeln!(text, "  load     {}", each.collect::<Vec<_>>().join(", "));
+    }
     match troubles.is_empty() {
         true => text.push_str("  all is well\n"),
         false => troubles.iter().for_each(|trouble| {

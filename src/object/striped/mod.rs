@@ -33,6 +33,7 @@ use futures::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::cluster::load::Loads;
 use crate::env::Env;
 use crate::erasure::{Codec, Scheme};
 use crate::ids::{Ino, NodeId, ShardId};
@@ -161,6 +162,7 @@ pub(crate) struct Inner {
     map: RwLock<Arc<Map>>,
     /// Nodes in this process: nothing goes over the network to them.
     local: HashSet<NodeId>,
+    loads: Arc<Loads>,
     health: Arc<Health>,
     timing: Timing,
     codecs: Mutex<HashMap<Scheme, Codec>>,
@@ -188,6 +190,11 @@ impl Striper {
         Striper::with_timing(caller, local, map, keys, env, Timing::default())
     }
 
+    /// How busy nodes are, as they say.
+    pub(crate) fn loads(&self) -> &Arc<Loads> {
+        &self.loads
+    }
+
     fn with_timing(
         caller: Arc<dyn Caller>,
         local: HashSet<NodeId>,
@@ -204,6 +211,7 @@ impl Striper {
             env,
             map: RwLock::new(Arc::new(map)),
             local,
+            loads: Arc::default(),
             timing,
             codecs: Mutex::default(),
             workspaces: Arc::default(),

@@ -34,6 +34,8 @@ const LOCAL_COST: u64 = 1;
 /// What asking any other costs; a slow one up to so much more.
 const REMOTE_COST: u64 = 4;
 const SLOW_COST_MAX: u64 = 50;
+/// What asking a busy one costs besides: for each processor there that is wanted twice, as much as a frame at hand.
+const BUSY_COST_MAX: u64 = 10;
 /// What asking a node costs that is down: it is the last that is asked.
 const DOWN_COST: u64 = 1000;
 
@@ -139,8 +141,14 @@ impl Striper {
         }
         let near = if self.local.contains(&node) { LOCAL_COST } else { REMOTE_COST };
         let p95 = self.health.read_p95(node).unwrap_or_default();
-        near + (p95.div_duration_f64(self.timing.slow_cost_per) as u64).min(SLOW_COST_MAX)
+        let slow = (p95.div_duration_f64(self.timing.slow_cost_per) as u64).min(SLOW_COST_MAX);
+        near + slow + busy_cost(self.loads.percent(node).unwrap_or_default())
     }
+}
+
+/// What the load of a node, in percent, makes it cost.
+fn busy_cost(percent: u16) -> u64 {
+    u64::from(percent.saturating_sub(100) / 100).min(BUSY_COST_MAX)
 }
 
 impl Reading<'_> {

@@ -69,6 +69,15 @@ async fn a_read_asks_for_the_segments_it_needs_and_prefers_nodes_at_hand() {
         geometry.cover(range).for_each(|cover| *covered.entry(shards[cover.segment.shard_index].0).or_default() += 1);
         assert_eq!(*cluster.asked.lock().unwrap(), covered);
     }
+    striper.loads().tell(shards[0].0, 180);
+    cluster.asked.lock().unwrap().clear();
+    striper.read(CHUNK, &place, 0..MIB).await.unwrap();
+    assert!(cluster.asked.lock().unwrap().contains_key(&shards[0].0), "it has a little to do");
+    striper.loads().tell(shards[0].0, 900);
+    cluster.asked.lock().unwrap().clear();
+    assert_eq!(striper.read(CHUNK, &place, 0..MIB).await.unwrap().bytes, bytes);
+    let asked: Vec<NodeId> = cluster.asked.lock().unwrap().keys().copied().collect();
+    assert!(!asked.contains(&shards[0].0), "one that says how busy it is was asked: {asked:?}");
     let local = HashSet::from([shards[2].0]);
     let near = Striper::with_timing(cluster.clone(), local, cluster.map(2, 1), keys(), Env::system(), patient());
     cluster.asked.lock().unwrap().clear();

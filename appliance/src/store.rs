@@ -416,7 +416,9 @@ pub(crate) fn authority(
     directory: Option<Arc<dyn Directory>>,
 ) -> Result<Arc<Authority>> {
     let public = config.buckets.iter().filter(|bucket| bucket.public).map(|bucket| bucket.name.clone());
-    let callers = accounts.iter().cloned().map(caller).collect::<Result<_>>()?;
+    let mut callers = accounts.iter().cloned().map(caller).collect::<Result<Vec<_>>>()?;
+    // The first one is root.
+    callers.iter_mut().take(1).for_each(|root| root.crosses_accounts = true);
     let authority = Authority::new(store.store.clone(), callers, public.collect());
     Ok(Arc::new(match directory {
         Some(directory) => authority.with_directory(directory),
@@ -430,7 +432,10 @@ fn caller(account: Account) -> Result<Caller> {
     let policy = policy.with_context(|| format!("what access key {} may do", account.access_key))?;
     let secret = Secret::new(account.secret.reveal());
     let policies = policy.map(|policy| [policy].into_iter().collect());
-    Ok(Caller { policies, ..Caller::plain(account.access_key, account.account_id, None, secret) })
+    // What the configuration grants, it grants wherever that is.
+    let crosses_accounts = policies.is_some();
+    let caller = Caller::plain(account.access_key, account.account_id, None, secret);
+    Ok(Caller { policies, crosses_accounts, ..caller })
 }
 
 /// Grants as a policy: actions on a bucket and all in it.

@@ -94,7 +94,7 @@ impl Changes {
         self.access.fetch_add(1, Ordering::Release);
     }
 
-    /// Counts the changes of users and access keys. What was read after the count was, is no older than that.
+    /// Counts the changes of users, of access keys, and of what buckets say of access. What was read after the count was, is no older than that.
     pub fn access(&self) -> u64 {
         self.access.load(Ordering::Acquire)
     }

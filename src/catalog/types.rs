@@ -493,6 +493,13 @@ pub enum Setting {
     Quota,
 }
 
+impl Setting {
+    /// Whether it says who may do what.
+    pub(super) fn is_of_access(self) -> bool {
+        matches!(self, Setting::Policy | Setting::PublicAccessBlock | Setting::Ownership | Setting::Acl)
+    }
+}
+
 /// A bucket.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Bucket {

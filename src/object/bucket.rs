@@ -213,13 +213,16 @@ impl Store {
         self.in_bucket(bucket, move |view, bucket| Ok(view.setting(bucket, setting)?)).await
     }
 
-    /// Replaces or removes a setting.
+    /// Replaces or removes a setting. From then on it counts at this gateway.
     ///
     /// # Errors
     /// `Refused(NoSuchBucket | OutOfBounds)`, `Unavailable`.
     pub async fn set_setting(&self, bucket: &str, setting: Setting, value: Option<Bytes>) -> Result<(), Error> {
         let make = move |bucket| Command::SetBucket { bucket, setting, value: value.clone() };
-        done(self.propose_in(bucket, None, make).await?)
+        done(self.propose_in(bucket, None, make).await?)?;
+        // What is decided by it is decided by what has been applied here.
+        self.ledger.barrier().await?;
+        Ok(())
     }
 
     /// Runs `query` on one snapshot in which the bucket exists.

@@ -90,6 +90,40 @@ impl Condition {
         Ok(conditions)
     }
 
+    /// Whether it is about `key`, and true only where that has one of some values without wildcards and variables.
+    pub(super) fn has_fixed_values(&self, key: &str) -> bool {
+        let is_fixed = match &self.test {
+            Test::Text(_, patterns) => patterns.iter().all(Template::is_fixed),
+            Test::Arn(patterns) => patterns.iter().all(Arn::is_fixed),
+            Test::Ordered(_, Order::Equal, _) | Test::Binary(_) => true,
+            Test::Ordered(..) | Test::Bool(_) | Test::Address(_) | Test::Null(_) => false,
+        };
+        self.narrows_to(key) && is_fixed
+    }
+
+    /// Whether it is about `key`, and true only for addresses in networks that are no continent: 8 bits and more, or 32 of IPv6.
+    pub(super) fn has_narrow_networks(&self, key: &str) -> bool {
+        let is_narrow = match &self.test {
+            Test::Address(networks) => networks.iter().all(Network::is_narrow),
+            _ => false,
+        };
+        self.narrows_to(key) && is_narrow
+    }
+
+    fn narrows_to(&self, key: &str) -> bool {
+        self.key == key && !self.negated && !self.if_exists && self.set != Some(Set::All)
+    }
+
+    /// Whether it or a variable in it asks for a key that begins so.
+    pub(super) fn asks_for(&self, prefix: &str) -> bool {
+        let in_values = match &self.test {
+            Test::Text(_, patterns) => patterns.iter().any(|pattern| pattern.asks_for(prefix)),
+            Test::Arn(patterns) => patterns.iter().any(|pattern| pattern.asks_for(prefix)),
+            Test::Ordered(..) | Test::Bool(_) | Test::Binary(_) | Test::Address(_) | Test::Null(_) => false,
+        };
+        self.key.starts_with(prefix) || in_values
+    }
+
     pub(super) fn holds(&self, request: &Request<'_>) -> bool {
         let values = request.values(&self.key).filter(|values| !values.is_empty());
         if let Test::Null(expected) = &self.test {

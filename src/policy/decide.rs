@@ -105,7 +105,18 @@ impl Policies {
     /// Denial wins, then permission, whatever the order.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
         let subject = Subject::new(request);
-        let decisions = self.0.iter().flat_map(|policy| &policy.statements).map(|statement| statement.decide(&subject));
+        self.0.iter().map(|policy| policy.decide_on(&subject)).fold(Decision::NotGranted, Decision::or)
+    }
+}
+
+impl Policy {
+    /// What it says by itself.
+    pub fn decide(&self, request: &Request<'_>) -> Decision {
+        self.decide_on(&Subject::new(request))
+    }
+
+    fn decide_on(&self, subject: &Subject<'_>) -> Decision {
+        let decisions = self.statements.iter().map(|statement| statement.decide(subject));
         decisions.fold(Decision::NotGranted, Decision::or)
     }
 }

@@ -105,6 +105,32 @@ impl Template {
         Some(Cow::Owned(tokens))
     }
 
+    /// Whether it stands for one text.
+    pub(super) fn is_fixed(&self) -> bool {
+        match self {
+            Template::Fixed(tokens) => !tokens.iter().any(|token| matches!(token, Token::One | Token::Many)),
+            Template::Variable(_) => false,
+        }
+    }
+
+    /// Whether a variable asks for a key that begins so.
+    pub(super) fn asks_for(&self, prefix: &str) -> bool {
+        match self {
+            Template::Fixed(_) => false,
+            Template::Variable(pieces) => {
+                pieces.iter().any(|piece| matches!(piece, Piece::Variable { key, .. } if key.starts_with(prefix)))
+            }
+        }
+    }
+
+    /// With anything in the place of variables.
+    fn widest(&self) -> Vec<Token> {
+        match self {
+            Template::Fixed(tokens) => tokens.clone(),
+            Template::Variable(pieces) => pieces.iter().map(|piece| piece.token().unwrap_or(Token::Many)).collect(),
+        }
+    }
+
     fn separator_count(&self) -> usize {
         match self {
             Template::Fixed(tokens) => tokens.iter().filter(|token| is_separator(token)).count(),
@@ -170,6 +196,45 @@ impl Arn {
         whole.then_some(Arn::Like(template))
     }
 
+    /// Whether it stands for one resource.
+    pub(super) fn is_fixed(&self) -> bool {
+        match self {
+            Arn::All => false,
+            Arn::Like(template) => template.is_fixed(),
+        }
+    }
+
+    /// Whether a variable asks for a key that begins so.
+    pub(super) fn asks_for(&self, prefix: &str) -> bool {
+        match self {
+            Arn::All => false,
+            Arn::Like(template) => template.asks_for(prefix),
+        }
+    }
+
+    /// Whether it matches `arn` for some values of its variables.
+    pub(super) fn may_be(&self, arn: &str) -> bool {
+        self.on_parts(arn, |pattern, part| glob(pattern, part, Case::Differs))
+    }
+
+    /// Whether, for some values of its variables, it matches something that begins with `start`, all of whose parts but the
+    /// last are whole.
+    pub(super) fn may_begin(&self, start: &str) -> bool {
+        let last = start.rsplit(':').next().unwrap_or_default();
+        self.on_parts(start, |pattern, part| match part == last {
+            true => begins(pattern, part),
+            false => glob(pattern, part, Case::Differs),
+        })
+    }
+
+    fn on_parts(&self, arn: &str, fits: impl Fn(&[Token], &str) -> bool) -> bool {
+        let Arn::Like(template) = self else { return true };
+        let tokens = template.widest();
+        let patterns: Vec<&[Token]> = tokens.splitn(6, is_separator).collect();
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        parts.len() == patterns.len() && patterns.iter().zip(parts).all(|(pattern, part)| fits(pattern, part))
+    }
+
     /// None: a variable has no value.
     pub(super) fn matches(&self, arn: &str, lookup: Lookup<'_>) -> Option<bool> {
         let template = match self {
@@ -186,6 +251,32 @@ impl Arn {
 
 fn is_separator(token: &Token) -> bool {
     *token == Token::Written(':')
+}
+
+/// Whether a pattern matches some text that begins with `start`.
+fn begins(pattern: &[Token], start: &str) -> bool {
+    let mut starts: Vec<&[Token]> = vec![pattern];
+    for character in start.chars() {
+        let mut next: Vec<&[Token]> = Vec::new();
+        for mut rest in starts {
+            while let [first, after @ ..] = rest {
+                match first {
+                    Token::Many => next.push(rest),
+                    Token::One => next.push(after),
+                    Token::Written(own) | Token::Filled(own) if *own == character => next.push(after),
+                    Token::Written(_) | Token::Filled(_) => {}
+                }
+                if *first != Token::Many {
+                    break;
+                }
+                rest = after;
+            }
+        }
+        next.sort_unstable_by_key(|rest| rest.len());
+        next.dedup_by_key(|rest| rest.len());
+        starts = next;
+    }
+    !starts.is_empty()
 }
 
 /// Goes back to the last `*` only. Text that ends inside a pattern ends it for every later start too, so the cost is bound

@@ -3,6 +3,7 @@
 //! - [`Policy`]: a policy that was read whole (`document.rs`, over `json.rs`); [`Kind`] says where it hangs.
 //! - [`Policies`], [`Request`], [`Context`], [`Decision`]: the question and the answer (`decide.rs`).
 //! - `condition.rs`: the operators of `Condition`; `value.rs`: the numbers, dates, networks and bytes that they compare.
+//! - `public.rs`: what a bucket's policy opens to everybody.
 //! - `glob.rs`: wildcards, policy variables, ARNs. `principal.rs`: who asks, and who is named.
 //! - [`canned`]: the policies that the operator's command line hands out.
 //!
@@ -21,6 +22,7 @@ mod document;
 mod glob;
 mod json;
 mod principal;
+mod public;
 mod value;
 
 #[cfg(test)]

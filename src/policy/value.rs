@@ -160,6 +160,10 @@ impl Network {
         }
     }
 
+    pub(super) fn is_narrow(&self) -> bool {
+        self.prefix_len >= if self.address.is_ipv4() { 8 } else { 32 }
+    }
+
     pub(super) fn contains(&self, address: &str) -> bool {
         let Ok(address) = address.parse::<IpAddr>() else { return false };
         match (self.address, address.to_canonical()) {

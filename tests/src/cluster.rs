@@ -146,7 +146,7 @@ impl Cluster {
         let toml = toml(shape, &secret, |index| (home(index), host(index)))?;
         let start = |(index, args): (usize, Vec<String>)| {
             let mut config = config.clone();
-            config.toml = Some(toml.clone());
+            config.toml = Some(format!("{toml}\n{}", config.toml.unwrap_or_default()));
             config.data_dir = Some(home(index).join(format!("process-{index}")));
             config.args = args;
             config.namespace = network.map(|network| network.hosts[index].namespace.clone());

@@ -276,17 +276,19 @@ impl Frontend {
             // An envelope has no place for the token that such a key counts with.
             return Err(ErrorCode::InvalidToken.into());
         }
-        if caller.keeps_to_account && done.operation != Operation::CreateBucket {
-            for bucket in operations::buckets_of(&message.payload) {
-                if !self.authority.may_enter(&caller, &bucket).await? {
-                    return Err(ErrorCode::AccessDenied.into());
-                }
+        let buckets = operations::buckets_of(&message.payload);
+        let buckets: Vec<&str> = buckets.iter().map(String::as_str).collect();
+        let rights = match done.operation {
+            Operation::CreateBucket => {
+                self.authority.rights_to_make(Some(caller.clone()), buckets.first().copied().unwrap_or_default())
             }
-        }
+            _ => self.authority.rights(Some(caller.clone()), &buckets).await?,
+        };
         let request = Request {
             service: &self.service,
             operation: done.operation,
             caller: &caller,
+            rights: &rights,
             payload: &message.payload,
             answer_max_bytes: client.max_payload(),
             named: OnceLock::new(),

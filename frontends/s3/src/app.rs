@@ -16,7 +16,7 @@ use axum::response::Response;
 use axum::{Extension, Router};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
-use predastore::object::access::{Authority, Caller, Deed};
+use predastore::object::access::{Authority, Caller, Deed, Rights};
 use predastore::object::{Pressure, Store};
 
 use crate::auth::{self, Authenticated, Identity, RequestHead, SignedBy, Verifier};
@@ -68,10 +68,24 @@ pub struct Request {
     pub target: Target,
     /// Who asks, proven; none: anybody.
     pub caller: Option<Arc<Caller>>,
+    /// What he may do in the buckets that are named.
+    pub rights: Rights,
+    /// Tags of the objects that are named, where policies ask for them.
+    pub tagged: Vec<Tagged>,
     /// Where the signature was; none: there is none.
     pub signed_by: Option<SignedBy>,
     /// From where.
     pub peer: Option<SocketAddr>,
+}
+
+/// An object and its tags.
+pub struct Tagged {
+    /// Its bucket.
+    pub bucket: String,
+    /// Its key.
+    pub key: String,
+    /// Names and values.
+    pub tags: Vec<(String, String)>,
 }
 
 impl Request {
@@ -192,9 +206,14 @@ impl App {
             Identity::Signed { how, .. } => Some(how),
         };
         account.caller.clone_from(&caller);
-        let request = Request { head, query, target, caller, signed_by, peer };
-        self.authorize(operation, &request)?;
-        self.check_accounts(operation, &request).await?;
+        let source = source_of(operation, &head.headers)?;
+        let rights = self.rights(operation, caller.clone(), &target, source.as_ref()).await?;
+        let tagged = match rights.ask_for("s3:existingobjecttag/") {
+            true => self.tagged(operation, &target, &query, source.as_ref()).await?,
+            false => Vec::new(),
+        };
+        let request = Request { head, query, target, caller, rights, tagged, signed_by, peer };
+        self.authorize(operation, &request, source.as_ref())?;
         body.verify(authenticated.payload);
         let mut response = operations::carry_out(self, operation, &request, body).await?;
         if request.head.method == Method::PUT && self.store.pressure() >= Pressure::NearFull {
@@ -224,9 +243,52 @@ impl App {
         Ok((caller, authenticated))
     }
 
+    /// What the sender may do in the buckets that the request names.
+    async fn rights(
+        &self,
+        operation: Operation,
+        caller: Option<Arc<Caller>>,
+        target: &Target,
+        source: Option<&CopySource>,
+    ) -> Result<Rights, S3Error> {
+        let bucket = target.bucket.as_deref().unwrap_or_default();
+        if operation == Operation::CreateBucket {
+            return Ok(self.authority.rights_to_make(caller, bucket));
+        }
+        let source = source.map_or("", |source| source.bucket.as_str());
+        self.authority.rights(caller, &[bucket, source]).await.map_err(failure::of)
+    }
+
+    /// The tags of what is read, or whose description is read or changed. Of what is not there there are none.
+    async fn tagged(
+        &self,
+        operation: Operation,
+        target: &Target,
+        query: &Query,
+        source: Option<&CopySource>,
+    ) -> Result<Vec<Tagged>, S3Error> {
+        let mut named = Vec::new();
+        if let (true, Some(bucket), Some(key)) = (operation.is_about_object(), &target.bucket, &target.key) {
+            named.push((bucket.clone(), key.clone(), query.get("versionId").map(str::to_owned)));
+        }
+        named.extend(source.map(|source| (source.bucket.clone(), source.key.clone(), source.version_id.clone())));
+        let mut tagged = Vec::new();
+        for (bucket, key, version) in named {
+            // One that is none is found out later.
+            let version = version.and_then(|version| version.parse().ok());
+            let of = predastore::object::Target { bucket: bucket.clone(), key: key.clone().into_bytes(), version };
+            match self.store.head(&of).await {
+                Ok(found) => tagged.push(Tagged { bucket, key, tags: found.version.attrs.tags }),
+                Err(predastore::object::Error::Refused(_)) => {}
+                Err(error) => return Err(failure::of(error)),
+            }
+        }
+        Ok(tagged)
+    }
+
     /// Denies by default: the operation's action on what it names, what its headers ask for besides, and reading the source of
     /// a copy.
-    fn authorize(&self, operation: Operation, request: &Request) -> Result<(), S3Error> {
+    fn authorize(&self, operation: Operation, request: &Request, source: Option<&CopySource>) -> Result<(), S3Error> {
         if operation.is_preflight() {
             // A preflight carries no identity, and is answered the same to everybody: that it is not implemented.
             return Ok(());
@@ -239,45 +301,27 @@ impl App {
         if request.head.headers.contains_key("x-amz-tagging") && operation.writes_object() {
             self.require(request, Operation::PutObjectTagging.action(false), bucket, key)?;
         }
-        match request.header("x-amz-copy-source")? {
-            Some(source) if matches!(operation, Operation::CopyObject | Operation::UploadPartCopy) => {
-                let source = CopySource::parse(source)?;
-                let read = Operation::GetObject.action(source.version_id.is_some());
-                self.require(request, read, &source.bucket, &source.key)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Who keeps to his account has nothing to do with another's buckets, whatever his policies say.
-    async fn check_accounts(&self, operation: Operation, request: &Request) -> Result<(), S3Error> {
-        let Some(caller) = request.caller.as_ref().filter(|caller| caller.keeps_to_account) else { return Ok(()) };
-        let source = match request.header("x-amz-copy-source")? {
-            Some(source) if matches!(operation, Operation::CopyObject | Operation::UploadPartCopy) => {
-                CopySource::parse(source)?.bucket
-            }
-            _ => String::new(),
-        };
-        // That a name is taken is told to whoever wants it.
-        let named = if operation == Operation::CreateBucket { "" } else { request.bucket() };
-        for bucket in [named, source.as_str()] {
-            if !self.authority.may_enter(caller, bucket).await.map_err(failure::of)? {
-                return Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied"));
-            }
-        }
-        Ok(())
+        let Some(source) = source else { return Ok(()) };
+        let read = Operation::GetObject.action(source.version_id.is_some());
+        self.require(request, read, &source.bucket, &source.key)
     }
 
     /// # Errors
     /// `AccessDenied` unless the request's sender, or anybody, may do `action` to `key` (empty: to the bucket) in `bucket`
     /// (empty: on the service).
     pub fn require(&self, request: &Request, action: &str, bucket: &str, key: &str) -> Result<(), S3Error> {
-        let deed = Deed { action, bucket, key, context: &OfRequest { app: self, request } };
-        let allowed = match &request.caller {
-            Some(caller) => caller.may(&deed),
-            None => self.authority.anybody_may(&deed),
-        };
-        if allowed { Ok(()) } else { Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied")) }
+        let deed = Deed { action, bucket, key, context: &OfRequest { app: self, request, bucket, key } };
+        if request.rights.may(&deed) { Ok(()) } else { Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied")) }
+    }
+}
+
+/// What a copy is of; none: it is none.
+fn source_of(operation: Operation, headers: &HeaderMap) -> Result<Option<CopySource>, S3Error> {
+    match header_of(headers, "x-amz-copy-source")? {
+        Some(source) if matches!(operation, Operation::CopyObject | Operation::UploadPartCopy) => {
+            CopySource::parse(source).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

@@ -16,11 +16,14 @@ use crate::query::Query;
 pub(crate) struct OfRequest<'a> {
     pub(crate) app: &'a App,
     pub(crate) request: &'a Request,
+    /// What is about to be touched.
+    pub(crate) bucket: &'a str,
+    pub(crate) key: &'a str,
 }
 
 impl Context for OfRequest<'_> {
     fn values(&self, key: &str) -> Option<Vec<Cow<'_, str>>> {
-        let OfRequest { app, request } = self;
+        let OfRequest { app, request, .. } = self;
         let query = |name: &str| request.query.get(name).map(|text| vec![Cow::Borrowed(text)]);
         let made = |text: String| Some(vec![Cow::Owned(text)]);
         match key {
@@ -42,6 +45,7 @@ impl Context for OfRequest<'_> {
             "s3:requestobjecttagkeys" => {
                 Some(self.tags()?.pairs().map(|(name, _)| Cow::Owned(name.to_owned())).collect())
             }
+            _ if key.starts_with("s3:existingobjecttag/") => made(self.existing_tag(&key[21..])?),
             _ => match key.strip_prefix("s3:requestobjecttag/") {
                 Some(tag) => made(self.tags()?.pairs().find(|(name, _)| name.eq_ignore_ascii_case(tag))?.1.to_owned()),
                 None => {
@@ -55,6 +59,14 @@ impl Context for OfRequest<'_> {
 impl OfRequest<'_> {
     fn header(&self, name: &str) -> Option<Vec<Cow<'_, str>>> {
         self.request.head.headers.get(name)?.to_str().ok().map(|text| vec![Cow::Borrowed(text)])
+    }
+
+    /// The value of a tag of the object. Its name has its case, which that of a condition key has lost.
+    fn existing_tag(&self, name: &str) -> Option<String> {
+        let object =
+            self.request.tagged.iter().find(|tagged| tagged.bucket == self.bucket && tagged.key == self.key)?;
+        let (_, value) = object.tags.iter().find(|(tag, _)| tag.to_lowercase() == name)?;
+        Some(value.clone())
     }
 
     /// Tags are written as a query is.

@@ -236,6 +236,22 @@ impl Operation {
 }
 
 impl Operation {
+    /// Whether what it may do depends on the tags that its object has: to read it, or what is said of it, or to change that.
+    pub fn is_about_object(self) -> bool {
+        use Operation as O;
+        matches!(
+            self,
+            O::GetObject
+                | O::HeadObject
+                | O::GetObjectAttributes
+                | O::GetObjectAcl
+                | O::PutObjectAcl
+                | O::GetObjectTagging
+                | O::PutObjectTagging
+                | O::DeleteObjectTagging
+        )
+    }
+
     /// Whether it makes an object, or begins to.
     pub fn writes_object(self) -> bool {
         matches!(self, Operation::PutObject | Operation::CopyObject | Operation::CreateMultipartUpload)

@@ -93,6 +93,7 @@ impl Step<'_> {
         self.run("DELETE FROM dir WHERE ino=?", [sql(id.0)])?;
         self.cache.buckets.remove(&id.0);
         self.cache.telling = None;
+        *self.access_changed = true;
         self.cache.usage.remove(&id.0);
         Ok(Outcome::Done)
     }
@@ -123,6 +124,7 @@ impl Step<'_> {
             }
         };
         self.cache.telling = None;
+        *self.access_changed |= setting.is_of_access();
         Ok(Outcome::Done)
     }
 }

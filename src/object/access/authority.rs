@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::catalog::{Bucket, RecordKind, Refusal, View};
+use crate::catalog::{RecordKind, View};
 use crate::object::record::decode;
 use crate::object::{self, Store};
-use crate::policy::{self, Context, Policies, Policy, Principal};
+use crate::policy::{self, Context, Decision, Policies, Policy, Principal};
 
 use super::record::{KeyRecord, UserRecord};
+use super::rights::{Bucket, Rights};
+use super::rules::{self, BucketRules};
 use super::{Directory, Secret, Session};
 
-/// Keys that are remembered; beyond this it starts anew.
+/// Keys, and buckets, that are remembered; beyond this it starts anew.
 const REMEMBERED_COUNT_MAX: usize = 10_000;
 
 /// The holder of an access key.
@@ -31,8 +33,8 @@ pub struct Caller {
     pub role: Option<String>,
     /// Its end, and its token; none: it has neither.
     pub session: Option<Session>,
-    /// Whether it has no business in buckets of other accounts, whatever its policies say.
-    pub keeps_to_account: bool,
+    /// Whether it is at home in every account: root's key, and one of which the configuration says what it may.
+    pub crosses_accounts: bool,
 }
 
 /// Something that is about to be done.
@@ -55,28 +57,27 @@ impl<'a> Deed<'a> {
 }
 
 impl Caller {
-    /// One that may do everything, and is nothing special.
+    /// One that may do everything within its account, and is nothing special.
     pub fn plain(access_key_id: String, account_id: String, user: Option<String>, secret: Secret) -> Caller {
         let (policies, role, session) = Default::default();
-        Caller { access_key_id, account_id, user, secret, policies, role, session, keeps_to_account: false }
+        Caller { access_key_id, account_id, user, secret, policies, role, session, crosses_accounts: false }
     }
 
-    /// Whether a bucket is any of its business: to whoever keeps to his account, others' are not.
-    pub fn sees(&self, bucket: &Bucket) -> bool {
-        !self.keeps_to_account || bucket.owner == self.account_id
+    /// What its own policies say. What it may, [`super::Rights`] decides.
+    pub fn decide(&self, deed: &Deed<'_>) -> Decision {
+        let Some(policies) = &self.policies else { return Decision::Allowed };
+        let Deed { action, bucket, key, context } = *deed;
+        policies.decide(&policy::Request { action, bucket, key, principal: self.principal(), context })
     }
 
-    /// Whether it may.
-    pub fn may(&self, deed: &Deed<'_>) -> bool {
-        let Some(policies) = &self.policies else { return true };
+    /// Who it is to policies.
+    pub(super) fn principal(&self) -> Principal<'_> {
         let account = &self.account_id;
-        let principal = match (&self.role, &self.user) {
+        match (&self.role, &self.user) {
             (Some(name), _) => Principal::Role { account, name },
             (None, Some(name)) => Principal::User { account, name },
             (None, None) => Principal::Account(account),
-        };
-        let Deed { action, bucket, key, context } = *deed;
-        policies.decide(&policy::Request { action, bucket, key, principal, context }).is_allowed()
+        }
     }
 }
 
@@ -90,11 +91,12 @@ pub struct Authority {
     remembered: Mutex<Remembered>,
 }
 
-/// Callers as they were at a count of changes.
+/// Callers and buckets as they were at a count of changes.
 #[derive(Default)]
 struct Remembered {
     count: u64,
     callers: HashMap<String, Arc<Caller>>,
+    rules: HashMap<String, Arc<BucketRules>>,
 }
 
 impl Authority {
@@ -131,26 +133,57 @@ impl Authority {
         }
     }
 
-    /// Whether `caller` may have to do with a bucket at all: one that is not there it may.
+    /// What somebody may do on the service and in `buckets`; no caller: who says nothing of himself.
     ///
     /// # Errors
-    /// `Unavailable`.
-    pub async fn may_enter(&self, caller: &Caller, bucket: &str) -> Result<bool, object::Error> {
-        if !caller.keeps_to_account || bucket.is_empty() {
-            return Ok(true);
+    /// `Catalog`, `Corrupt`: what is kept of a bucket cannot be read. `Unavailable`: it is not known here, and nobody says
+    /// whether it is elsewhere.
+    pub async fn rights(&self, caller: Option<Arc<Caller>>, buckets: &[&str]) -> Result<Rights, object::Error> {
+        let mut named = Vec::with_capacity(buckets.len());
+        for name in buckets.iter().copied().filter(|name| !name.is_empty()) {
+            let rules = self.rules(name, caller.is_some()).await?;
+            let is_open = self.public_buckets.iter().any(|public| public == name);
+            named.push(Bucket { name: name.to_owned(), rules, is_open });
         }
-        match self.store.bucket(bucket).await {
-            Ok(found) => Ok(caller.sees(&found)),
-            Err(object::Error::Refused(Refusal::NoSuchBucket)) => Ok(true),
-            Err(error) => Err(error),
+        Ok(Rights { caller, buckets: named })
+    }
+
+    /// What somebody may do who makes a bucket: whether there is one of that name, and whose, has no say in it.
+    pub fn rights_to_make(&self, caller: Option<Arc<Caller>>, bucket: &str) -> Rights {
+        Rights { caller, buckets: vec![Bucket { name: bucket.to_owned(), rules: None, is_open: false }] }
+    }
+
+    /// What a bucket says; none: there is no such bucket. `thorough`: the leader is asked whether this gateway is behind.
+    async fn rules(&self, bucket: &str, thorough: bool) -> Result<Option<Arc<BucketRules>>, object::Error> {
+        // Before what is read, which is then no older.
+        let count = self.store.ledger.readers().changes().access();
+        if let Some(rules) = self.at(count, |remembered| remembered.rules.get(bucket).cloned()) {
+            return Ok(Some(rules));
         }
+        let found = match self.read_rules(bucket).await? {
+            None if thorough => {
+                self.store.ledger.barrier().await?;
+                self.read_rules(bucket).await?
+            }
+            found => found,
+        };
+        let rules = found.map(Arc::new);
+        if let Some(rules) = &rules {
+            self.remember(count, |remembered| remembered.rules.insert(bucket.to_owned(), rules.clone()));
+        }
+        Ok(rules)
+    }
+
+    async fn read_rules(&self, bucket: &str) -> Result<Option<BucketRules>, object::Error> {
+        let name = bucket.to_owned();
+        self.store.ledger.readers().read(move |view| Ok(rules::find(view, &name))).await?
     }
 
     /// The holder of a key that is kept in the catalog.
     async fn kept(&self, access_key_id: &str) -> Result<Option<Arc<Caller>>, object::Error> {
         // Before what is read, which is then no older.
         let count = self.store.ledger.readers().changes().access();
-        if let Some(caller) = self.remembered(count, access_key_id) {
+        if let Some(caller) = self.at(count, |remembered| remembered.callers.get(access_key_id).cloned()) {
             return Ok(Some(caller));
         }
         let found = match self.read(access_key_id).await? {
@@ -162,14 +195,9 @@ impl Authority {
         };
         let caller = found.map(Arc::new);
         if let Some(caller) = &caller {
-            self.remember(count, caller);
+            self.remember(count, |remembered| remembered.callers.insert(caller.access_key_id.clone(), caller.clone()));
         }
         Ok(caller)
-    }
-
-    /// Whether somebody who says nothing of himself may.
-    pub fn anybody_may(&self, deed: &Deed<'_>) -> bool {
-        deed.action == "s3:GetObject" && self.public_buckets.iter().any(|public| public == deed.bucket)
     }
 
     /// As the catalog here has it, however far it is.
@@ -188,21 +216,22 @@ impl Authority {
         Ok(Some(Caller { policies: Some(policies), ..Caller::plain(access_key_id, account_id, user, secret) }))
     }
 
-    fn remembered(&self, count: u64, access_key_id: &str) -> Option<Arc<Caller>> {
+    /// What is remembered as of that count of changes.
+    fn at<T>(&self, count: u64, look: impl FnOnce(&Remembered) -> Option<T>) -> Option<T> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let callers = Some(&remembered.callers).filter(|_| remembered.count == count);
-        callers.and_then(|callers| callers.get(access_key_id)).cloned()
+        if remembered.count == count { look(&remembered) } else { None }
     }
 
-    fn remember(&self, count: u64, caller: &Arc<Caller>) {
+    fn remember<T>(&self, count: u64, note: impl FnOnce(&mut Remembered) -> T) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.count > count {
             return;
         }
-        if remembered.count < count || remembered.callers.len() >= REMEMBERED_COUNT_MAX {
-            *remembered = Remembered { count, callers: HashMap::new() };
+        let is_full = remembered.callers.len().max(remembered.rules.len()) >= REMEMBERED_COUNT_MAX;
+        if remembered.count < count || is_full {
+            *remembered = Remembered { count, ..Remembered::default() };
         }
-        remembered.callers.insert(caller.access_key_id.clone(), caller.clone());
+        note(&mut remembered);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Who may do what: keys of the configuration, and users whose keys and policies are kept in the catalog.
 //!
 //! - `record`: users and keys as the catalog has them. `users`: listing and changing them. `authority`: who somebody is that
-//!   asks, for the frontends. `directory`: keys that somebody else keeps. `secret`: secrets, which are never shown.
+//!   asks, for the frontends. `rules`: what a bucket says of it. `rights`: the decision. `directory`: keys that somebody else
+//!   keeps. `secret`: secrets, which are never shown.
 //!
 //! Invariants
 //! - What no policy allows is denied; what one denies is denied whatever others allow.
@@ -15,6 +16,8 @@
 mod authority;
 mod directory;
 mod record;
+mod rights;
+mod rules;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -23,6 +26,8 @@ mod users;
 pub use authority::{Authority, Caller, Deed};
 pub use directory::{Directory, Invalid, Session, Unknown};
 pub use record::Named;
+pub use rights::Rights;
+pub use rules::{BucketRules, PublicAccessBlock};
 pub use secret::{Secret, fresh_key, key_of};
 pub use users::{KeyInfo, NewKey, UserInfo};
 

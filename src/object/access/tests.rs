@@ -1,9 +1,12 @@
 //! Users over a real catalog, and what becomes of their keys.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use super::*;
 use crate::object::Store;
 use crate::object::tests::Bed;
+use crate::policy::Policy;
 
 const ACCOUNT: &str = "000000000001";
 
@@ -13,13 +16,14 @@ fn policy(name: &str, bucket: &str) -> Named {
 
 fn authority(store: &Store) -> Authority {
     let root = Caller::plain("root".into(), "000000000000".into(), None, Secret::new("root's"));
+    let root = Caller { crosses_accounts: true, ..root };
     Authority::new(store.clone(), vec![root], vec!["open".into()])
 }
 
 /// What the holder of a key may get: of two buckets. None: it is no key.
 async fn may_get(authority: &Authority, id: &str) -> Option<[bool; 2]> {
     let caller = authority.caller(id).await.unwrap()?;
-    Some(["one", "two"].map(|bucket| caller.may(&Deed::plain("s3:GetObject", bucket, "key"))))
+    Some(["one", "two"].map(|bucket| caller.decide(&Deed::plain("s3:GetObject", bucket, "key")).is_allowed()))
 }
 
 #[tokio::test]
@@ -33,7 +37,7 @@ async fn what_a_user_may_do_follows_its_policies_at_once() {
     assert!(caller.secret.is(&key.secret));
     assert_eq!((caller.account_id.as_str(), caller.user.as_deref()), (ACCOUNT, Some("ann")));
     assert_eq!(may_get(&authority, &key.id).await, Some([true, false]));
-    assert!(!caller.may(&Deed::plain("s3:PutObject", "one", "key")));
+    assert!(!caller.decide(&Deed::plain("s3:PutObject", "one", "key")).is_allowed());
 
     bed.store.set_user_policy("ann", policy("two", "two")).await.unwrap();
     assert_eq!(may_get(&authority, &key.id).await, Some([true, true]));
@@ -85,7 +89,8 @@ async fn configured_keys_win_and_the_rest_are_nobody() {
     for (action, bucket, may) in
         [("s3:GetObject", "open", true), ("s3:ListBucket", "open", false), ("s3:GetObject", "one", false)]
     {
-        assert_eq!(authority.anybody_may(&Deed::plain(action, bucket, "key")), may, "{action} {bucket}");
+        let rights = authority.rights(None, &["open", "one"]).await.unwrap();
+        assert_eq!(rights.may(&Deed::plain(action, bucket, "key")), may, "{action} {bucket}");
     }
 }
 
@@ -133,4 +138,125 @@ async fn changes_at_the_same_time_are_both_kept() {
         change.await.unwrap().unwrap();
     }
     assert_eq!(bed.store.user("ann").await.unwrap().policies.len(), 8);
+}
+
+/// Who asks, in the tables below: root; the owner's account; a user of it without and with a policy; another account; its users
+/// likewise; nobody in particular.
+fn askers() -> Vec<(&'static str, Option<Arc<Caller>>)> {
+    let caller = |account: &str, user: Option<&str>| {
+        Caller::plain("key".into(), account.into(), user.map(str::to_owned), Secret::new("x"))
+    };
+    let limited = |caller: Caller, bucket: Option<&str>| {
+        let read =
+            |bucket| Policy::parse(policy::canned::read_only(bucket, "").as_bytes(), policy::Kind::Identity).unwrap();
+        Caller { policies: Some(bucket.map(read).into_iter().collect()), ..caller }
+    };
+    let askers = [
+        ("root", Some(Caller { crosses_accounts: true, ..caller("000000000000", None) })),
+        ("owner", Some(caller("111111111111", None))),
+        ("bare user", Some(limited(caller("111111111111", Some("bob")), None))),
+        ("user", Some(limited(caller("111111111111", Some("ann")), Some("box")))),
+        ("other", Some(caller("222222222222", None))),
+        ("other's bare user", Some(limited(caller("222222222222", Some("bob")), None))),
+        ("other's user", Some(limited(caller("222222222222", Some("ann")), Some("box")))),
+        ("anybody", None),
+    ];
+    askers.into_iter().map(|(name, caller)| (name, caller.map(Arc::new))).collect()
+}
+
+fn statement(effect: &str, principal: &str, action: &str) -> String {
+    let resources = r#"["arn:aws:s3:::box", "arn:aws:s3:::box/*"]"#;
+    format!(r#"{{"Effect": "{effect}", "Principal": {principal}, "Action": "{action}", "Resource": {resources}}}"#)
+}
+
+async fn set_policy(store: &Store, statements: &[String]) {
+    let document = format!(r#"{{"Version": "2012-10-17", "Statement": [{}]}}"#, statements.join(","));
+    let document = (!statements.is_empty()).then(|| document.into_bytes().into());
+    store.set_setting("box", crate::catalog::Setting::Policy, document).await.unwrap();
+}
+
+/// The names of those who may.
+async fn who_may(authority: &Authority, action: &str) -> Vec<&'static str> {
+    let mut may = Vec::new();
+    for (name, caller) in askers() {
+        let rights = authority.rights(caller, &["box"]).await.unwrap();
+        may.extend(rights.may(&Deed::plain(action, "box", "key")).then_some(name));
+        assert!(!rights.may(&Deed::plain(action, "another", "key")), "{name}: nobody asked for that bucket");
+    }
+    may
+}
+
+#[tokio::test]
+async fn within_an_account_either_side_may_allow_it_and_across_accounts_both_must() {
+    let bed = Bed::new().await;
+    bed.store.create_bucket("box", "111111111111", "mars", false).await.unwrap();
+    let authority = authority(&bed.store);
+    let everybody = r#"{"AWS": "*"}"#;
+    let other = r#"{"AWS": "arn:aws:iam::222222222222:root"}"#;
+    let home = ["root", "owner", "user"];
+    for (statements, expected) in [
+        (vec![], home.to_vec()),
+        (vec![statement("Allow", everybody, "s3:PutObject")], home.to_vec()),
+        (
+            vec![statement("Allow", everybody, "s3:GetObject")],
+            vec!["root", "owner", "bare user", "user", "other", "other's user", "anybody"],
+        ),
+        (vec![statement("Allow", other, "s3:GetObject")], vec!["root", "owner", "user", "other", "other's user"]),
+        (
+            vec![statement("Allow", r#"{"AWS": "arn:aws:iam::111111111111:user/bob"}"#, "s3:Get*")],
+            vec!["root", "owner", "bare user", "user"],
+        ),
+        (vec![statement("Deny", everybody, "s3:GetObject")], vec![]),
+        (
+            vec![statement("Deny", other, "s3:*"), statement("Allow", everybody, "s3:*")],
+            vec!["root", "owner", "bare user", "user", "anybody"],
+        ),
+    ] {
+        set_policy(&bed.store, &statements).await;
+        assert_eq!(who_may(&authority, "s3:GetObject").await, expected, "{statements:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_denies_everything_locks_nobody_out_for_good() {
+    let bed = Bed::new().await;
+    bed.store.create_bucket("box", "111111111111", "mars", false).await.unwrap();
+    let authority = authority(&bed.store);
+    set_policy(&bed.store, &[statement("Deny", r#""*""#, "s3:*")]).await;
+    assert_eq!(who_may(&authority, "s3:ListBucket").await, Vec::<&str>::new());
+    for action in ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"] {
+        assert_eq!(who_may(&authority, action).await, ["root", "owner"], "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_public_policy_of_a_restricted_bucket_counts_at_home_only() {
+    let bed = Bed::new().await;
+    bed.store.create_bucket("box", "111111111111", "mars", false).await.unwrap();
+    let authority = authority(&bed.store);
+    let block = PublicAccessBlock { restrict_public_buckets: true, ..PublicAccessBlock::default() };
+    let block = Some(bytes::Bytes::copy_from_slice(&block.to_bytes()));
+    bed.store.set_setting("box", crate::catalog::Setting::PublicAccessBlock, block).await.unwrap();
+    set_policy(&bed.store, &[statement("Allow", r#""*""#, "s3:GetObject")]).await;
+    assert_eq!(who_may(&authority, "s3:GetObject").await, ["root", "owner", "bare user", "user"]);
+    set_policy(&bed.store, &[statement("Allow", r#"{"AWS": "222222222222"}"#, "s3:GetObject")]).await;
+    assert!(who_may(&authority, "s3:GetObject").await.contains(&"other"), "it is not public");
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_bucket_goes_with_it() {
+    let bed = Bed::new().await;
+    let authority = authority(&bed.store);
+    for owner in ["111111111111", "222222222222"] {
+        bed.store.create_bucket("box", owner, "mars", false).await.unwrap();
+        let may = who_may(&authority, "s3:GetObject").await;
+        assert_eq!(
+            (may.contains(&"owner"), may.contains(&"other")),
+            (owner == "111111111111", owner != "111111111111")
+        );
+        bed.store.delete_bucket("box").await.unwrap();
+    }
+    let rights = authority.rights_to_make(askers()[4].1.clone(), "box");
+    assert!(rights.may(&Deed::plain("s3:CreateBucket", "box", "")));
+    assert!(!authority.rights_to_make(None, "box").may(&Deed::plain("s3:CreateBucket", "box", "")));
 }

@@ -72,7 +72,7 @@ pub(super) async fn list(request: &Request<'_>) -> Result<Answer, Refusal> {
     let all = request.service.store.buckets(after.as_deref(), page_count).await?;
     let (prefix, region) = (said(&input.prefix).unwrap_or_default(), said(&input.bucket_region));
     let wanted = |bucket: &&Bucket| {
-        request.caller.sees(bucket)
+        request.rights.sees(bucket)
             && bucket.name.starts_with(prefix)
             && region.is_none_or(|region| *region == bucket.region)
     };

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use predastore::ids::VersionId;
-use predastore::object::access::{Caller, Deed};
+use predastore::object::access::{Caller, Deed, Rights};
 use predastore::object::{Error, Store};
 use predastore::policy::Context;
 use predastore_vocabulary::dates;
@@ -45,6 +45,8 @@ pub(crate) struct Request<'a> {
     pub(crate) service: &'a Service,
     pub(crate) operation: Operation,
     pub(crate) caller: &'a Caller,
+    /// What he may do in the buckets that it names.
+    pub(crate) rights: &'a Rights,
     pub(crate) payload: &'a [u8],
     /// The longest answer that the server carries.
     pub(crate) answer_max_bytes: usize,
@@ -78,7 +80,7 @@ impl Request<'_> {
 
     fn may_do_with(&self, told: &Told<'_>, action: &str, bucket: &str, key: &str) -> Result<(), Refusal> {
         self.named.get_or_init(|| (bucket.to_owned(), key.to_owned()));
-        match self.caller.may(&Deed { action, bucket, key, context: told }) {
+        match self.rights.may(&Deed { action, bucket, key, context: told }) {
             true => Ok(()),
             false => Err(ErrorCode::AccessDenied.into()),
         }

@@ -22,7 +22,7 @@ pub(super) async fn config(request: &Request<'_>) -> Result<Answer, Refusal> {
     let mut page = Page::new(request, BUCKETS_MAX_COUNT).await?;
     let map = service.store.map().await?;
     let buckets = service.store.buckets(None, BUCKETS_MAX_COUNT).await?;
-    for bucket in buckets.iter().filter(|bucket| request.caller.sees(bucket)) {
+    for bucket in buckets.iter().filter(|bucket| request.rights.sees(bucket)) {
         if !page.push(json!({ "name": bucket.name, "type": service.backend, "region": bucket.region })) {
             break;
         }

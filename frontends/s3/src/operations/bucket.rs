@@ -34,7 +34,7 @@ pub(super) async fn list(app: &App, request: &Request) -> Result<Response, S3Err
     let after = asked.continuation.as_ref().map(|continuation| continuation.after.as_str());
     let all = app.store.buckets(after, BUCKET_COUNT_MAX).await.map_err(failure::of)?;
     let wanted = |bucket: &Bucket| {
-        request.caller.as_ref().is_none_or(|caller| caller.sees(bucket))
+        request.rights.sees(bucket)
             && bucket.name.starts_with(&asked.prefix)
             && asked.region.as_ref().is_none_or(|region| *region == bucket.region)
     };

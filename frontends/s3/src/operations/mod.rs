@@ -1,5 +1,6 @@
 //! What each operation does: a thin layer between headers and XML on one side and the object API on the other.
 
+mod access;
 mod attributes;
 mod bucket;
 mod copy;
@@ -77,8 +78,17 @@ pub(crate) async fn carry_out(
         O::GetBucketNotificationConfiguration => notification::get(app, request).await,
         O::PutBucketNotificationConfiguration => notification::set(app, request, body).await,
 
-        O::GetBucketPolicy => unset(app, request, Setting::Policy, ErrorCode::NoSuchBucketPolicy).await,
-        O::GetBucketPolicyStatus => unset(app, request, Setting::Policy, ErrorCode::NoSuchBucketPolicy).await,
+        O::GetBucketPolicy => access::policy(app, request).await,
+        O::PutBucketPolicy => access::set_policy(app, request, body).await,
+        O::DeleteBucketPolicy => access::remove_policy(app, request).await,
+        O::GetBucketPolicyStatus => access::policy_status(app, request).await,
+        O::GetPublicAccessBlock => access::block(app, request).await,
+        O::PutPublicAccessBlock => access::set_block(app, request, body).await,
+        O::DeletePublicAccessBlock => access::remove_block(app, request).await,
+        O::GetBucketOwnershipControls => access::ownership(app, request).await,
+        O::PutBucketOwnershipControls => access::set_ownership(app, request, body).await,
+        O::DeleteBucketOwnershipControls => access::remove_ownership(app, request).await,
+
         O::GetBucketCors => unset(app, request, Setting::Cors, ErrorCode::NoSuchCORSConfiguration).await,
         O::GetBucketLifecycleConfiguration => {
             unset(app, request, Setting::Lifecycle, ErrorCode::NoSuchLifecycleConfiguration).await
@@ -92,12 +102,6 @@ pub(crate) async fn carry_out(
         O::GetBucketWebsite => unset(app, request, Setting::Website, ErrorCode::NoSuchWebsiteConfiguration).await,
         O::GetBucketReplication => {
             unset(app, request, Setting::Replication, ErrorCode::ReplicationConfigurationNotFoundError).await
-        }
-        O::GetPublicAccessBlock => {
-            unset(app, request, Setting::PublicAccessBlock, ErrorCode::NoSuchPublicAccessBlockConfiguration).await
-        }
-        O::GetBucketOwnershipControls => {
-            unset(app, request, Setting::Ownership, ErrorCode::OwnershipControlsNotFoundError).await
         }
         O::GetObjectLegalHold | O::GetObjectRetention => object::no_lock(app, request).await,
 

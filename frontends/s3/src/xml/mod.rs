@@ -3,6 +3,7 @@
 //! Invariants: a body is bounded in bytes, depth and elements before it is looked at; a DOCTYPE or an entity other
 //! than XML's own five is refused, so nothing expands.
 
+pub mod access;
 pub mod notification;
 mod reader;
 pub mod request;

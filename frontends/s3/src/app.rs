@@ -290,7 +290,7 @@ impl App {
     /// a copy.
     fn authorize(&self, operation: Operation, request: &Request, source: Option<&CopySource>) -> Result<(), S3Error> {
         if operation.is_preflight() {
-            // A preflight carries no identity, and is answered the same to everybody: that it is not implemented.
+            // A preflight carries no identity, and is answered the same to everybody, by the rules of the bucket.
             return Ok(());
         }
         let (bucket, key) = (request.bucket(), request.key());
@@ -341,6 +341,7 @@ async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, requ
     let (head, body) = request.into_parts();
     let method = head.method.clone();
     let resource = head.uri.path().to_owned();
+    let origin = head.headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
     let mut account = Account::default();
     let peer = peer.map(|peer| peer.0.0);
     let answered = app.answer((head, peer), body, &mut account).await;
@@ -348,6 +349,10 @@ async fn handle(State(app): State<Arc<App>>, peer: Option<Extension<Peer>>, requ
     let cause = answered.as_ref().err().and_then(|error| error.cause.clone());
     let mut response = answered.unwrap_or_else(|error| respond::error(&error, &resource, &request_id, &method));
     seal(&mut response, &request_id, &method);
+    if let Some(origin) = origin.filter(|_| method != Method::OPTIONS) {
+        let told = operations::cors::for_browser(&app, &account.bucket, &origin, method.as_str()).await;
+        told.iter().for_each(|(name, value)| respond::put(response.headers_mut(), name, value));
+    }
     if account.close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -15,6 +15,7 @@
 //! * [`acl`] canned and granted ACLs, owner-only
 //! * [`auth`] who sent a request, proven by SigV4, and what its body must hash to; the aws-chunked decoder
 //! * [`checksum`] the checksums S3 knows, their headers, Content-MD5
+//! * [`cors`] which pages may use a bucket from within a browser
 //! * [`hoisted`] headers that a presigner moved into the query
 //! * [`listing`] the parameters of the list operations
 //! * [`metadata`] what headers say of an object
@@ -31,6 +32,7 @@ pub mod auth;
 pub mod body;
 pub mod checksum;
 mod context;
+pub mod cors;
 pub mod hoisted;
 pub mod listing;
 pub mod metadata;

@@ -4,6 +4,7 @@ mod access;
 mod attributes;
 mod bucket;
 mod copy;
+pub(crate) mod cors;
 mod list;
 mod multipart;
 mod notification;
@@ -75,6 +76,11 @@ pub(crate) async fn carry_out(
         O::PutBucketTagging => tagging::set_of_bucket(app, request, body).await,
         O::DeleteBucketTagging => tagging::remove_of_bucket(app, request).await,
 
+        O::GetBucketCors => cors::get(app, request).await,
+        O::PutBucketCors => cors::set(app, request, body).await,
+        O::DeleteBucketCors => cors::remove(app, request).await,
+        O::OptionsBucket | O::OptionsObject => cors::preflight(app, request).await,
+
         O::GetBucketNotificationConfiguration => notification::get(app, request).await,
         O::PutBucketNotificationConfiguration => notification::set(app, request, body).await,
 
@@ -89,7 +95,6 @@ pub(crate) async fn carry_out(
         O::PutBucketOwnershipControls => access::set_ownership(app, request, body).await,
         O::DeleteBucketOwnershipControls => access::remove_ownership(app, request).await,
 
-        O::GetBucketCors => unset(app, request, Setting::Cors, ErrorCode::NoSuchCORSConfiguration).await,
         O::GetBucketLifecycleConfiguration => {
             unset(app, request, Setting::Lifecycle, ErrorCode::NoSuchLifecycleConfiguration).await
         }

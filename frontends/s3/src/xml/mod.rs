@@ -4,6 +4,7 @@
 //! than XML's own five is refused, so nothing expands.
 
 pub mod access;
+pub mod cors;
 pub mod notification;
 mod reader;
 pub mod request;

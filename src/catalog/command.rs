@@ -21,7 +21,7 @@ pub use file::{
 
 use super::Error;
 use super::types;
-use super::types::{Attrs, Checksum, ETag, Map, Place, Setting, Versioning};
+use super::types::{Attrs, Checksum, ETag, Map, Place, Retention, Setting, Versioning};
 
 /// The most chunks that one command names anew: with the rows of a part that it replaces, that is about as many rows as
 /// one command may touch.
@@ -135,6 +135,15 @@ pub enum Change {
     Tags(Vec<(String, String)>),
     /// Replaces the frontend's ACL.
     Acl(Option<Vec<u8>>),
+    /// Replaces the retention, if it may become that.
+    Retention {
+        /// None: it is retained no more.
+        retention: Option<Retention>,
+        /// Whether GOVERNANCE may be bypassed.
+        bypass: bool,
+    },
+    /// Sets or lifts the legal hold.
+    Hold(bool),
 }
 
 /// Whether a chunk is to be repaired, after a swap. Ordinals are in the log.

@@ -20,7 +20,7 @@ use super::Error;
 /// - changes the tables where `apply` raises the level, not when a catalog is opened.
 ///
 /// A release knows all levels before its own.
-pub const FEATURE_LEVEL: u32 = 5;
+pub const FEATURE_LEVEL: u32 = 6;
 
 /// The level from which there are files: [`super::Command::File`], its tables, and its rows.
 pub(super) const FILES_LEVEL: u32 = 2;
@@ -37,6 +37,10 @@ pub(super) const CLONES_LEVEL: u32 = 4;
 /// The level from which buckets may tell what happens in them: [`super::Command::ClaimEvents`],
 /// [`super::Command::EventsDelivered`], and rows of `outbox`.
 pub(super) const EVENTS_LEVEL: u32 = 5;
+
+/// The level from which versions may be locked: [`super::Change::Retention`] and [`super::Change::Hold`], what a bucket says
+/// of new versions, and that a bucket may begin to lock.
+pub(super) const LOCKING_LEVEL: u32 = 6;
 
 /// The level of a catalog that was made just now, whoever made it: members that start with different programs make the
 /// same one. It never changes. (Catalogs of earlier development builds have 0.)

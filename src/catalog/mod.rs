@@ -23,6 +23,7 @@ mod list;
 mod model;
 pub mod path;
 mod query;
+mod retention;
 mod store;
 mod types;
 
@@ -42,6 +43,7 @@ pub use inode::{FileKind, MODE_MASK, NAME_MAX_BYTES, RenameMode, Stat, TreeEntry
 pub use level::{FEATURE_LEVEL, Levels};
 pub use list::{ListEntry, ListPage, ListQuery, UploadPage, VersionPage, VersionQuery};
 pub use query::{HeldLock, Lookup, Reclaimable, SessionState, Usage, View};
+pub use retention::{LockRule, Period};
 pub use store::{Options, Prepared, Readers, verify_snapshot};
 pub use types::{
     Attrs, Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Encryption, Extent, Header, Layout, Linked,

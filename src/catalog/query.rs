@@ -15,7 +15,7 @@ use rusqlite::{Connection, Params, params};
 pub use files::HeldLock;
 
 use super::event::Event;
-use super::level::{EVENTS_LEVEL, RECORDS_LEVEL};
+use super::level::{EVENTS_LEVEL, LOCKING_LEVEL, RECORDS_LEVEL};
 use super::types::InodeAttrs;
 use super::*;
 use crate::env::Timestamp;
@@ -633,6 +633,11 @@ impl View<'_> {
     /// Whether buckets may tell what happens in them.
     pub fn has_events(&self) -> Result<bool, Error> {
         Ok(self.feature_level()? >= EVENTS_LEVEL)
+    }
+
+    /// Whether versions may be locked.
+    pub fn has_locking(&self) -> Result<bool, Error> {
+        Ok(self.feature_level()? >= LOCKING_LEVEL)
     }
 
     /// Events that wait to be delivered, in their order, after `after`: at most `limit`.

@@ -213,6 +213,14 @@ impl Store {
         self.in_bucket(bucket, move |view, bucket| Ok(view.setting(bucket, setting)?)).await
     }
 
+    /// Refuses to lock versions before all of the cluster know how to.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn expect_locking(&self) -> Result<(), Error> {
+        self.wait_for_level(|view| view.has_locking(), "some process of the cluster knows no object lock yet").await
+    }
+
     /// Replaces or removes a setting. From then on it counts at this gateway.
     ///
     /// # Errors

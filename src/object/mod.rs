@@ -313,7 +313,7 @@ impl Default for Config {
             first_map: None,
             lays_out: true,
             on_map: OnMap::default(),
-            tick_interval: Duration::from_secs(60),
+            tick_interval: Duration::from_secs(10),
             first_sweep_pause: Duration::from_secs(10),
             sweep_interval: Duration::from_secs(3600),
             sweep_grace: Duration::from_secs(3600),

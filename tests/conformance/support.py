@@ -58,7 +58,7 @@ def put(bucket, key, body=b"body", who=main, **arguments):
     return who.s3.put_object(Bucket=bucket, Key=key, Body=body, **arguments)
 
 
-def refused(status, code, call, **arguments):
+def refused(status, code, call, /, **arguments):
     """Calls and requires that the answer is `status` with `code`. Returns the error."""
     try:
         answer = call(**arguments)
@@ -72,7 +72,7 @@ def refused(status, code, call, **arguments):
     raise AssertionError(f"expected {status} {code}, and it succeeded: {answer}")
 
 
-def denied(call, **arguments):
+def denied(call, /, **arguments):
     return refused(403, "AccessDenied", call, **arguments)
 
 

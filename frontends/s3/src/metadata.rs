@@ -40,14 +40,13 @@ pub fn attrs_of(request: &Request) -> Result<Attrs, S3Error> {
     })
 }
 
-/// Encryption and object lock, in any request: saying yes and storing plain, deletable bytes would be a lie, and so would
-/// be taking a key for bytes that are not encrypted.
+/// Encryption, in any request: saying yes and storing plain bytes would be a lie, and so would be taking a key for bytes that
+/// are not encrypted.
 ///
 /// # Errors
 /// `NotImplemented`, with the header.
 pub fn refuse_unkept(headers: &HeaderMap) -> Result<(), S3Error> {
-    const UNKEPT: [&str; 3] =
-        ["x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption", "x-amz-object-lock-"];
+    const UNKEPT: [&str; 2] = ["x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption"];
     let unkept = |name: &&HeaderName| UNKEPT.iter().any(|prefix| name.as_str().starts_with(prefix));
     match headers.keys().find(unkept) {
         None => Ok(()),
@@ -138,7 +137,6 @@ mod tests {
             "x-amz-server-side-encryption",
             "x-amz-server-side-encryption-customer-key",
             "x-amz-copy-source-server-side-encryption-customer-key",
-            "x-amz-object-lock-mode",
         ] {
             assert_eq!(refuse_unkept(&headers(&[(name, "x")])).unwrap_err().code, ErrorCode::NotImplemented);
         }

@@ -6,7 +6,8 @@
 
 use rusqlite::{Row, params};
 
-use crate::catalog::{Bucket, Error, Outcome, Refusal, Setting, Versioning};
+use crate::catalog::level::LOCKING_LEVEL;
+use crate::catalog::{Bucket, Error, LockRule, Outcome, Refusal, Setting, Versioning};
 use crate::env::Timestamp;
 use crate::ids::BucketId;
 
@@ -112,7 +113,10 @@ impl Step<'_> {
     }
 
     pub(super) fn set_bucket(&mut self, id: BucketId, setting: Setting, value: Option<&[u8]>) -> Decision<Outcome> {
-        self.bucket(id)?;
+        let bucket = self.bucket(id)?;
+        if setting == Setting::ObjectLock && self.state.level >= LOCKING_LEVEL {
+            self.lock_bucket(&bucket, value)?;
+        }
         match value {
             Some(value) => {
                 let replace = "INSERT OR REPLACE INTO bucket_setting(bucket, kind, value) VALUES(?, ?, ?)";
@@ -126,5 +130,18 @@ impl Step<'_> {
         self.cache.telling = None;
         *self.access_changed |= setting.is_of_access();
         Ok(Outcome::Done)
+    }
+
+    /// A bucket that says how versions are locked locks them from then on, and for good.
+    fn lock_bucket(&mut self, bucket: &Bucket, value: Option<&[u8]>) -> Decision<()> {
+        bound(value.is_some_and(|value| LockRule::from_bytes(value).is_some()), "a lock is not taken off a bucket")?;
+        if bucket.versioning != Versioning::Enabled {
+            return Err(Refusal::InvalidBucketState.into());
+        }
+        // What is erased with a snapshot is not asked whether it is locked.
+        self.check_no_clones(bucket.id)?;
+        self.run("UPDATE bucket SET lock=1 WHERE id=?", [sql(bucket.id.0)])?;
+        self.cache.buckets.remove(&bucket.id.0);
+        Ok(())
     }
 }

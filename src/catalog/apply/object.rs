@@ -6,11 +6,12 @@ use rusqlite::params;
 
 use crate::catalog::event::Happening;
 use crate::catalog::inode::{FileKind, MODE_MASK};
-use crate::catalog::level::FILES_LEVEL;
+use crate::catalog::level::{FILES_LEVEL, LOCKING_LEVEL};
+use crate::catalog::retention::{LockRule, may_become, now_or_soon};
 
 use crate::catalog::{
     Attrs, Body, Bucket, Change, DeleteKey, Deleted, ETag, Error, NewChunk, Outcome, Posix, Precondition, Refusal,
-    RetentionMode, Versioning, Written,
+    RetentionMode, Setting, Versioning, Written,
 };
 use crate::ids::{BucketId, Ino, VersionId};
 use crate::units::{BLOCK_BYTES, KEY_MAX_BYTES};
@@ -81,7 +82,7 @@ impl Step<'_> {
         let bucket = self.bucket(bucket)?;
         self.check_leased(put.ino)?;
         let found = self.find_current(&bucket, put.key, precondition)?;
-        let attrs = self.inherit(&found, put.attrs)?;
+        let attrs = self.retain(&bucket, self.inherit(&found, put.attrs)?)?;
         let put = &Put { attrs: &attrs, ..*put };
         self.insert_body(put)?;
         let new = NewVersion { ino: put.ino, size_bytes: put.size_bytes, etag: put.etag, attrs: put.attrs };
@@ -113,6 +114,20 @@ impl Step<'_> {
             },
         };
         Ok(Cow::Owned(Attrs { posix: Some(posix), ..attrs.clone() }))
+    }
+
+    /// `attrs` with the retention that the bucket gives new versions, if it says none itself.
+    pub(super) fn retain<'a>(&self, bucket: &Bucket, attrs: Cow<'a, Attrs>) -> Result<Cow<'a, Attrs>, Error> {
+        if !bucket.lock || attrs.retention.is_some() || self.state.level < LOCKING_LEVEL {
+            return Ok(attrs);
+        }
+        let query = "SELECT value FROM bucket_setting WHERE bucket=? AND kind=?";
+        let kept = self.find(query, [sql(bucket.id.0), Setting::ObjectLock as i64], |row| row.get::<_, Vec<u8>>(0))?;
+        let rule = kept.and_then(|kept| LockRule::from_bytes(&kept)).unwrap_or_default();
+        match rule.retention(now_or_soon(self.now, self.state.time)) {
+            None => Ok(attrs),
+            retention => Ok(Cow::Owned(Attrs { retention, ..attrs.into_owned() })),
+        }
     }
 
     /// What stands under `key`, if it meets the precondition.
@@ -363,6 +378,24 @@ impl Step<'_> {
         if attrs.hold || retained { Err(Refusal::Locked.into()) } else { Ok(()) }
     }
 
+    /// Refuses what a lock does not allow.
+    fn check_change(&self, bucket: &Bucket, had: &Attrs, change: &Change) -> Decision<()> {
+        let time = self.state.time;
+        match change {
+            Change::Tags(_) | Change::Acl(_) => return Ok(()),
+            Change::Retention { retention, bypass } => {
+                let is_over = retention.is_some_and(|retention| retention.until <= time);
+                bound(!is_over, "the retain until date must be in the future")?;
+                if !may_become(had.retention, *retention, time, *bypass) {
+                    return Err(Refusal::Locked.into());
+                }
+            }
+            Change::Hold(_) => {}
+        }
+        bound(self.state.level >= LOCKING_LEVEL, "versions cannot be locked at this feature level")?;
+        if bucket.lock { Ok(()) } else { Err(Refusal::InvalidBucketState.into()) }
+    }
+
     pub(super) fn change(
         &mut self,
         bucket: BucketId,
@@ -382,6 +415,7 @@ impl Step<'_> {
             return Err(Refusal::IsDeleteMarker.into());
         }
         let mut own = self.inode_attrs(entry.ino)?;
+        self.check_change(&bucket, &own.attrs, change)?;
         self.preserve(spot.parent, spot.name)?;
         if own.attrs.linked.is_some() {
             self.preserve_linked(entry.ino, &own)?;
@@ -389,6 +423,8 @@ impl Step<'_> {
         match change {
             Change::Tags(tags) => own.attrs.tags.clone_from(tags),
             Change::Acl(acl) => own.attrs.acl.clone_from(acl),
+            Change::Retention { retention, .. } => own.attrs.retention = *retention,
+            Change::Hold(hold) => own.attrs.hold = *hold,
         }
         self.set_attrs(entry.ino, &own)?;
         Ok(Outcome::Changed { version: entry.version() })

@@ -235,7 +235,7 @@ impl Step<'_> {
             return Ok(Outcome::Drained { remaining: later.len() as u32 });
         }
         attrs.checksums = checksums.to_vec();
-        let attrs = self.inherit(&found, &attrs)?.into_owned();
+        let attrs = self.retain(&bucket, self.inherit(&found, &attrs)?)?.into_owned();
         self.insert_fresh(&upload_node(upload.id, 1, Some(&attrs.encode())))?;
         self.drop_parts(upload.id, now)?;
         self.delete_upload(upload)?;

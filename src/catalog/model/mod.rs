@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::*;
+use crate::catalog::level::LOCKING_LEVEL;
 use crate::env::Timestamp;
 use crate::ids::{BucketId, Ino, NodeId, Seq, ShardId, VersionId};
 use crate::units::{
@@ -221,6 +222,16 @@ impl Stroke<'_> {
             Command::DeleteBucket { bucket } => self.delete_bucket(*bucket)?,
             Command::SetVersioning { bucket, versioning } => self.set_versioning(*bucket, *versioning)?,
             Command::SetBucket { bucket, setting, value } => {
+                let level = self.model.level;
+                let bucket_now = self.bucket(*bucket)?;
+                if *setting == Setting::ObjectLock && level >= LOCKING_LEVEL {
+                    bound(value.is_some())?;
+                    let bucket = &mut bucket_now.bucket;
+                    if bucket.versioning != Versioning::Enabled {
+                        return Err(Refusal::InvalidBucketState);
+                    }
+                    bucket.lock = true;
+                }
                 let settings = &mut self.bucket(*bucket)?.settings;
                 match value {
                     Some(value) => settings.insert(*setting, value.clone()),
@@ -412,7 +423,16 @@ impl Stroke<'_> {
         attrs: &Attrs,
     ) -> Result<Outcome, Refusal> {
         let (seq, modified) = (self.take_seq(), self.now);
+        let (time, level) = (self.model.time, self.model.level);
         let bucket = self.bucket(id)?;
+        let mut attrs = attrs.clone();
+        if bucket.bucket.lock && level >= LOCKING_LEVEL && attrs.retention.is_none() {
+            // Only rules of days in GOVERNANCE are made here.
+            let days = bucket.settings.get(&Setting::ObjectLock).map_or(0, |rule| i64::from(rule[3]));
+            let made = modified.0.clamp(time.0, time.0 + 120_000_000_000);
+            let until = Timestamp(made + days * 86_400 * 1_000_000_000);
+            attrs.retention = (days > 0).then_some(Retention { mode: RetentionMode::Governance, until });
+        }
         let (versioning, ever_versioned) = (bucket.bucket.versioning, bucket.bucket.ever_versioned);
         let version = ModelVersion {
             ino,
@@ -422,7 +442,7 @@ impl Stroke<'_> {
             size_bytes,
             modified,
             etag,
-            attrs: attrs.clone(),
+            attrs,
         };
         let written = Written { version: version.id(), ever_versioned, modified, etag };
         push(bucket, key, version);
@@ -469,6 +489,8 @@ impl Stroke<'_> {
         version: Option<VersionId>,
         change: &Change,
     ) -> Result<Outcome, Refusal> {
+        let (time, level) = (self.model.time, self.model.level);
+        let is_locking = self.bucket(bucket)?.bucket.lock;
         let versions = self.bucket(bucket)?.keys.get_mut(key);
         let found = match version {
             None => {
@@ -486,6 +508,28 @@ impl Stroke<'_> {
         match change {
             Change::Tags(tags) => found.attrs.tags.clone_from(tags),
             Change::Acl(acl) => found.attrs.acl.clone_from(acl),
+            Change::Retention { retention, bypass } => {
+                bound(retention.is_none_or(|retention| retention.until > time))?;
+                let lasts = found.attrs.retention.filter(|had| had.until > time);
+                let is_weaker =
+                    |had: Retention| retention.is_none_or(|new| new.mode != had.mode || new.until < had.until);
+                let can_bypass = |had: Retention| *bypass && had.mode == RetentionMode::Governance;
+                if lasts.is_some_and(|had| is_weaker(had) && !can_bypass(had)) {
+                    return Err(Refusal::Locked);
+                }
+                bound(level >= LOCKING_LEVEL)?;
+                if !is_locking {
+                    return Err(Refusal::InvalidBucketState);
+                }
+                found.attrs.retention = *retention;
+            }
+            Change::Hold(hold) => {
+                bound(level >= LOCKING_LEVEL)?;
+                if !is_locking {
+                    return Err(Refusal::InvalidBucketState);
+                }
+                found.attrs.hold = *hold;
+            }
         }
         Ok(Outcome::Changed { version: found.id() })
     }

@@ -272,9 +272,14 @@ impl World {
             55..=58 => {
                 let version = self.version(random, bucket, &key);
                 let tag = (format!("{}", random.below(9)), "v".to_owned());
-                let change = match random.below(2) {
+                let change = match random.below(5) {
                     0 => Change::Tags(vec![tag]),
-                    _ => Change::Acl(Some(vec![random.below(9) as u8])),
+                    1 => Change::Acl(Some(vec![random.below(9) as u8])),
+                    2 => Change::Hold(random.below(3) == 0),
+                    _ => {
+                        let retention = attrs(random, self).retention;
+                        Change::Retention { retention, bypass: random.below(3) == 0 }
+                    }
                 };
                 Command::Change { bucket, key: key.into(), version, change }
             }
@@ -293,16 +298,21 @@ impl World {
                 let roll = random.below(20) as u32;
                 match roll {
                     // From one level less, which may be none, to two more.
-                    1..=4 => Command::RaiseLevel { to: self.model.level + roll - 2 },
+                    1..=12 => Command::RaiseLevel { to: self.model.level + (roll - 1) / 3 - 1 },
                     _ => {
-                        let seconds = i64::from(roll) - 5;
+                        let seconds = i64::from(roll) - 13;
                         Command::Tick { now: Timestamp(self.model.time.0 + Timestamp::from_seconds(seconds).0) }
                     }
                 }
             }
             95 => {
-                let setting = if random.below(2) == 0 { Setting::Tagging } else { Setting::Quota };
-                let value = (random.below(3) > 0).then(|| random.text(5).into());
+                let setting = [Setting::Tagging, Setting::Quota, Setting::ObjectLock][random.below(3)];
+                let days = random.below(3) as u32;
+                let default = (days > 0).then_some((RetentionMode::Governance, Period::Days(days)));
+                let value = (random.below(4) > 0).then(|| match setting {
+                    Setting::ObjectLock => LockRule { default }.to_bytes().to_vec().into(),
+                    _ => random.text(5).into(),
+                });
                 Command::SetBucket { bucket, setting, value }
             }
             96 => {

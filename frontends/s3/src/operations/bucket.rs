@@ -5,7 +5,7 @@ use http::{HeaderValue, StatusCode, header};
 use predastore::catalog::{Bucket, Refusal, Versioning};
 use predastore::object::Error;
 
-use super::XML_MAX_BYTES;
+use super::{XML_MAX_BYTES, lock};
 use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::error::{ErrorCode, S3Error};
@@ -66,13 +66,11 @@ fn shown_bucket(bucket: &Bucket, asked: &ListBuckets) -> response::Bucket {
 /// CreateBucket. One's own bucket may be made again in `us-east-1` and nowhere else, as on S3.
 pub(super) async fn create(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
-    if request.header("x-amz-bucket-object-lock-enabled")?.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-        return Err(S3Error::from(ErrorCode::NotImplemented).with("Header", "x-amz-bucket-object-lock-enabled"));
-    }
     check_ownership(request)?;
+    let locks = lock::is_wanted(app, request).await?;
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     let region = xml::request::create_bucket_configuration(&document)?.unwrap_or_else(|| app.config.region.clone());
-    let made = app.store.create_bucket(request.bucket(), request.account_id(), &region, false).await;
+    let made = app.store.create_bucket(request.bucket(), request.account_id(), &region, locks).await;
     match made {
         Ok(_) => {}
         Err(Error::Refused(Refusal::BucketExists { owner })) if owner == request.account_id() => {
@@ -143,7 +141,13 @@ pub(super) async fn set_versioning(app: &App, request: &Request, body: &mut Uplo
         VersioningStatus::Enabled => Versioning::Enabled,
         VersioningStatus::Suspended => Versioning::Suspended,
     };
-    app.store.set_versioning(request.bucket(), versioning).await.map_err(failure::of)?;
+    app.store.set_versioning(request.bucket(), versioning).await.map_err(|error| match error {
+        Error::Refused(Refusal::InvalidBucketState) => S3Error::new(
+            ErrorCode::InvalidBucketState,
+            "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.",
+        ),
+        error => failure::of(error),
+    })?;
     Ok(respond::empty(StatusCode::OK))
 }
 

@@ -6,7 +6,7 @@ use predastore::object::{Error, Found, Put, Target};
 use predastore_vocabulary::attrs;
 
 use super::object::{of_read, precondition};
-use super::{multipart, parse_version, prefix};
+use super::{lock, multipart, parse_version, prefix};
 use crate::app::{App, Request};
 use crate::checksum;
 use crate::conditions::{Outcome, ReadConditions};
@@ -29,7 +29,8 @@ pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3E
     }
     let replace_metadata = directive(request, "x-amz-metadata-directive")?;
     let replace_tags = directive(request, "x-amz-tagging-directive")?;
-    let fresh = metadata::attrs_of(request)?;
+    let mut fresh = metadata::attrs_of(request)?;
+    lock::attach(app, request, &mut fresh).await?;
     let algorithm = checksum::algorithm_header(&request.head.headers, "x-amz-checksum-algorithm")?;
     let in_place =
         source.bucket == request.bucket() && source.key == request.key().as_bytes() && source.version.is_none();

@@ -6,6 +6,7 @@ mod bucket;
 mod copy;
 pub(crate) mod cors;
 mod list;
+mod lock;
 mod multipart;
 mod notification;
 mod object;
@@ -76,6 +77,13 @@ pub(crate) async fn carry_out(
         O::PutBucketTagging => tagging::set_of_bucket(app, request, body).await,
         O::DeleteBucketTagging => tagging::remove_of_bucket(app, request).await,
 
+        O::GetObjectLockConfiguration => lock::configuration(app, request).await,
+        O::PutObjectLockConfiguration => lock::set_configuration(app, request, body).await,
+        O::GetObjectRetention => lock::retention(app, request).await,
+        O::PutObjectRetention => lock::set_retention(app, request, body).await,
+        O::GetObjectLegalHold => lock::hold(app, request).await,
+        O::PutObjectLegalHold => lock::set_hold(app, request, body).await,
+
         O::GetBucketCors => cors::get(app, request).await,
         O::PutBucketCors => cors::set(app, request, body).await,
         O::DeleteBucketCors => cors::remove(app, request).await,
@@ -101,14 +109,10 @@ pub(crate) async fn carry_out(
         O::GetBucketEncryption => {
             unset(app, request, Setting::Encryption, ErrorCode::ServerSideEncryptionConfigurationNotFoundError).await
         }
-        O::GetObjectLockConfiguration => {
-            unset(app, request, Setting::ObjectLock, ErrorCode::ObjectLockConfigurationNotFoundError).await
-        }
         O::GetBucketWebsite => unset(app, request, Setting::Website, ErrorCode::NoSuchWebsiteConfiguration).await,
         O::GetBucketReplication => {
             unset(app, request, Setting::Replication, ErrorCode::ReplicationConfigurationNotFoundError).await
         }
-        O::GetObjectLegalHold | O::GetObjectRetention => object::no_lock(app, request).await,
 
         other => Err(S3Error::new(ErrorCode::NotImplemented, format!("{} is not implemented.", other.name()))),
     }

@@ -6,8 +6,8 @@ use predastore::catalog::CompletePart;
 use predastore::ids::Ino;
 use predastore_vocabulary::attrs;
 
-use super::bucket;
 use super::object::{of_write, precondition};
+use super::{bucket, lock};
 use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::checksum::{self, Base64 as _, ChecksumType, Expected, Kind as _, Spelling as _};
@@ -21,6 +21,7 @@ use crate::{acl, failure, metadata, respond, xml};
 pub(super) async fn create(app: &App, request: &Request) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
     let mut attrs = metadata::attrs_of(request)?;
+    lock::attach(app, request, &mut attrs).await?;
     attrs.upload_checksum = checksum::of_upload(&request.head.headers)?;
     let announced = attrs.upload_checksum;
     let upload =

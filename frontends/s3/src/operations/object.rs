@@ -9,7 +9,7 @@ use predastore::catalog::{DeleteKey, Deleted, Precondition, Refusal, Version};
 use predastore::object::{Error, Found, Put, Stored, Target};
 use predastore_vocabulary::attrs;
 
-use super::{XML_MAX_BYTES, parse_version, target_of, version_of};
+use super::{XML_MAX_BYTES, lock, parse_version, target_of, version_of};
 use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::checksum::{self, Base64 as _, Expected, Kind as _, Spelling as _};
@@ -92,6 +92,7 @@ async fn describe(app: &App, request: &Request, version: &Version, ever_versione
     let mut response = respond::empty(StatusCode::OK);
     let headers = response.headers_mut();
     respond::describe(headers, version, ever_versioned);
+    lock::describe(app, request, headers, version);
     let conditions = conditions(request)?;
     match conditions.evaluate(&version.etag.to_string(), milliseconds(version.modified)) {
         Outcome::Proceed => {}
@@ -217,10 +218,13 @@ fn override_headers(headers: &mut HeaderMap, request: &Request) -> Result<(), S3
 /// PUT of an object.
 pub(super) async fn put(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     acl::check_headers(request)?;
+    let mut attrs = metadata::attrs_of(request)?;
+    lock::attach(app, request, &mut attrs).await?;
+    lock::expect_digest(&request.head.headers, &attrs)?;
     let put = Put {
         bucket: request.bucket().to_owned(),
         key: request.key().as_bytes().to_vec(),
-        attrs: metadata::attrs_of(request)?,
+        attrs,
         precondition: precondition(request)?,
     };
     let incoming = body.incoming(&request.head.headers)?;
@@ -263,7 +267,7 @@ pub(super) async fn delete(app: &App, request: &Request) -> Result<Response, S3E
         key: Bytes::copy_from_slice(request.key().as_bytes()),
         version: asked,
         precondition: delete_precondition(request)?,
-        bypass_governance: false,
+        bypass_governance: lock::bypasses(app, request, request.key())?,
     };
     let outcomes = app.store.delete(request.bucket(), vec![key]).await.map_err(failure::of)?;
     let mut response = respond::empty(StatusCode::NO_CONTENT);
@@ -309,7 +313,9 @@ pub(super) async fn delete_many(app: &App, request: &Request, body: &mut Upload)
     for object in &asked.objects {
         let action = Operation::DeleteObjects.action(object.version_id.is_some());
         let allowed = app.require(request, action, request.bucket(), &object.key);
-        let parsed = allowed.and_then(|()| delete_key(object));
+        let parsed = allowed
+            .and_then(|()| lock::bypasses(app, request, &object.key))
+            .and_then(|bypass_governance| Ok(DeleteKey { bypass_governance, ..delete_key(object)? }));
         answers.push(parsed.as_ref().err().cloned());
         keys.extend(parsed);
     }
@@ -370,14 +376,4 @@ pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> 
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
     acl::check(request, &document, &bucket.owner)?;
     Ok(respond::empty(StatusCode::OK))
-}
-
-/// GET ?retention and ?legal-hold of an object that has none.
-pub(super) async fn no_lock(app: &App, request: &Request) -> Result<Response, S3Error> {
-    let target = target_of(request)?;
-    let bucket = find(app, request, &target).await?.bucket;
-    if !bucket.lock {
-        return Err(S3Error::new(ErrorCode::InvalidRequest, "Bucket is missing Object Lock Configuration"));
-    }
-    Err(ErrorCode::NoSuchObjectLockConfiguration.into())
 }

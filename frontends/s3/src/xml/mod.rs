@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod cors;
+pub mod lock;
 pub mod notification;
 mod reader;
 pub mod request;

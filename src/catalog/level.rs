@@ -39,7 +39,7 @@ pub(super) const CLONES_LEVEL: u32 = 4;
 pub(super) const EVENTS_LEVEL: u32 = 5;
 
 /// The level from which versions may be locked: [`super::Change::Retention`] and [`super::Change::Hold`], what a bucket says
-/// of new versions, and that a bucket may begin to lock.
+/// of new versions, that a bucket may begin to lock; and the settings from [`super::Setting::RequestPayment`] on.
 pub(super) const LOCKING_LEVEL: u32 = 6;
 
 /// The level of a catalog that was made just now, whoever made it: members that start with different programs make the

@@ -491,12 +491,17 @@ pub enum Setting {
     Acl,
     /// Quota.
     Quota,
+    /// Who pays for requests. From feature level 6 on, as what follows.
+    RequestPayment,
+    /// Transfer acceleration.
+    Accelerate,
 }
 
 impl Setting {
     /// Whether it says who may do what.
     pub(super) fn is_of_access(self) -> bool {
-        matches!(self, Setting::Policy | Setting::PublicAccessBlock | Setting::Ownership | Setting::Acl)
+        use Setting as S;
+        matches!(self, S::Policy | S::PublicAccessBlock | S::Ownership | S::Acl | S::RequestPayment)
     }
 }
 

@@ -76,8 +76,6 @@ def test_unset_sub_resources():
 
 def test_operations_that_are_not_there():
     for call, arguments in [
-        (s3.put_bucket_accelerate_configuration, {"AccelerateConfiguration": {"Status": "Enabled"}}),
-        (s3.put_bucket_request_payment, {"RequestPaymentConfiguration": {"Payer": "Requester"}}),
         (s3.put_bucket_logging, {"BucketLoggingStatus": {"LoggingEnabled": {"TargetBucket": BUCKET, "TargetPrefix": "x"}}}),
     ]:
         refused(501, "NotImplemented", call, Bucket=BUCKET, **arguments)

@@ -284,6 +284,10 @@ impl Frontend {
             }
             _ => self.authority.rights(Some(caller.clone()), &buckets).await?,
         };
+        if buckets.iter().any(|bucket| rights.pays(bucket)) {
+            // A request has no place to say that its sender knows.
+            return Err(ErrorCode::AccessDenied.into());
+        }
         let request = Request {
             service: &self.service,
             operation: done.operation,

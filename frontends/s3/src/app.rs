@@ -214,8 +214,12 @@ impl App {
         };
         let request = Request { head, query, target, caller, rights, tagged, signed_by, peer };
         self.authorize(operation, &request, source.as_ref())?;
+        let is_charged = self.charge(&request, source.as_ref())?;
         body.verify(authenticated.payload);
         let mut response = operations::carry_out(self, operation, &request, body).await?;
+        if is_charged {
+            response.headers_mut().insert("x-amz-request-charged", HeaderValue::from_static("requester"));
+        }
         if request.head.method == Method::PUT && self.store.pressure() >= Pressure::NearFull {
             response.headers_mut().insert("x-predastore-pool-pressure", HeaderValue::from_static("nearfull"));
         }
@@ -304,6 +308,17 @@ impl App {
         let Some(source) = source else { return Ok(()) };
         let read = Operation::GetObject.action(source.version_id.is_some());
         self.require(request, read, &source.bucket, &source.key)
+    }
+
+    /// Whether who asks is charged for it. He must say that he knows, in a header or in the query; and be somebody.
+    fn charge(&self, request: &Request, source: Option<&CopySource>) -> Result<bool, S3Error> {
+        let is_charged = [Some(request.bucket()), source.map(|source| source.bucket.as_str())]
+            .into_iter()
+            .flatten()
+            .any(|bucket| request.rights.pays(bucket));
+        let payer = request.header("x-amz-request-payer")?.or(request.query.get("x-amz-request-payer"));
+        let knows = request.caller.is_some() && payer.is_some_and(|payer| payer.eq_ignore_ascii_case("requester"));
+        if is_charged && !knows { Err(ErrorCode::AccessDenied.into()) } else { Ok(is_charged) }
     }
 
     /// # Errors

@@ -479,6 +479,17 @@ mod tests {
     }
 
     #[test]
+    fn every_action_is_documented() {
+        let document = include_str!("../../../docs/AUTHORIZATION.md");
+        for operation in Operation::ALL.iter().filter(|operation| !operation.is_preflight()) {
+            let (action, on_version) = operation.actions();
+            let on_version = on_version.map(|action| format!("`{action}`")).unwrap_or_default();
+            let row = format!("| {} | `{action}` | {on_version} |", operation.name());
+            assert!(document.lines().any(|line| line == row), "docs/AUTHORIZATION.md lacks {row}");
+        }
+    }
+
+    #[test]
     fn every_operation_is_documented() {
         let document = include_str!("../../../docs/S3.md");
         for operation in Operation::ALL {

@@ -114,6 +114,8 @@ impl Step<'_> {
 
     pub(super) fn set_bucket(&mut self, id: BucketId, setting: Setting, value: Option<&[u8]>) -> Decision<Outcome> {
         let bucket = self.bucket(id)?;
+        let is_new = matches!(setting, Setting::RequestPayment | Setting::Accelerate);
+        bound(!is_new || self.state.level >= LOCKING_LEVEL, "there is no such setting at this feature level")?;
         if setting == Setting::ObjectLock && self.state.level >= LOCKING_LEVEL {
             self.lock_bucket(&bucket, value)?;
         }

@@ -27,7 +27,7 @@ pub use authority::{Authority, Caller, Deed};
 pub use directory::{Directory, Invalid, Session, Unknown};
 pub use record::Named;
 pub use rights::Rights;
-pub use rules::{BucketRules, PublicAccessBlock};
+pub use rules::{BucketRules, PublicAccessBlock, REQUESTER_PAYS};
 pub use secret::{Secret, fresh_key, key_of};
 pub use users::{KeyInfo, NewKey, UserInfo};
 

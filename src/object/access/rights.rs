@@ -76,6 +76,13 @@ impl Rights {
         named.and_then(|named| named.rules.as_ref()).is_some_and(|rules| self.is_home(rules))
     }
 
+    /// Whether who asks pays for what he does in a bucket.
+    pub fn pays(&self, bucket: &str) -> bool {
+        let named = self.buckets.iter().find(|named| named.name == bucket);
+        let rules = named.and_then(|named| named.rules.as_ref());
+        rules.is_some_and(|rules| rules.requester_pays && !self.is_home(rules))
+    }
+
     /// Whether a bucket is shown to who asks, in a list of all.
     pub fn sees(&self, bucket: &catalog::Bucket) -> bool {
         self.caller.as_ref().is_some_and(|caller| caller.crosses_accounts || caller.account_id == bucket.owner)

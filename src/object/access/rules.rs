@@ -4,6 +4,7 @@
 //! setting PublicAccessBlock   0  u8  version: 1
 //!                             1  u8  1 BlockPublicAcls, 2 IgnorePublicAcls, 4 BlockPublicPolicy, 8 RestrictPublicBuckets
 //! setting Policy              the document, as it was sent
+//! setting RequestPayment      `Requester`, or `BucketOwner`
 //! ```
 
 use crate::catalog::{Setting, View};
@@ -11,6 +12,8 @@ use crate::ids::BucketId;
 use crate::object;
 use crate::policy::{self, Policy};
 
+/// What is kept of who pays, where who asks does; of anything else the owner pays.
+pub const REQUESTER_PAYS: &[u8] = b"Requester";
 /// The version of what is kept of a public access block.
 const BLOCK_VERSION: u8 = 1;
 
@@ -60,6 +63,8 @@ pub struct BucketRules {
     pub policy: Option<Policy>,
     /// What it keeps from the public.
     pub block: PublicAccessBlock,
+    /// Who asks pays, unless he is of the owner's account.
+    pub requester_pays: bool,
 }
 
 impl BucketRules {
@@ -80,7 +85,9 @@ pub(super) fn find(view: &View<'_>, bucket: &str) -> Result<Option<BucketRules>,
         let corrupt = || object::Error::Corrupt(format!("the public access block of bucket {bucket}"));
         PublicAccessBlock::from_bytes(&kept).ok_or_else(corrupt)
     });
-    Ok(Some(BucketRules { id: found.id, owner: found.owner, policy, block: block.transpose()?.unwrap_or_default() }))
+    let block = block.transpose()?.unwrap_or_default();
+    let requester_pays = view.setting(found.id, Setting::RequestPayment)?.as_deref() == Some(REQUESTER_PAYS);
+    Ok(Some(BucketRules { id: found.id, owner: found.owner, policy, block, requester_pays }))
 }
 
 #[cfg(test)]

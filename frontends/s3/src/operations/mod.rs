@@ -12,6 +12,7 @@ mod notification;
 mod object;
 mod owner;
 mod prefix;
+mod simple;
 mod tagging;
 
 use axum::response::Response;
@@ -83,6 +84,24 @@ pub(crate) async fn carry_out(
         O::PutObjectRetention => lock::set_retention(app, request, body).await,
         O::GetObjectLegalHold => lock::hold(app, request).await,
         O::PutObjectLegalHold => lock::set_hold(app, request, body).await,
+
+        O::GetBucketRequestPayment => simple::payment(app, request).await,
+        O::PutBucketRequestPayment => simple::set_payment(app, request, body).await,
+        O::GetBucketAccelerateConfiguration => simple::accelerate(app, request).await,
+        O::PutBucketAccelerateConfiguration => simple::set_accelerate(app, request, body).await,
+        O::GetBucketLogging => simple::logging(app, request).await,
+        O::ListBucketAnalyticsConfigurations => {
+            simple::none(app, request, "ListBucketAnalyticsConfigurationsResult").await
+        }
+        O::ListBucketIntelligentTieringConfigurations => {
+            simple::none(app, request, "ListBucketIntelligentTieringConfigurationsOutput").await
+        }
+        O::ListBucketInventoryConfigurations => simple::none(app, request, "ListInventoryConfigurationsResult").await,
+        O::ListBucketMetricsConfigurations => simple::none(app, request, "ListMetricsConfigurationsResult").await,
+        O::GetBucketAnalyticsConfiguration
+        | O::GetBucketIntelligentTieringConfiguration
+        | O::GetBucketInventoryConfiguration
+        | O::GetBucketMetricsConfiguration => simple::no_such(app, request).await,
 
         O::GetBucketCors => cors::get(app, request).await,
         O::PutBucketCors => cors::set(app, request, body).await,

@@ -11,6 +11,7 @@ mod reader;
 pub mod request;
 pub mod response;
 pub mod shown;
+pub mod simple;
 mod writer;
 
 pub use writer::Writer;

@@ -249,7 +249,7 @@ pub(crate) mod tests {
     /// Stores an object in the bucket `bucket`.
     pub(crate) async fn put(store: &Store, key: &str, body: Vec<u8>) {
         let precondition = Precondition::default();
-        let put = Put { bucket: "bucket".into(), key: key.into(), attrs: Attrs::default(), precondition };
+        let put = Put { bucket: "bucket".into(), owner: None, key: key.into(), attrs: Attrs::default(), precondition };
         store.put(put, Incoming::default(), &mut Once(Some(body.into()))).await.unwrap();
     }
 

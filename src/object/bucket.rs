@@ -1,7 +1,7 @@
 //! Buckets: making, finding, setting; and commands that name one.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -22,21 +22,29 @@ const UPLOADS_PAGE_COUNT: usize = 1000;
 /// A bucket in which uploads begin faster than they are aborted is not deleted.
 const DELETE_ATTEMPTS: usize = 20;
 
-/// Ids of buckets by name, as last seen. Ids are never reused, so `apply` refuses a command that names a stale one.
+/// Ids of buckets, and whose they are, by name, as last seen. Ids are never reused, so `apply` refuses a command that names a
+/// stale one.
 #[derive(Default)]
-pub(super) struct BucketNames(Mutex<HashMap<String, BucketId>>);
+pub(super) struct BucketNames(Mutex<HashMap<String, Known>>);
+
+/// What is known of a bucket.
+#[derive(Clone)]
+struct Known {
+    id: BucketId,
+    owner: Arc<str>,
+}
 
 impl BucketNames {
-    fn get(&self, name: &str) -> Option<BucketId> {
-        self.with(|names| names.get(name).copied())
+    fn get(&self, name: &str) -> Option<Known> {
+        self.with(|names| names.get(name).cloned())
     }
 
-    fn learn(&self, name: &str, id: BucketId) {
+    fn learn(&self, name: &str, known: Known) {
         self.with(|names| {
             if names.len() >= NAMES_MAX_COUNT {
                 names.clear();
             }
-            names.insert(name.to_owned(), id);
+            names.insert(name.to_owned(), known);
         });
     }
 
@@ -44,7 +52,7 @@ impl BucketNames {
         self.with(|names| names.remove(name));
     }
 
-    fn with<R>(&self, change: impl FnOnce(&mut HashMap<String, BucketId>) -> R) -> R {
+    fn with<R>(&self, change: impl FnOnce(&mut HashMap<String, Known>) -> R) -> R {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -74,6 +82,10 @@ impl From<Failure> for Error {
             Failure::Unknown(why) => Error::Unavailable(why),
         }
     }
+}
+
+fn known(bucket: &Bucket) -> Known {
+    Known { id: bucket.id, owner: bucket.owner.as_str().into() }
 }
 
 /// The bucket with this name in a snapshot.
@@ -174,7 +186,7 @@ impl Store {
         let wanted = name.to_owned();
         let bucket = self.snapshot(move |view| find(view, &wanted)).await;
         match &bucket {
-            Ok(bucket) => self.names.learn(name, bucket.id),
+            Ok(bucket) => self.names.learn(name, known(bucket)),
             Err(_) => self.names.forget(name),
         }
         bucket
@@ -244,8 +256,8 @@ impl Store {
     }
 
     /// Refuses early what names a bucket that is not there. Cheap for a bucket seen before.
-    pub(super) async fn expect_bucket(&self, name: &str) -> Result<(), Error> {
-        self.bucket_id(name).await.map(|_| ())
+    pub(super) async fn expect_bucket(&self, name: &str, owner: Option<&str>) -> Result<(), Error> {
+        self.bucket_id(name, owner).await.map(|_| ())
     }
 
     /// Proposes a command in a bucket; `fresh`: the leased ids it names. A refusal is an error.
@@ -257,9 +269,20 @@ impl Store {
         fresh: Option<&Fresh>,
         make: impl Fn(BucketId) -> Command,
     ) -> Result<Outcome, Failure> {
+        self.propose_in_owners(bucket, None, fresh, make).await
+    }
+
+    /// As [`Store::propose_in`], if the bucket is `owner`'s: a name that has become another's in the meantime is none.
+    pub(super) async fn propose_in_owners(
+        &self,
+        bucket: &str,
+        owner: Option<&str>,
+        fresh: Option<&Fresh>,
+        make: impl Fn(BucketId) -> Command,
+    ) -> Result<Outcome, Failure> {
         loop {
             let was_remembered = self.names.get(bucket).is_some();
-            let command = make(self.bucket_id(bucket).await.map_err(Failure::Never)?);
+            let command = make(self.bucket_id(bucket, owner).await.map_err(Failure::Never)?);
             let outcome = match fresh {
                 Some(fresh) => self.session.propose_with(fresh.ids(), command).await?,
                 None => self.session.propose(command).await?,
@@ -272,10 +295,14 @@ impl Store {
         }
     }
 
-    async fn bucket_id(&self, name: &str) -> Result<BucketId, Error> {
-        match self.names.get(name) {
-            Some(id) => Ok(id),
-            None => Ok(self.bucket(name).await?.id),
+    async fn bucket_id(&self, name: &str, owner: Option<&str>) -> Result<BucketId, Error> {
+        let found = match self.names.get(name) {
+            Some(found) => found,
+            None => known(&self.bucket(name).await?),
+        };
+        match owner.is_none_or(|owner| *found.owner == *owner) {
+            true => Ok(found.id),
+            false => Err(Refusal::NoSuchBucket.into()),
         }
     }
 }

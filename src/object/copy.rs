@@ -13,7 +13,7 @@ impl Store {
     /// `Refused(SourceGone | RevisionChanged)`: it was deleted or changed meanwhile; look it up and try again. Otherwise as [`Store::put`].
     pub async fn copy(&self, source: &Version, put: Put, algorithms: Vec<ChecksumAlgorithm>) -> Result<Stored, Error> {
         self.room.admit(0)?;
-        self.expect_bucket(&put.bucket).await?;
+        self.expect_bucket(&put.bucket, put.owner.as_deref()).await?;
         let checksums = match algorithms.as_slice() {
             [] if !source.attrs.checksums.is_empty() => source.attrs.checksums.clone(),
             asked => self.checksums_of(source, &or_default(asked)).await?,

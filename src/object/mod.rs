@@ -225,6 +225,8 @@ pub struct Incoming {
 pub struct Put {
     /// Bucket's name.
     pub bucket: String,
+    /// The account that the bucket must be of, however long the body takes; none: whatever has the name.
+    pub owner: Option<String>,
     /// Key.
     pub key: Vec<u8>,
     /// What it carries; `checksums` are filled in by the store.

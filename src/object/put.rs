@@ -87,7 +87,7 @@ impl Store {
     /// `Refused(NoSuchBucket | PreconditionFailed | ...)`, `Source`, `BadDigest`, `WrongLength`, `TooLarge`,
     /// `Invalid`, `Full`, `Overloaded`, `Io`. `Unavailable`: it may have been stored.
     pub async fn put(&self, put: Put, incoming: Incoming, source: &mut impl Source) -> Result<Stored, Error> {
-        self.expect_bucket(&put.bucket).await?;
+        self.expect_bucket(&put.bucket, put.owner.as_deref()).await?;
         let permit = self.budget.take(self.receive_cost_bytes(incoming.len_bytes)).await?;
         let algorithms = or_default(&incoming.algorithms);
         let received =
@@ -108,7 +108,7 @@ impl Store {
         size_bytes: u64,
         checksums: Vec<Checksum>,
     ) -> Result<Stored, Error> {
-        let Put { bucket, key, mut attrs, precondition } = put;
+        let Put { bucket, owner, key, mut attrs, precondition } = put;
         attrs.checksums = checksums.clone();
         // What several names of a source show is not what this one will.
         attrs.linked = None;
@@ -123,7 +123,7 @@ impl Store {
             body: body.clone(),
             precondition: precondition.clone(),
         };
-        match self.commit(Some(fresh), bucket, make).await? {
+        match self.commit_for(owner, Some(fresh), bucket, make).await? {
             Outcome::Written(written) => Ok(Stored { written, size_bytes, checksums }),
             outcome => Err(unexpected(&outcome)),
         }
@@ -205,13 +205,24 @@ impl Store {
         bucket: String,
         make: impl Fn(BucketId) -> Command + Send + Sync + 'static,
     ) -> Result<Outcome, Error> {
+        self.commit_for(None, fresh, bucket, make).await
+    }
+
+    /// As [`Store::commit`], in a bucket that must be `owner`'s, if one is named.
+    async fn commit_for(
+        &self,
+        owner: Option<String>,
+        fresh: Option<Fresh>,
+        bucket: String,
+        make: impl Fn(BucketId) -> Command + Send + Sync + 'static,
+    ) -> Result<Outcome, Error> {
         let store = self.clone();
         let task = tokio::spawn(async move {
             let mut fresh = fresh;
             if let Some(fresh) = &mut fresh {
                 fresh.propose();
             }
-            let answer = store.propose_in(&bucket, fresh.as_ref(), make).await;
+            let answer = store.propose_in_owners(&bucket, owner.as_deref(), fresh.as_ref(), make).await;
             match (&answer, fresh) {
                 (_, None) => {}
                 (Ok(_), Some(fresh)) => fresh.keep(),

@@ -255,7 +255,13 @@ pub(in crate::object) fn target(key: &str) -> Target {
 }
 
 pub(in crate::object) fn put_of(key: &str) -> Put {
-    Put { bucket: "b".into(), key: key.into(), attrs: Attrs::default(), precondition: Precondition::default() }
+    Put {
+        bucket: "b".into(),
+        owner: None,
+        key: key.into(),
+        attrs: Attrs::default(),
+        precondition: Precondition::default(),
+    }
 }
 
 async fn put(store: &Store, key: &str, body: &[u8]) -> Result<Stored, Error> {
@@ -305,6 +311,27 @@ async fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::task::yield_now().await;
         std::thread::yield_now();
+    }
+}
+
+#[tokio::test]
+async fn what_is_put_for_one_account_does_not_end_up_with_another() {
+    let bed = Bed::new().await;
+    for (maker, remaker) in [("one", "two"), ("one", "one")] {
+        bed.store.create_bucket("box", maker, "mars", false).await.unwrap();
+        let received = received(&bed.store, b"bytes").await;
+        bed.store.delete_bucket("box").await.unwrap();
+        bed.store.create_bucket("box", remaker, "mars", false).await.unwrap();
+        let put = Put { bucket: "box".into(), owner: Some("one".into()), ..put_of("key") };
+        let etag = ETag { md5: received.digested.md5, part_count: 0 };
+        let (body, len_bytes) = (received.bytes.into_body(), received.digested.len_bytes);
+        let named = bed.store.name(put, received.fresh, body, etag, len_bytes, Vec::new()).await;
+        match remaker {
+            "one" => drop(named.unwrap()),
+            _ => assert!(matches!(named, Err(Error::Refused(Refusal::NoSuchBucket))), "{named:?}"),
+        }
+        bed.store.delete("box", vec![delete_key("key")]).await.unwrap();
+        bed.store.delete_bucket("box").await.unwrap();
     }
 }
 

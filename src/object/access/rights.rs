@@ -76,6 +76,12 @@ impl Rights {
         named.and_then(|named| named.rules.as_ref()).is_some_and(|rules| self.is_home(rules))
     }
 
+    /// The account that a bucket is of, as it was when it was asked for: what is allowed is allowed in that one's bucket.
+    pub fn owner(&self, bucket: &str) -> Option<String> {
+        let named = self.buckets.iter().find(|named| named.name == bucket)?;
+        named.rules.as_ref().map(|rules| rules.owner.clone())
+    }
+
     /// Whether who asks pays for what he does in a bucket.
     pub fn pays(&self, bucket: &str) -> bool {
         let named = self.buckets.iter().find(|named| named.name == bucket);

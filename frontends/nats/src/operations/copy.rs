@@ -41,6 +41,7 @@ pub(super) async fn object(request: &Request<'_>) -> Result<Answer, Refusal> {
         let found = read_source(request, &input, &source).await?;
         let put = Put {
             bucket: bucket.to_owned(),
+            owner: request.rights.owner(bucket),
             key: key.as_bytes().to_vec(),
             attrs: attrs::of_copy(&found.version.attrs, &fresh, replace, false),
             precondition: input.condition()?.into(),

@@ -108,6 +108,7 @@ pub(super) async fn put(request: &Request<'_>) -> Result<Answer, Refusal> {
     let body = decoded(body)?;
     let put = Put {
         bucket: bucket.to_owned(),
+        owner: request.rights.owner(bucket),
         key: key.as_bytes().to_vec(),
         attrs: input.described.attrs(&request.caller.account_id, key)?,
         precondition: input.condition()?.into(),

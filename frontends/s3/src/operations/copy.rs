@@ -44,6 +44,7 @@ pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3E
         let found = read_source(app, request, &source).await?;
         let put = Put {
             bucket: request.bucket().to_owned(),
+            owner: request.rights.owner(request.bucket()),
             key: request.key().as_bytes().to_vec(),
             attrs: attrs::of_copy(&found.version.attrs, &fresh, replace_metadata, replace_tags),
             precondition: precondition(request)?,

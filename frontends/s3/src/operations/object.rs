@@ -223,6 +223,7 @@ pub(super) async fn put(app: &App, request: &Request, body: &mut Upload) -> Resu
     lock::expect_digest(&request.head.headers, &attrs)?;
     let put = Put {
         bucket: request.bucket().to_owned(),
+        owner: request.rights.owner(request.bucket()),
         key: request.key().as_bytes().to_vec(),
         attrs,
         precondition: precondition(request)?,

@@ -26,7 +26,7 @@ pub struct Found {
 pub(super) fn look_up(view: &View<'_>, target: &Target) -> Result<Found, Error> {
     let bucket = find(view, &target.bucket)?;
     match view.lookup(bucket.id, &target.key, target.version)? {
-        Lookup::Found(version) if version.is_delete_marker => Err(Refusal::IsDeleteMarker.into()),
+        Lookup::Found(version) if version.is_delete_marker => Err(Error::DeleteMarker { modified: version.modified }),
         Lookup::Found(version) => Ok(Found { bucket, version }),
         Lookup::Deleted(marker) => Err(Error::Deleted { marker: marker.id }),
         Lookup::Missing if target.version.is_some() => Err(Refusal::NoSuchVersion.into()),
@@ -38,7 +38,7 @@ impl Store {
     /// A version without its bytes.
     ///
     /// # Errors
-    /// `Refused(NoSuchBucket | NoSuchKey | NoSuchVersion)`, `Deleted`, `Refused(IsDeleteMarker)` where a marker was
+    /// `Refused(NoSuchBucket | NoSuchKey | NoSuchVersion)`, `Deleted`, `DeleteMarker` where a marker was
     /// named, `Unavailable`.
     pub async fn head(&self, target: &Target) -> Result<Found, Error> {
         let target = target.clone();

@@ -60,7 +60,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::catalog::{
-    self, Attrs, Checksum, ChecksumAlgorithm, Ledger, LedgerError, Precondition, Refusal, View, Written,
+    self, Attrs, Checksum, ChecksumAlgorithm, ChecksumKind, Ledger, LedgerError, Precondition, Refusal, View, Written,
 };
 use crate::env::{Env, Timestamp};
 use crate::file::{self, remote::RemoteError};
@@ -103,6 +103,12 @@ pub enum Error {
     Deleted {
         /// The marker.
         marker: VersionId,
+    },
+    /// The version that was named is a delete marker.
+    #[error("the version is a delete marker")]
+    DeleteMarker {
+        /// When it was made.
+        modified: Timestamp,
     },
     /// The source of the bytes failed; it knows why.
     #[error("the source of the bytes failed")]
@@ -244,6 +250,17 @@ pub struct Stored {
     pub size_bytes: u64,
     /// Its checksums, as computed and verified.
     pub checksums: Vec<Checksum>,
+}
+
+/// What a client says of the whole when it completes an upload.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Promised {
+    /// Its checksum; of which kind, `kind` says, or the upload.
+    pub checksum: Option<Checksum>,
+    /// Of which kind its checksums are.
+    pub kind: Option<ChecksumKind>,
+    /// Its length.
+    pub size_bytes: Option<u64>,
 }
 
 /// What completing an upload did.

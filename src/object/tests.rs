@@ -571,7 +571,7 @@ async fn versions_and_delete_markers_are_told_apart() {
     let old = Target { version: Some(first), ..target("k") };
     assert_eq!(collect(bed.store.get(&old).await.unwrap().read(0..3)).await.unwrap(), b"one");
     let named = Target { version: Some(marker), ..target("k") };
-    assert!(matches!(bed.store.head(&named).await, Err(Error::Refused(Refusal::IsDeleteMarker))));
+    assert!(matches!(bed.store.head(&named).await, Err(Error::DeleteMarker { .. })));
     bed.assert_sound().await;
 }
 

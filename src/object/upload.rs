@@ -18,7 +18,7 @@ use super::key::Found;
 use super::put::Received;
 use super::read::{Content, Reader};
 use super::sink::Fresh;
-use super::{Completed, Error, Incoming, Source, Store, Target};
+use super::{Completed, Error, Incoming, Promised, Source, Store, Target};
 
 /// Parts without a checksum of the client's choice have this one, and so has the object.
 const DEFAULT_CHECKSUM: (ChecksumAlgorithm, ChecksumKind) = (ChecksumAlgorithm::Crc64Nvme, ChecksumKind::FullObject);
@@ -187,21 +187,19 @@ impl Store {
     }
 
     /// Names the parts as the object's content. `promised`: the whole's checksum, where the client gave one; each
-    /// part may come with the checksums the client believes it has. `size_bytes`: the whole's length, where the client
-    /// gave one. A retry gets the first answer.
+    /// part may come with the checksums the client believes it has. `promised`: what the client says of the whole. A retry
+    /// gets the first answer.
     ///
     /// # Errors
     /// `Refused(NoSuchUpload | InvalidPart | InvalidPartOrder | PartTooSmall | PreconditionFailed | ...)`,
     /// `BadDigest`, `Invalid`, `Unavailable`: it may have been completed.
-    #[expect(clippy::too_many_arguments, reason = "each is a field of the request")]
     pub async fn complete_upload(
         &self,
         bucket: &str,
         key: &[u8],
         upload: Ino,
         parts: Vec<(CompletePart, Vec<Checksum>)>,
-        promised: Option<Checksum>,
-        size_bytes: Option<u64>,
+        promised: Promised,
         precondition: Precondition,
     ) -> Result<Completed, Error> {
         let standing = self.standing(bucket, key, upload).await?;
@@ -209,8 +207,9 @@ impl Store {
             (Some(upload), _) => {
                 let chosen = choose(&standing.parts, &parts)?;
                 let size = chosen.iter().map(|part| part.size_bytes).sum();
-                check_size(size_bytes, size)?;
+                check_size(promised.size_bytes, size)?;
                 check_parts_are_promised(upload, &parts)?;
+                let promised = promised_checksum(upload, promised)?;
                 Some((size, checksums_of_upload(upload, &chosen, promised)?))
             }
             (None, Some(_)) => None, // `apply` gives the first answer, or refuses another list
@@ -408,6 +407,20 @@ fn check_size(promised: Option<u64>, size_bytes: u64) -> Result<(), Error> {
     }
 }
 
+/// What was promised of the whole, of the kind that was said, or else that the upload has.
+fn promised_checksum(upload: &Upload, promised: Promised) -> Result<Option<Checksum>, Error> {
+    let (algorithm, kind) = upload.attrs.upload_checksum.unwrap_or(DEFAULT_CHECKSUM);
+    let is_own = promised.checksum.as_ref().is_none_or(|checksum| checksum.algorithm == algorithm);
+    match (promised.kind, promised.checksum) {
+        (Some(said), _) if is_own && said != kind => Err(Error::BadDigest { what: "checksum type" }),
+        (said, Some(checksum)) => {
+            let own = if is_own { kind } else { checksum.kind };
+            Ok(Some(Checksum { kind: said.unwrap_or(own), ..checksum }))
+        }
+        (_, None) => Ok(None),
+    }
+}
+
 /// The checksums of the whole: the upload's, and the one that was promised if that is another.
 fn checksums_of_upload(upload: &Upload, parts: &[Part], promised: Option<Checksum>) -> Result<Vec<Checksum>, Error> {
     let (algorithm, kind) = upload.attrs.upload_checksum.unwrap_or(DEFAULT_CHECKSUM);
@@ -417,7 +430,7 @@ fn checksums_of_upload(upload: &Upload, parts: &[Part], promised: Option<Checksu
     let same = own.clone().filter(|own| (own.algorithm, own.kind) == (promised.algorithm, promised.kind));
     let computed = same.or_else(|| of_parts(promised.algorithm, promised.kind, parts));
     match computed {
-        None => Err(Error::Invalid(format!("the parts have no {what} of kind {:?}", promised.kind))),
+        None => Err(Error::Invalid(format!("The parts have no {what} checksum of that type."))),
         Some(computed) if computed.value != promised.value => Err(Error::BadDigest { what }),
         Some(computed) if upload.attrs.upload_checksum.is_none() => Ok(vec![computed]),
         Some(computed) => Ok(own.into_iter().filter(|own| *own != computed).chain([computed.clone()]).collect()),

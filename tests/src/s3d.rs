@@ -60,6 +60,8 @@ pub mod setting {
     pub const NATS_EVENTS: &str = "PREDASTORE_NATS_EVENTS";
     /// Host names whose sub-domains are buckets.
     pub const DOMAINS: &str = "PREDASTORE_SERVER_DOMAINS";
+    /// The region of the store.
+    pub const REGION: &str = "PREDASTORE_REGION";
     /// The feature level that a debug build is passed off as having: `2`.
     pub const FEATURE_LEVEL: &str = "PREDASTORE_TEST_FEATURE_LEVEL";
 }

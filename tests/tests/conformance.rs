@@ -5,7 +5,7 @@ use anyhow::Result;
 use predastore_tests::clients::Clients;
 use predastore_tests::cluster::{Cluster, Shape};
 use predastore_tests::knobs::{WithLogs, say};
-use predastore_tests::s3d::{Config, S3d};
+use predastore_tests::s3d::{Config, S3d, setting};
 use predastore_tests::shell::run;
 
 /// Accounts beside root's: name, id, access key, secret key.
@@ -19,7 +19,7 @@ fn config() -> Config {
     let entry = |[_, id, key, secret]: [&str; 4]| {
         format!("[[auth]]\naccess_key_id = \"{key}\"\nsecret_access_key = \"{secret}\"\naccount_id = \"{id}\"\n\n")
     };
-    Config { toml: Some(ACCOUNTS.map(entry).concat()), ..Config::default() }
+    Config { toml: Some(ACCOUNTS.map(entry).concat()), ..Config::default() }.set(setting::REGION, "us-east-1")
 }
 
 fn conforms(test: &str, gateway: &S3d) -> Result<()> {

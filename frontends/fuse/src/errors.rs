@@ -10,7 +10,7 @@ use tracing::{error, warn};
 pub fn errno(error: &Error) -> Errno {
     match error {
         Error::Refused(refusal) => of_refusal(refusal),
-        Error::Deleted { .. } => Errno::ENOENT,
+        Error::Deleted { .. } | Error::DeleteMarker { .. } => Errno::ENOENT,
         Error::TooLarge { .. } => Errno::EFBIG,
         Error::InvalidRange { .. } | Error::Invalid(_) => Errno::EINVAL,
         Error::Full => Errno::ENOSPC,

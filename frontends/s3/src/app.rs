@@ -213,7 +213,16 @@ impl App {
             false => Vec::new(),
         };
         let request = Request { head, query, target, caller, rights, tagged, signed_by, peer };
-        self.authorize(operation, &request, source.as_ref())?;
+        self.authorize(operation, &request, source.as_ref()).map_err(|error| {
+            match request.rights.region(request.bucket()) {
+                // Who looks where a bucket is, is told where, that he may go there.
+                Some(region) if operation == Operation::HeadBucket => error.with_header("x-amz-bucket-region", region),
+                _ => error,
+            }
+        })?;
+        if operation != Operation::CreateBucket && request.rights.lacks(request.bucket()) {
+            return Err(ErrorCode::NoSuchBucket.into());
+        }
         let is_charged = self.charge(&request, source.as_ref())?;
         body.verify(authenticated.payload);
         let mut response = operations::carry_out(self, operation, &request, body).await?;
@@ -301,6 +310,11 @@ impl App {
         // Of many keys, each is decided by itself once they are known; nobody in particular is not asked for them.
         if operation != Operation::DeleteObjects || request.caller.is_none() {
             self.require(request, operation.action(request.query.has("versionId")), bucket, key)?;
+        }
+        // A condition on what there is tells what there is.
+        let asks = request.header("if-match")?.is_some_and(|tag| tag != "*") && operation.is_conditional();
+        if operation == Operation::GetObjectAttributes || asks {
+            self.require(request, Operation::GetObject.action(request.query.has("versionId")), bucket, key)?;
         }
         if request.head.headers.contains_key("x-amz-tagging") && operation.writes_object() {
             self.require(request, Operation::PutObjectTagging.action(false), bucket, key)?;

@@ -13,8 +13,8 @@ use predastore::catalog::{Checksum, ChecksumAlgorithm};
 use predastore::object::{Incoming, Source};
 use tokio::time::timeout;
 
-use crate::auth::Payload;
 use crate::auth::chunked::{Decoder, Piece};
+use crate::auth::{Payload, hex};
 use crate::checksum::{self, Expected};
 use crate::error::{ErrorCode, S3Error};
 
@@ -206,10 +206,13 @@ impl Upload {
     }
 
     fn end_whole(&mut self) -> Result<Option<Bytes>, S3Error> {
-        if let Decoding::Sha256 { context, expected } = std::mem::replace(&mut self.decoding, Decoding::Ended)
-            && context.finish().as_ref() != expected
-        {
-            return Err(ErrorCode::XAmzContentSHA256Mismatch.into());
+        if let Decoding::Sha256 { context, expected } = std::mem::replace(&mut self.decoding, Decoding::Ended) {
+            let computed = context.finish();
+            if computed.as_ref() != expected {
+                return Err(S3Error::from(ErrorCode::XAmzContentSHA256Mismatch)
+                    .with("ClientComputedContentSHA256", hex(expected.as_ref()))
+                    .with("S3ComputedContentSHA256", hex(computed.as_ref())));
+            }
         }
         self.promised = self.expected.clone().resolve(&[])?;
         Ok(None)

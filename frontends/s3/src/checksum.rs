@@ -121,6 +121,11 @@ pub trait Kind: Sized {
     /// # Errors
     /// `InvalidRequest`: an unknown type, or one that the algorithm cannot have.
     fn from_headers(headers: &HeaderMap, algorithm: Option<ChecksumAlgorithm>) -> Result<Option<Self>, S3Error>;
+    /// Reads `x-amz-checksum-type` of what has its algorithm already.
+    ///
+    /// # Errors
+    /// `InvalidRequest`: an unknown type.
+    fn said(headers: &HeaderMap) -> Result<Option<Self>, S3Error>;
 }
 
 impl Kind for ChecksumType {
@@ -139,12 +144,7 @@ impl Kind for ChecksumType {
         headers: &HeaderMap,
         algorithm: Option<ChecksumAlgorithm>,
     ) -> Result<Option<ChecksumType>, S3Error> {
-        let Some(text) = header(headers, "x-amz-checksum-type")? else {
-            return Ok(None);
-        };
-        let both = [ChecksumType::Composite, ChecksumType::FullObject];
-        let found = both.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(text));
-        let kind = found.ok_or_else(|| invalid_value("x-amz-checksum-type"))?;
+        let Some(kind) = ChecksumType::said(headers)? else { return Ok(None) };
         match algorithm {
             None => {
                 Err(refuse("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header."))
@@ -156,6 +156,13 @@ impl Kind for ChecksumType {
             ))),
             Some(_) => Ok(Some(kind)),
         }
+    }
+
+    fn said(headers: &HeaderMap) -> Result<Option<ChecksumType>, S3Error> {
+        let Some(text) = header(headers, "x-amz-checksum-type")? else { return Ok(None) };
+        let both = [ChecksumType::Composite, ChecksumType::FullObject];
+        let found = both.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(text));
+        found.map(Some).ok_or_else(|| invalid_value("x-amz-checksum-type"))
     }
 }
 

@@ -9,6 +9,8 @@ use crate::error::{ErrorCode, S3Error};
 use crate::xml;
 
 const PREFIX: &str = "x-amz-meta-";
+/// The longest target of a website's redirect.
+const REDIRECT_MAX_BYTES: usize = 2048;
 
 const KEPT: [(Header, &str); 7] = [
     (Header::ContentType, "content-type"),
@@ -59,11 +61,26 @@ fn kept_headers(headers: &HeaderMap) -> Result<Vec<(Header, String)>, S3Error> {
     for (header, name) in KEPT {
         let Some(value) = header_of(headers, name)? else { continue };
         let value = if header == Header::ContentEncoding { without_aws_chunked(value) } else { value.to_owned() };
+        if header == Header::WebsiteRedirect {
+            check_redirect(&value)?;
+        }
         if !value.is_empty() {
             kept.push((header, value));
         }
     }
     Ok(kept)
+}
+
+/// # Errors
+/// `InvalidRedirectLocation`: neither a key nor a URL. `MetadataTooLarge`.
+fn check_redirect(to: &str) -> Result<(), S3Error> {
+    if to.len() > REDIRECT_MAX_BYTES {
+        return Err(ErrorCode::MetadataTooLarge.into());
+    }
+    match ["/", "http://", "https://"].iter().any(|start| to.starts_with(start)) {
+        true => Ok(()),
+        false => Err(ErrorCode::InvalidRedirectLocation.into()),
+    }
 }
 
 /// `aws-chunked` is how the body travelled, not what it is.

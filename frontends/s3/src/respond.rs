@@ -1,10 +1,13 @@
 //! Answers: their bodies, and the headers of a version.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -74,7 +77,7 @@ pub fn describe(headers: &mut HeaderMap, version: &Version, ever_versioned: bool
         put(headers, header_name(*name), value);
     }
     for (name, value) in &attrs.metadata {
-        put(headers, &format!("x-amz-meta-{name}"), value);
+        put(headers, &format!("x-amz-meta-{name}"), &mail_safe(value));
     }
     for (name, value) in attrs.posix.iter().flat_map(of_posix) {
         // What a client sent as the owner is given back to it.
@@ -93,6 +96,14 @@ pub fn describe(headers: &mut HeaderMap, version: &Version, ever_versioned: bool
     }
     if attrs.encryption == Encryption::S3 {
         put(headers, "x-amz-server-side-encryption", "AES256");
+    }
+}
+
+/// Text as S3 gives user metadata back: what is not ASCII in the form of RFC 2047.
+fn mail_safe(text: &str) -> Cow<'_, str> {
+    match text.is_ascii() {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("=?UTF-8?B?{}?=", STANDARD.encode(text))),
     }
 }
 

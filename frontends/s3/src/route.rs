@@ -252,6 +252,12 @@ impl Operation {
         )
     }
 
+    /// Whether it is a write that may depend on the tag of what there is.
+    pub fn is_conditional(self) -> bool {
+        use Operation as O;
+        matches!(self, O::PutObject | O::CopyObject | O::CompleteMultipartUpload | O::DeleteObject)
+    }
+
     /// Whether it makes an object, or begins to.
     pub fn writes_object(self) -> bool {
         matches!(self, Operation::PutObject | Operation::CopyObject | Operation::CreateMultipartUpload)

@@ -12,6 +12,8 @@ type Form = &'static [BorrowedFormatItem<'static>];
 
 const RFC_1123: Form =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+const RFC_850: Form =
+    format_description!("[weekday repr:long], [day]-[month repr:short]-[year] [hour]:[minute]:[second] GMT");
 const ASCTIME: Form =
     format_description!("[weekday repr:short] [month repr:short] [day padding:space] [hour]:[minute]:[second] [year]");
 const ISO_ANY: Form =
@@ -67,12 +69,20 @@ pub fn amz_date(unix_s: i64) -> String {
     write(AMZ, unix_s.saturating_mul(1000))
 }
 
-/// Reads an HTTP date in the two forms still met (RFC 1123 and asctime). Returns seconds; `None` when malformed,
-/// which HTTP treats as an absent header.
+/// Reads an HTTP date in any of the three forms that RFC 9110 has (5.6.7). Returns seconds; `None` when malformed, which HTTP
+/// treats as an absent header.
 pub fn parse_http_date(text: &str) -> Option<i64> {
     let text = text.trim();
-    let read = read(RFC_1123, text).or_else(|| read(ASCTIME, text))?;
+    let read = read(RFC_1123, text).or_else(|| read(ASCTIME, text)).or_else(|| read(RFC_850, &with_century(text)?))?;
     Some(read.unix_timestamp())
+}
+
+/// The date of RFC 850 with a year of four digits: 70 to 99 are of the last century.
+fn with_century(text: &str) -> Option<String> {
+    let at = text.rfind('-')? + 1;
+    let year: u32 = text.get(at..at + 2)?.parse().ok()?;
+    let century = if year < 70 { "20" } else { "19" };
+    Some(format!("{}{century}{}", &text[..at], &text[at..]))
 }
 
 /// Reads `yyyymmddThhmmssZ`, and nothing else. Returns seconds.

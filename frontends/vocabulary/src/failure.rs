@@ -10,6 +10,7 @@ pub fn of(error: Error) -> S3Error {
     match error {
         Error::Refused(refusal) => of_refusal(refusal),
         Error::Deleted { .. } => ErrorCode::NoSuchKey.into(),
+        Error::DeleteMarker { .. } => ErrorCode::MethodNotAllowed.into(),
         Error::Source => ErrorCode::IncompleteBody.into(),
         Error::BadDigest { what } => S3Error::new(
             ErrorCode::BadDigest,

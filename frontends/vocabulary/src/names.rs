@@ -69,9 +69,9 @@ impl CopySource {
     /// `InvalidArgument` when there is no bucket or no key; `InvalidBucketName`, `KeyTooLongError`, `InvalidURI`.
     pub fn parse(header: &str) -> Result<CopySource, S3Error> {
         let (raw_path, query) = header.split_once("?versionId=").unwrap_or((header, ""));
-        let raw_path = raw_path.strip_prefix('/').unwrap_or(raw_path);
         // Some clients encode the whole value, its first slash included.
         let decoded = uri_decode(raw_path)?;
+        let decoded = decoded.strip_prefix('/').unwrap_or(&decoded);
         let (bucket, key) = decoded.split_once('/').filter(|(_, key)| !key.is_empty()).ok_or_else(|| {
             S3Error::invalid_argument(
                 "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",

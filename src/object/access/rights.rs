@@ -76,10 +76,22 @@ impl Rights {
         named.and_then(|named| named.rules.as_ref()).is_some_and(|rules| self.is_home(rules))
     }
 
+    /// Whether there is no such bucket, as the leader says too. Never of who says nothing of himself: nobody is asked for him.
+    pub fn lacks(&self, bucket: &str) -> bool {
+        let named = self.buckets.iter().find(|named| named.name == bucket);
+        self.caller.is_some() && named.is_some_and(|named| named.rules.is_none())
+    }
+
     /// The account that a bucket is of, as it was when it was asked for: what is allowed is allowed in that one's bucket.
     pub fn owner(&self, bucket: &str) -> Option<String> {
         let named = self.buckets.iter().find(|named| named.name == bucket)?;
         named.rules.as_ref().map(|rules| rules.owner.clone())
+    }
+
+    /// The region of a bucket.
+    pub fn region(&self, bucket: &str) -> Option<&str> {
+        let named = self.buckets.iter().find(|named| named.name == bucket)?;
+        named.rules.as_ref().map(|rules| rules.region.as_str())
     }
 
     /// Whether who asks pays for what he does in a bucket.

@@ -59,6 +59,8 @@ pub struct BucketRules {
     pub id: BucketId,
     /// The account that owns it.
     pub owner: String,
+    /// As it is said to be in.
+    pub region: String,
     /// None: it has none.
     pub policy: Option<Policy>,
     /// What it keeps from the public.
@@ -87,7 +89,7 @@ pub(super) fn find(view: &View<'_>, bucket: &str) -> Result<Option<BucketRules>,
     });
     let block = block.transpose()?.unwrap_or_default();
     let requester_pays = view.setting(found.id, Setting::RequestPayment)?.as_deref() == Some(REQUESTER_PAYS);
-    Ok(Some(BucketRules { id: found.id, owner: found.owner, policy, block, requester_pays }))
+    Ok(Some(BucketRules { id: found.id, owner: found.owner, region: found.region, policy, block, requester_pays }))
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ fn listed(parts: &[Part]) -> Vec<(CompletePart, Vec<Checksum>)> {
 }
 
 async fn complete(store: &Store, upload: Ino, parts: &[Part], promised: Option<Checksum>) -> Result<Completed, Error> {
-    store.complete_upload("b", b"k", upload, listed(parts), promised, None, Precondition::default()).await
+    let kind = promised.as_ref().map(|promised| promised.kind);
+    let promised = Promised { checksum: promised, kind, size_bytes: None };
+    store.complete_upload("b", b"k", upload, listed(parts), promised, Precondition::default()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

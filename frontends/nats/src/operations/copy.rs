@@ -75,7 +75,7 @@ fn source(request: &Request<'_>, input: &input::CopyObject) -> Result<Target, Re
 
 async fn read_source(request: &Request<'_>, input: &input::CopyObject, source: &Target) -> Result<Found, Refusal> {
     let found = request.service.store.head(source).await.map_err(|error| match error {
-        Error::Refused(Refused::IsDeleteMarker) => {
+        Error::DeleteMarker { .. } => {
             let message = "The source of a copy request may not specifically refer to a delete marker by version id.";
             S3Error::new(ErrorCode::InvalidRequest, message).into()
         }

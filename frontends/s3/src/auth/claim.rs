@@ -64,9 +64,10 @@ impl Claim {
             (0, true) if in_query_v2 => Err(unsupported_mechanism()),
             (0, true) => presigned(request).map(Some),
             (1, false) => from_header(request).map(Some),
-            _ => Err(S3Error::new(
-                ErrorCode::InvalidArgument,
+            _ => Err(S3Error::invalid_argument(
                 "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified",
+                "Authorization",
+                request.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default(),
             )),
         }
     }

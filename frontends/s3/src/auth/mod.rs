@@ -15,7 +15,7 @@ mod key;
 
 use http::HeaderMap;
 
-use crate::dates::{amz_date, http_date, iso_8601_ms};
+use crate::dates::{amz_date, iso_8601_ms};
 use crate::error::{ErrorCode, S3Error};
 use crate::query::{Query, uri_decode, uri_encode_path};
 
@@ -24,6 +24,7 @@ pub use claim::{Claim, is_presigned};
 
 use canonical::Canonical;
 use claim::Validity;
+pub(crate) use key::hex;
 use key::{KeyCache, SigningKey};
 use predastore::env::Timestamp;
 use predastore::object::access::{Invalid, Secret, Session};
@@ -173,7 +174,7 @@ fn check_time(claim: &Claim, now_s: i64) -> Result<(), S3Error> {
             let expired_at_ms = claim.signed_at_s.saturating_add(expires_s).saturating_mul(1000);
             Err(S3Error::new(ErrorCode::AccessDenied, "Request has expired")
                 .with("X-Amz-Expires", expires_s.to_string())
-                .with("Expires", http_date(expired_at_ms))
+                .with("Expires", iso_8601_ms(expired_at_ms))
                 .with("ServerTime", iso_8601_ms(now_s.saturating_mul(1000))))
         }
         _ => Ok(()),
@@ -223,11 +224,19 @@ fn unknown_key(claim: &Claim) -> S3Error {
 
 /// Shows the client what was signed here, which is what it takes to find its mistake; all of it is its own.
 fn mismatch(claim: &Claim, canonical: &Canonical, to_sign: String) -> S3Error {
+    let shown = canonical.shown();
     S3Error::from(ErrorCode::SignatureDoesNotMatch)
         .with("AWSAccessKeyId", claim.access_key_id.as_str())
+        .with("StringToSignBytes", spaced(&to_sign))
         .with("StringToSign", to_sign)
         .with("SignatureProvided", key::hex(&claim.signature))
-        .with("CanonicalRequest", canonical.shown())
+        .with("CanonicalRequestBytes", spaced(&shown))
+        .with("CanonicalRequest", shown)
+}
+
+/// Bytes as `61 62`.
+fn spaced(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

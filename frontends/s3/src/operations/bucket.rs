@@ -65,7 +65,10 @@ fn shown_bucket(bucket: &Bucket, asked: &ListBuckets) -> response::Bucket {
 
 /// CreateBucket. One's own bucket may be made again in `us-east-1` and nowhere else, as on S3.
 pub(super) async fn create(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    acl::check_headers(request)?;
+    acl::check_headers(request).map_err(|error| match error.code {
+        ErrorCode::AccessControlListNotSupported => ErrorCode::InvalidBucketAclWithObjectOwnership.into(),
+        _ => error,
+    })?;
     check_ownership(request)?;
     let locks = lock::is_wanted(app, request).await?;
     let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;

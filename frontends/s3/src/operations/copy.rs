@@ -34,7 +34,8 @@ pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3E
     let algorithm = checksum::algorithm_header(&request.head.headers, "x-amz-checksum-algorithm")?;
     let in_place =
         source.bucket == request.bucket() && source.key == request.key().as_bytes() && source.version.is_none();
-    if in_place && !replace_metadata && fresh.storage_class.is_empty() && algorithm.is_none() {
+    let redirects = request.head.headers.contains_key("x-amz-website-redirect-location");
+    if in_place && !replace_metadata && fresh.storage_class.is_empty() && algorithm.is_none() && !redirects {
         let message = "This copy request is illegal because it is trying to copy an object to itself without changing \
                        the object's metadata, storage class, website redirect location or encryption attributes.";
         return Err(S3Error::new(ErrorCode::InvalidRequest, message));
@@ -102,6 +103,10 @@ pub(super) async fn part(app: &App, request: &Request) -> Result<Response, S3Err
 fn within(range: ByteRange, size_bytes: u64) -> Result<std::ops::Range<u64>, S3Error> {
     match range {
         ByteRange::Closed { first, last } if last < size_bytes => Ok(first..last + 1),
+        ByteRange::Closed { first, last } if first < size_bytes => {
+            let message = format!("Range specified is not valid for source object of size: {size_bytes}");
+            Err(S3Error::invalid_argument(message, "x-amz-copy-source-range", format!("bytes={first}-{last}")))
+        }
         _ => Err(S3Error::new(
             ErrorCode::InvalidRequest,
             format!("The specified copy range is invalid for the source object size: {size_bytes}"),
@@ -117,7 +122,7 @@ fn source_of(request: &Request) -> Result<Target, S3Error> {
 
 async fn read_source(app: &App, request: &Request, source: &Target) -> Result<Found, S3Error> {
     let found = app.store.head(source).await.map_err(|error| match error {
-        Error::Refused(Refusal::IsDeleteMarker) => S3Error::new(
+        Error::DeleteMarker { .. } => S3Error::new(
             ErrorCode::InvalidRequest,
             "The source of a copy request may not specifically refer to a delete marker by version id.",
         ),

@@ -2,8 +2,9 @@
 
 use axum::response::Response;
 use http::StatusCode;
-use predastore::catalog::CompletePart;
+use predastore::catalog::{CompletePart, Refusal};
 use predastore::ids::Ino;
+use predastore::object::{Error, Promised};
 use predastore_vocabulary::attrs;
 
 use super::object::{of_write, precondition};
@@ -75,7 +76,7 @@ pub(super) async fn complete(app: &App, request: &Request, body: &mut Upload) ->
         Expected::Value(value) => Some(value),
         Expected::Nothing | Expected::Trailer(_) => None,
     };
-    let kind = ChecksumType::from_headers(&request.head.headers, promised.as_ref().map(|one| one.algorithm))?;
+    let kind = ChecksumType::said(&request.head.headers)?;
     let size_bytes = match request.header("x-amz-mp-object-size")? {
         None => None,
         Some(text) => {
@@ -85,20 +86,24 @@ pub(super) async fn complete(app: &App, request: &Request, body: &mut Upload) ->
     let precondition = precondition(request)?;
     let document = body.collect_unchecked(xml::BODY_MAX_BYTES).await?;
     let listed = xml::request::complete_multipart_upload(&document)?;
-    let parts = listed
+    let parts: Vec<_> = listed
         .into_iter()
         .map(|part| (CompletePart { number: part.part_number, etag: attrs::etag(&part.etag) }, part.checksums))
         .collect();
-    let promised = promised.map(|mut one| {
-        one.kind = kind.unwrap_or(one.kind);
-        one
-    });
+    let promised = Promised { checksum: promised, kind, size_bytes };
     let (bucket_name, key) = (request.bucket(), request.key().as_bytes());
-    let stored = app
-        .store
-        .complete_upload(bucket_name, key, upload, parts, promised, size_bytes, precondition)
-        .await
-        .map_err(|error| with_upload(failure::of(error), request))?;
+    let tags: Vec<(u32, String)> = listed_tags(&parts);
+    let stored =
+        app.store.complete_upload(bucket_name, key, upload, parts, promised, precondition).await.map_err(|error| {
+            let small = match &error {
+                Error::Refused(Refusal::PartTooSmall { number, .. }) => {
+                    tags.into_iter().find(|(tagged, _)| tagged == number)
+                }
+                _ => None,
+            };
+            let error = with_upload(failure::of(error), request);
+            small.into_iter().fold(error, |error, (_, tag)| error.with("ETag", tag))
+        })?;
     // Of a version that is gone since, only the first answer is known.
     let checksums = stored.figures.map_or(Vec::new(), |(_, checksums)| checksums);
     let location = location_of(app, request);
@@ -113,6 +118,11 @@ pub(super) async fn complete(app: &App, request: &Request, body: &mut Upload) ->
         respond::put(response.headers_mut(), "x-amz-version-id", &stored.written.version.to_string());
     }
     Ok(response)
+}
+
+/// The parts' numbers and tags.
+fn listed_tags(parts: &[(CompletePart, Vec<checksum::Checksum>)]) -> Vec<(u32, String)> {
+    parts.iter().map(|(part, _)| (part.number, part.etag.to_string())).collect()
 }
 
 fn with_upload(error: S3Error, request: &Request) -> S3Error {

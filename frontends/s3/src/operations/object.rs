@@ -65,10 +65,11 @@ fn describe_failure(error: Error, target: &Target) -> S3Error {
             .with("Key", key)
             .with_header("x-amz-delete-marker", "true")
             .with_header("x-amz-version-id", marker.to_string()),
-        Error::Refused(Refusal::IsDeleteMarker) => S3Error::from(ErrorCode::MethodNotAllowed)
+        Error::DeleteMarker { modified } => S3Error::from(ErrorCode::MethodNotAllowed)
             .with("Method", "GET")
             .with("ResourceType", "DeleteMarker")
             .with_header("allow", "DELETE")
+            .with_header("last-modified", dates::http_date(milliseconds(modified)))
             .with_header("x-amz-delete-marker", "true")
             .with_header("x-amz-version-id", target.version.map(|id| id.to_string()).unwrap_or_default()),
         Error::Refused(Refusal::NoSuchVersion) => S3Error::from(ErrorCode::NoSuchVersion)
@@ -93,6 +94,10 @@ async fn describe(app: &App, request: &Request, version: &Version, ever_versione
     let headers = response.headers_mut();
     respond::describe(headers, version, ever_versioned);
     lock::describe(app, request, headers, version);
+    let tags = Operation::GetObjectTagging.action(request.query.has("versionId"));
+    if app.require(request, tags, request.bucket(), request.key()).is_err() {
+        headers.remove("x-amz-tagging-count");
+    }
     let conditions = conditions(request)?;
     match conditions.evaluate(&version.etag.to_string(), milliseconds(version.modified)) {
         Outcome::Proceed => {}
@@ -314,7 +319,11 @@ pub(super) async fn delete_many(app: &App, request: &Request, body: &mut Upload)
     for object in &asked.objects {
         let action = Operation::DeleteObjects.action(object.version_id.is_some());
         let allowed = app.require(request, action, request.bucket(), &object.key);
+        // Who deletes what has a tag is told whether it has that tag.
+        let reads = object.etag.as_ref().is_some_and(|tag| tag != "*");
+        let read = Operation::GetObject.action(object.version_id.is_some());
         let parsed = allowed
+            .and_then(|()| if reads { app.require(request, read, request.bucket(), &object.key) } else { Ok(()) })
             .and_then(|()| lock::bypasses(app, request, &object.key))
             .and_then(|bypass_governance| Ok(DeleteKey { bypass_governance, ..delete_key(object)? }));
         answers.push(parsed.as_ref().err().cloned());

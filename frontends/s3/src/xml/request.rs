@@ -44,7 +44,11 @@ pub fn complete_multipart_upload(body: &[u8]) -> Result<Vec<CompletedPart>, S3Er
 }
 
 fn completed_part(part: &Element<'_>) -> Result<CompletedPart, S3Error> {
-    let part_number = part_number(part.required("PartNumber")?)?;
+    let number = part.required("PartNumber")?.trim();
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        return Err(malformed());
+    }
+    let part_number = part_number(number)?;
     let etag = unquote_etag(part.required("ETag")?.trim()).to_owned();
     let mut checksums = Vec::new();
     for algorithm in ChecksumAlgorithm::ALL {
@@ -237,7 +241,10 @@ const TAG_VALUE_MAX_CHARS: usize = 256;
 pub fn tagging(body: &[u8], tagged: Tagged) -> Result<Vec<Tag>, S3Error> {
     let root = Element::parse(body)?.called("Tagging")?.only(&["TagSet"])?;
     let set = root.child("TagSet")?.ok_or_else(malformed)?;
-    if set.children.iter().any(|child| child.name != "Tag") {
+    let is_tag = |child: &Element<'_>| {
+        child.name == "Tag" && child.children.iter().all(|part| ["Key", "Value"].contains(&part.name))
+    };
+    if !set.children.iter().all(is_tag) {
         return Err(malformed());
     }
     let tag =
@@ -249,15 +256,20 @@ pub fn tagging(body: &[u8], tagged: Tagged) -> Result<Vec<Tag>, S3Error> {
 /// Reads the `x-amz-tagging` header of an object: tags as a query string.
 ///
 /// # Errors
-/// As [`tagging`]; `InvalidArgument`: not a query string.
+/// As [`tagging`]; `InvalidArgument`: not a query string, or a name that stands twice.
 pub fn tagging_header(text: &str) -> Result<Vec<Tag>, S3Error> {
-    let malformed = |_| {
+    let not_a_query = || {
         let message = "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.";
         S3Error::invalid_argument(message, "x-amz-tagging", text)
     };
-    let query = Query::parse(text).map_err(malformed)?;
-    let tags = query.pairs().map(|(key, value)| Tag { key: key.to_owned(), value: value.to_owned() });
-    check_tags(tags.collect(), Tagged::Object)
+    let query = Query::parse(text).map_err(|_| not_a_query())?;
+    let tags: Vec<Tag> =
+        query.pairs().map(|(key, value)| Tag { key: key.to_owned(), value: value.to_owned() }).collect();
+    let mut keys = HashSet::new();
+    if !tags.iter().all(|tag| keys.insert(&tag.key)) {
+        return Err(not_a_query());
+    }
+    check_tags(tags, Tagged::Object)
 }
 
 fn check_tags(tags: Vec<Tag>, tagged: Tagged) -> Result<Vec<Tag>, S3Error> {

@@ -37,8 +37,11 @@ fn a_complete_that_is_wrong() {
     assert_eq!(code(parts("<Other/>")), MalformedXML);
     assert_eq!(code(parts(&(part("2") + &part("1")))), InvalidPartOrder);
     assert_eq!(code(parts(&(part("1") + &part("1")))), InvalidPartOrder);
-    for number in ["0", "10001", "-1", "x", "", "+1"] {
+    for number in ["0", "10001", "-1"] {
         assert_eq!(code(parts(&part(number))), InvalidArgument, "{number}");
+    }
+    for number in ["x", "", "+1"] {
+        assert_eq!(code(parts(&part(number))), MalformedXML, "{number}");
     }
     let checksum = "<Part><PartNumber>1</PartNumber><ETag>e</ETag><ChecksumCRC32>AA==</ChecksumCRC32></Part>";
     assert_eq!(code(parts(checksum)), InvalidRequest);
@@ -164,7 +167,7 @@ fn tags_beyond_them() {
 fn tags_in_a_header() {
     let tag = |key: &str, value: &str| Tag { key: key.into(), value: value.into() };
     assert_eq!(tagging_header("a=1&b%20c=d%2Fe&f").unwrap(), [tag("a", "1"), tag("b c", "d/e"), tag("f", "")]);
-    assert_eq!(code(tagging_header("a=1&a=2")), InvalidTag);
+    assert_eq!(code(tagging_header("a=1&a=2")), InvalidArgument);
     assert_eq!(code(tagging_header("a=%zz")), InvalidArgument);
 }
 

@@ -759,6 +759,16 @@ def test_existing_object_tag():
     denied(alt.s3.head_object, Bucket=bucket, Key="key")
 
 
+def test_existing_object_tag_of_what_is_deleted():
+    """Who may not read is told nothing of a key that is deleted, nor of its delete marker."""
+    bucket = allowed_if({"StringEquals": {"s3:ExistingObjectTag/security": "public"}}, ["s3:GetObject", "s3:GetObjectVersion"])
+    main.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    marker = main.s3.delete_object(Bucket=bucket, Key="key")["VersionId"]
+    denied(alt.s3.get_object, Bucket=bucket, Key="key")
+    denied(alt.s3.get_object, Bucket=bucket, Key="key", VersionId=marker)
+    denied(anonymous.get_object, Bucket=bucket, Key="key")
+
+
 def test_existing_object_tag_denies():
     """A denial by a tag of the object binds its owner."""
     bucket = shared(Tagging="secret=yes")

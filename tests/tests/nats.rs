@@ -324,6 +324,59 @@ fn an_account_does_what_its_policy_grants_and_nothing_else() -> Result<()> {
     bus.s3d.s3()?.expect_body("readable", "key", b"x")
 }
 
+/// Another account, as over S3: what the bucket's policy allows, and what it denies by a tag of the object.
+#[test]
+fn a_buckets_policy_counts_as_over_s3() -> Result<()> {
+    if !can_run("a_buckets_policy_counts_as_over_s3", &[SERVER]) {
+        return Ok(());
+    }
+    let toml = "[[auth]]\naccess_key_id = \"OTHERACCOUNT00000001\"\nsecret_access_key = \"a secret of another account\"\n\
+                account_id = \"222222222222\"\n";
+    let mut bus = Bus::start(&[], Some(toml))?;
+    bus.done("s3.createbucket", json!({ "Bucket": "shared" }))?;
+    let mut s3 = bus.s3d.s3()?;
+    for (key, tags) in [("key", "secret=no"), ("secret", "secret=yes")] {
+        s3.call(s3.request("PUT", "shared", key, "", "x").header("x-amz-tagging", tags))?.expect(200)?;
+    }
+    let other = Sender::new("OTHERACCOUNT00000001", "a secret of another account");
+    let tries = |bus: &mut Bus, expected: [&str; 5]| -> Result<()> {
+        let asked = [
+            ("s3.getobject", json!({ "Bucket": "shared", "Key": "key" })),
+            ("s3.getobject", json!({ "Bucket": "shared", "Key": "secret" })),
+            ("s3.headobject", json!({ "Bucket": "shared", "Key": "secret" })),
+            ("s3.copyobject", json!({ "Bucket": "shared", "Key": "copy", "CopySource": "shared/secret" })),
+            ("s3.putobject", json!({ "Bucket": "shared", "Key": "new", "Body": base64(b"y") })),
+        ];
+        for ((subject, input), expected) in asked.iter().zip(expected) {
+            let answer = bus.client.call(&other, subject, input)?;
+            let got = if answer.get("Error").is_some() { code(&answer)? } else { String::new() };
+            ensure!(got == expected, "{subject} {input}: {answer}, not {expected}");
+        }
+        Ok(())
+    };
+    let denied = "AccessDenied";
+    tries(&mut bus, [denied; 5])?;
+    let policy = |condition: Value| {
+        let statement = |effect: &str, condition: &Value| {
+            json!({ "Effect": effect, "Principal": "*", "Action": ["s3:GetObject", "s3:PutObject"],
+                    "Resource": "arn:aws:s3:::shared/*", "Condition": condition })
+        };
+        json!({ "Version": "2012-10-17", "Statement": [statement("Allow", &json!({})), statement("Deny", &condition)] })
+    };
+    let by_tag = policy(json!({ "StringEquals": { "s3:ExistingObjectTag/secret": "yes" } })).to_string();
+    s3.call(s3.request("PUT", "shared", "", "policy", by_tag))?.expect(204)?;
+    tries(&mut bus, ["", denied, denied, denied, ""])?;
+    s3.call(s3.request(
+        "PUT",
+        "shared",
+        "",
+        "requestPayment",
+        "<RequestPaymentConfiguration><Payer>Requester</Payer></RequestPaymentConfiguration>",
+    ))?
+    .expect(200)?;
+    tries(&mut bus, [denied; 5])
+}
+
 /// A user of the catalog, as over S3: what no policy allows is refused, and a key that is stopped stops within a second.
 #[test]
 fn a_users_key_counts_and_stops_as_over_s3() -> Result<()> {

@@ -16,7 +16,7 @@ use async_nats::{Client, Message, Subject, Subscriber};
 use futures::StreamExt;
 use futures::stream::SelectAll;
 use predastore::object::Store;
-use predastore::object::access::{Authority, Caller};
+use predastore::object::access::{Authority, Caller, Tagged};
 use predastore_vocabulary::error::{ErrorCode, S3Error};
 use tokio_util::task::TaskTracker;
 
@@ -288,11 +288,14 @@ impl Frontend {
             // A request has no place to say that its sender knows.
             return Err(ErrorCode::AccessDenied.into());
         }
+        let objects = operations::decided_by_tags(done.operation, &message.payload);
+        let tagged = Tagged::of(&self.service.store, &rights, objects).await?;
         let request = Request {
             service: &self.service,
             operation: done.operation,
             caller: &caller,
             rights: &rights,
+            tagged: &tagged,
             payload: &message.payload,
             answer_max_bytes: client.max_payload(),
             named: OnceLock::new(),

@@ -16,8 +16,8 @@ use axum::response::Response;
 use axum::{Extension, Router};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
-use predastore::object::access::{Authority, Caller, Deed, Rights};
-use predastore::object::{Pressure, Store};
+use predastore::object::access::{Authority, Caller, Deed, Rights, Tagged};
+use predastore::object::{Pressure, Store, Target as Object};
 
 use crate::auth::{self, Authenticated, Identity, RequestHead, SignedBy, Verifier};
 use crate::body::Upload;
@@ -71,21 +71,11 @@ pub struct Request {
     /// What he may do in the buckets that are named.
     pub rights: Rights,
     /// Tags of the objects that are named, where policies ask for them.
-    pub tagged: Vec<Tagged>,
+    pub tagged: Tagged,
     /// Where the signature was; none: there is none.
     pub signed_by: Option<SignedBy>,
     /// From where.
     pub peer: Option<SocketAddr>,
-}
-
-/// An object and its tags.
-pub struct Tagged {
-    /// Its bucket.
-    pub bucket: String,
-    /// Its key.
-    pub key: String,
-    /// Names and values.
-    pub tags: Vec<(String, String)>,
 }
 
 impl Request {
@@ -208,10 +198,8 @@ impl App {
         account.caller.clone_from(&caller);
         let source = source_of(operation, &head.headers)?;
         let rights = self.rights(operation, caller.clone(), &target, source.as_ref()).await?;
-        let tagged = match rights.ask_for("s3:existingobjecttag/") {
-            true => self.tagged(operation, &target, &query, source.as_ref()).await?,
-            false => Vec::new(),
-        };
+        let objects = App::decided_by_tags(operation, &target, &query, source.as_ref());
+        let tagged = Tagged::of(&self.store, &rights, objects).await.map_err(failure::of)?;
         let request = Request { head, query, target, caller, rights, tagged, signed_by, peer };
         self.authorize(operation, &request, source.as_ref()).map_err(|error| {
             match request.rights.region(request.bucket()) {
@@ -272,31 +260,23 @@ impl App {
         self.authority.rights(caller, &[bucket, source]).await.map_err(failure::of)
     }
 
-    /// The tags of what is read, or whose description is read or changed. Of what is not there there are none.
-    async fn tagged(
-        &self,
+    /// The objects whose tags may decide: what is read, or whose description is read or changed.
+    fn decided_by_tags(
         operation: Operation,
         target: &Target,
         query: &Query,
         source: Option<&CopySource>,
-    ) -> Result<Vec<Tagged>, S3Error> {
-        let mut named = Vec::new();
-        if let (true, Some(bucket), Some(key)) = (operation.is_about_object(), &target.bucket, &target.key) {
-            named.push((bucket.clone(), key.clone(), query.get("versionId").map(str::to_owned)));
-        }
-        named.extend(source.map(|source| (source.bucket.clone(), source.key.clone(), source.version_id.clone())));
-        let mut tagged = Vec::new();
-        for (bucket, key, version) in named {
-            // One that is none is found out later.
-            let version = version.and_then(|version| version.parse().ok());
-            let of = predastore::object::Target { bucket: bucket.clone(), key: key.clone().into_bytes(), version };
-            match self.store.head(&of).await {
-                Ok(found) => tagged.push(Tagged { bucket, key, tags: found.version.attrs.tags }),
-                Err(predastore::object::Error::Refused(_)) => {}
-                Err(error) => return Err(failure::of(error)),
-            }
-        }
-        Ok(tagged)
+    ) -> Vec<Object> {
+        // A version that is none is found out later.
+        let object = |bucket: &str, key: &str, version: Option<&str>| Object {
+            bucket: bucket.to_owned(),
+            key: key.as_bytes().to_vec(),
+            version: version.and_then(|version| version.parse().ok()),
+        };
+        let named = target.bucket.as_ref().zip(target.key.as_ref()).filter(|_| operation.is_about_object());
+        let named = named.map(|(bucket, key)| object(bucket, key, query.get("versionId")));
+        let source = source.map(|source| object(&source.bucket, &source.key, source.version_id.as_deref()));
+        named.into_iter().chain(source).collect()
     }
 
     /// Denies by default: the operation's action on what it names, what its headers ask for besides, and reading the source of

@@ -45,7 +45,9 @@ impl Context for OfRequest<'_> {
             "s3:requestobjecttagkeys" => {
                 Some(self.tags()?.pairs().map(|(name, _)| Cow::Owned(name.to_owned())).collect())
             }
-            _ if key.starts_with("s3:existingobjecttag/") => made(self.existing_tag(&key[21..])?),
+            _ if key.starts_with("s3:existingobjecttag/") => {
+                Some(vec![Cow::Borrowed(request.tagged.value(key, self.bucket, self.key)?)])
+            }
             _ => match key.strip_prefix("s3:requestobjecttag/") {
                 Some(tag) => made(self.tags()?.pairs().find(|(name, _)| name.eq_ignore_ascii_case(tag))?.1.to_owned()),
                 None => {
@@ -59,14 +61,6 @@ impl Context for OfRequest<'_> {
 impl OfRequest<'_> {
     fn header(&self, name: &str) -> Option<Vec<Cow<'_, str>>> {
         self.request.head.headers.get(name)?.to_str().ok().map(|text| vec![Cow::Borrowed(text)])
-    }
-
-    /// The value of a tag of the object. Its name has its case, which that of a condition key has lost.
-    fn existing_tag(&self, name: &str) -> Option<String> {
-        let object =
-            self.request.tagged.iter().find(|tagged| tagged.bucket == self.bucket && tagged.key == self.key)?;
-        let (_, value) = object.tags.iter().find(|(tag, _)| tag.to_lowercase() == name)?;
-        Some(value.clone())
     }
 
     /// Tags are written as a query is.

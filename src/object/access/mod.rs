@@ -1,7 +1,7 @@
 //! Who may do what: keys of the configuration, and users whose keys and policies are kept in the catalog.
 //!
 //! - `record`: users and keys as the catalog has them. `users`: listing and changing them. `authority`: who somebody is that
-//!   asks, for the frontends. `rules`: what a bucket says of it. `rights`: the decision. `directory`: keys that somebody else
+//!   asks, for the frontends. `rules`: what a bucket says of it. `rights`: the decision. `tagged`: tags that conditions ask for. `directory`: keys that somebody else
 //!   keeps. `secret`: secrets, which are never shown.
 //!
 //! Invariants
@@ -19,6 +19,7 @@ mod record;
 mod rights;
 mod rules;
 mod secret;
+mod tagged;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -29,6 +30,7 @@ pub use record::Named;
 pub use rights::Rights;
 pub use rules::{BucketRules, PublicAccessBlock, REQUESTER_PAYS};
 pub use secret::{Secret, fresh_key, key_of};
+pub use tagged::Tagged;
 pub use users::{KeyInfo, NewKey, UserInfo};
 
 use crate::policy;

@@ -23,6 +23,7 @@ pub(super) async fn object(request: &Request<'_>) -> Result<Answer, Refusal> {
     let input: input::CopyObject = request.parse()?;
     let (bucket, key) = (input::bucket(&input.bucket)?, input::key(&input.key)?);
     request.may(bucket, key)?;
+    request.may_compare(&input.if_match, bucket, key)?;
     let source = source(request, &input)?;
     let replace = match said(&input.metadata_directive) {
         None | Some("COPY") => false,

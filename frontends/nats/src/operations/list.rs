@@ -62,7 +62,7 @@ impl Page {
 pub(super) async fn objects(request: &Request<'_>) -> Result<Answer, Refusal> {
     let input: input::ListObjects = request.parse()?;
     let name = input::bucket(&input.bucket)?;
-    let told = Told { request, listed: Some(&input) };
+    let told = Told { request, listed: Some(&input), object: (name, "") };
     request.may_do_with(&told, request.operation.action(), name, "")?;
     let max_count = match input.max_keys {
         // What SDKs write where nobody set it.

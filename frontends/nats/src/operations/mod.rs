@@ -12,8 +12,8 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use predastore::ids::VersionId;
-use predastore::object::access::{Caller, Deed, Rights};
-use predastore::object::{Error, Store};
+use predastore::object::access::{Caller, Deed, Rights, Tagged};
+use predastore::object::{Error, Store, Target};
 use predastore::policy::Context;
 use predastore_vocabulary::dates;
 use predastore_vocabulary::error::ErrorCode;
@@ -47,6 +47,8 @@ pub(crate) struct Request<'a> {
     pub(crate) caller: &'a Caller,
     /// What he may do in the buckets that it names.
     pub(crate) rights: &'a Rights,
+    /// Tags of the objects that it names, where policies ask for them.
+    pub(crate) tagged: &'a Tagged,
     pub(crate) payload: &'a [u8],
     /// The longest answer that the server carries.
     pub(crate) answer_max_bytes: usize,
@@ -74,8 +76,17 @@ impl Request<'_> {
         }
     }
 
+    /// # Errors
+    /// `AccessDenied`: a condition on the tag of what there is tells what there is, and the caller may not read it.
+    fn may_compare(&self, tag: &Option<String>, bucket: &str, key: &str) -> Result<(), Refusal> {
+        match input::said(tag) {
+            None | Some("*") => Ok(()),
+            Some(_) => self.may_do(Operation::GetObject.action(), bucket, key),
+        }
+    }
+
     fn may_do(&self, action: &str, bucket: &str, key: &str) -> Result<(), Refusal> {
-        self.may_do_with(&Told { request: self, listed: None }, action, bucket, key)
+        self.may_do_with(&Told { request: self, listed: None, object: (bucket, key) }, action, bucket, key)
     }
 
     fn may_do_with(&self, told: &Told<'_>, action: &str, bucket: &str, key: &str) -> Result<(), Refusal> {
@@ -103,6 +114,8 @@ impl Request<'_> {
 struct Told<'a> {
     request: &'a Request<'a>,
     listed: Option<&'a input::ListObjects>,
+    /// What is about to be touched.
+    object: (&'a str, &'a str),
 }
 
 impl Context for Told<'_> {
@@ -116,7 +129,7 @@ impl Context for Told<'_> {
             "s3:prefix" => listed(|input| &input.prefix),
             "s3:delimiter" => listed(|input| &input.delimiter),
             "s3:max-keys" => one(&self.listed?.max_keys?.to_string()),
-            _ => None,
+            _ => one(self.request.tagged.value(key, self.object.0, self.object.1)?),
         }
     }
 }
@@ -147,6 +160,24 @@ pub(crate) fn buckets_of(payload: &[u8]) -> Vec<String> {
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
     let source = text("CopySource").and_then(|source| CopySource::parse(source).ok()).map(|source| source.bucket);
     text("Bucket").map(str::to_owned).into_iter().chain(source).collect()
+}
+
+/// The objects whose tags may decide: what is read.
+pub(crate) fn decided_by_tags(operation: Operation, payload: &[u8]) -> Vec<Target> {
+    let fields: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
+    let text = |name: &str| fields.get(name).and_then(Value::as_str);
+    // A version that is none is found out later.
+    let object = |bucket: &str, key: &str, version: Option<&str>| Target {
+        bucket: bucket.to_owned(),
+        key: key.as_bytes().to_vec(),
+        version: version.and_then(|version| version.parse().ok()),
+    };
+    let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
+    let named = text("Bucket").zip(text("Key")).filter(|_| reads);
+    let named = named.map(|(bucket, key)| object(bucket, key, text("VersionId")));
+    let source = text("CopySource").and_then(|source| CopySource::parse(source).ok());
+    let source = source.map(|source| object(&source.bucket, &source.key, source.version_id.as_deref()));
+    named.into_iter().chain(source).collect()
 }
 
 /// A version's id; none where none was named.

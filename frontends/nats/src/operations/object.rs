@@ -99,6 +99,7 @@ pub(super) async fn put(request: &Request<'_>) -> Result<Answer, Refusal> {
     let body = input.body.take();
     let (bucket, key) = (input::bucket(&input.bucket)?, input::key(&input.key)?);
     request.may(bucket, key)?;
+    request.may_compare(&input.if_match, bucket, key)?;
     if input.presign == Some(true) {
         if body.is_some() {
             return Err(input::invalid("A URL to send a body to goes without one", "Presign", "true"));
@@ -157,6 +158,7 @@ pub(super) async fn delete(request: &Request<'_>) -> Result<Answer, Refusal> {
     let (bucket, key) = (input::bucket(&input.bucket)?, input::key(&input.key)?);
     let asked = version(&input.version_id)?;
     request.may_version(asked, bucket, key)?;
+    request.may_compare(&input.if_match, bucket, key)?;
     let key = DeleteKey {
         key: Bytes::copy_from_slice(key.as_bytes()),
         version: asked,

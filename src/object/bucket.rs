@@ -225,6 +225,19 @@ impl Store {
         self.in_bucket(bucket, move |view, bucket| Ok(view.setting(bucket, setting)?)).await
     }
 
+    /// As [`Store::setting`], as far as this gateway has applied it; none also where there is no such bucket here.
+    ///
+    /// # Errors
+    /// `Catalog`.
+    pub async fn setting_here(&self, bucket: &str, setting: Setting) -> Result<Option<Bytes>, Error> {
+        let name = bucket.to_owned();
+        let read = move |view: &View<'_>| match view.bucket(&name)? {
+            Some(bucket) => view.setting(bucket.id, setting),
+            None => Ok(None),
+        };
+        Ok(self.ledger.readers().read(read).await?)
+    }
+
     /// Refuses to lock versions before all of the cluster know how to.
     ///
     /// # Errors

@@ -28,6 +28,11 @@ impl Policy {
         self.statements.iter().any(Statement::is_public)
     }
 
+    /// Whether it denies anything.
+    pub fn has_denial(&self) -> bool {
+        self.statements.iter().any(|statement| statement.effect == Effect::Deny)
+    }
+
     /// The first resource that is neither `bucket` nor anything in it: where it stands, as `Statement[1]`. None: there is none.
     pub fn resource_elsewhere(&self, bucket: &str) -> Option<String> {
         let is_elsewhere = |statement: &Statement| match &statement.resources {

@@ -563,3 +563,10 @@ def test_who_may_hold():
     denied(alt.s3.put_object_legal_hold, Bucket=bucket, Key="key", LegalHold={"Status": "OFF"})
     denied(alt.s3.put_object, Bucket=bucket, Key="theirs", Body=b"x", ObjectLockLegalHoldStatus="ON")
     assert "ObjectLockLegalHoldStatus" not in alt.s3.head_object(Bucket=bucket, Key="key")
+
+
+def test_for_ever():
+    """A date more than a hundred years ahead: 400 InvalidArgument."""
+    bucket = locking()
+    put(bucket, "key")
+    refused(400, "InvalidArgument", retain, bucket=bucket, key="key", mode="COMPLIANCE", until=datetime(2262, 1, 1, tzinfo=timezone.utc))

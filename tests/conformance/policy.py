@@ -950,3 +950,90 @@ def test_owner_is_the_account():
     equal(owner, alt.s3.list_buckets()["Owner"]["ID"])
     listed = alt.s3.list_objects_v2(Bucket=bucket, FetchOwner=True)["Contents"]
     equal([row["Owner"]["ID"] for row in listed], [owner])
+
+
+# --- what goes along, and what takes long
+
+
+def test_copied_tags_are_read_and_written():
+    """A copy that takes tags along asks for s3:GetObjectTagging there and s3:PutObjectTagging here; with REPLACE it does not."""
+    source, target = shared(Tagging="scan=clean"), new_bucket()
+    set_policy(source, statement("Allow", alt.arn, "s3:GetObject", arn(source, "*")))
+    set_policy(target, statement("Allow", alt.arn, "s3:PutObject", arn(target, "*")))
+    copy = dict(Bucket=target, Key="copy", CopySource={"Bucket": source, "Key": "key"})
+    denied(alt.s3.copy_object, **copy)
+    set_policy(source, statement("Allow", alt.arn, ["s3:GetObject", "s3:GetObjectTagging"], arn(source, "*")))
+    denied(alt.s3.copy_object, **copy)
+    alt.s3.copy_object(TaggingDirective="REPLACE", **copy)
+    set_policy(target, statement("Allow", alt.arn, ["s3:PutObject", "s3:PutObjectTagging"], arn(target, "*")))
+    alt.s3.copy_object(**copy)
+    equal(main.s3.get_object_tagging(Bucket=target, Key="copy")["TagSet"], [{"Key": "scan", "Value": "clean"}])
+
+
+def test_request_object_tag_of_a_body():
+    """s3:RequestObjectTag/… of PutObjectTagging is about the tags in its body, not about a header."""
+    bucket = allowed_if({"StringEquals": {"s3:RequestObjectTag/team": "blue"}}, "s3:PutObjectTagging")
+    tag = lambda value: f"<Tagging><TagSet><Tag><Key>team</Key><Value>{value}</Value></Tag></TagSet></Tagging>".encode()
+    equal(signed("PUT", f"/{bucket}/key?tagging", tag("blue"), who=alt).status, 200)
+    equal(signed("PUT", f"/{bucket}/key?tagging", tag("red"), who=alt).status, 403)
+    equal(signed("PUT", f"/{bucket}/key?tagging", tag("red"), who=alt, x_amz_tagging="team=blue").status, 403)
+
+
+def test_request_object_tag_in_any_case():
+    """A denial by a tag holds for a tag whose name differs in its case only, wherever it stands, and beside what is not ASCII."""
+    bucket = new_bucket()
+    allow = statement("Allow", alt.arn, ["s3:PutObject", "s3:PutObjectTagging"], arn(bucket, "*"))
+    condition = {"StringEquals": {"s3:RequestObjectTag/class": "public"}}
+    set_policy(bucket, allow, statement("Deny", "*", "s3:PutObject", arn(bucket, "*"), Condition=condition))
+    put(bucket, "key", who=alt, Tagging="class=ok")
+    for tagging in ("class=public", "CLASS=ok&class=public", "x=%C3%A9&Class=public"):
+        denied(alt.s3.put_object, Bucket=bucket, Key="key", Body=b"x", Tagging=tagging)
+
+
+def test_version_id_key_of_sources_and_of_many():
+    """s3:VersionId holds for the source of a copy and for each of many keys that are deleted."""
+    bucket, target = new_bucket(), new_bucket(owner=alt)
+    main.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    first, second = (put(bucket, "key", body)["VersionId"] for body in (b"1", b"2"))
+    actions = ["s3:GetObjectVersion", "s3:DeleteObjectVersion"]
+    condition = {"StringEquals": {"s3:VersionId": first}}
+    set_policy(bucket, statement("Allow", alt.arn, actions, arn(bucket, "*")), statement("Deny", alt.arn, actions, arn(bucket, "*"), Condition=condition))
+    copy = dict(Bucket=target, Key="copy")
+    denied(alt.s3.copy_object, CopySource={"Bucket": bucket, "Key": "key", "VersionId": first}, **copy)
+    alt.s3.copy_object(CopySource={"Bucket": bucket, "Key": "key", "VersionId": second}, **copy)
+    objects = [{"Key": "key", "VersionId": version} for version in (first, second)]
+    answer = alt.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects})
+    equal([row["VersionId"] for row in answer["Deleted"]], [second])
+    equal([row["VersionId"] for row in answer["Errors"]], [first])
+
+
+def test_if_match_wants_the_tags_too():
+    """A denial to read by a tag denies to compare as well: PUT, DELETE, and a key of DeleteObjects."""
+    bucket = shared(Tagging="class=secret")
+    etag = main.s3.head_object(Bucket=bucket, Key="key")["ETag"]
+    condition = {"StringEquals": {"s3:ExistingObjectTag/class": "secret"}}
+    everything = statement("Allow", alt.arn, "s3:*", arn(bucket, "*"))
+    set_policy(bucket, everything, statement("Deny", alt.arn, "s3:GetObject", arn(bucket, "*"), Condition=condition))
+    denied(alt.s3.put_object, Bucket=bucket, Key="key", Body=b"x", IfMatch=etag)
+    denied(alt.s3.delete_object, Bucket=bucket, Key="key", IfMatch=etag)
+    answer = alt.s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "key", "ETag": etag}]})
+    equal([row["Code"] for row in answer["Errors"]], ["AccessDenied"])
+    equal(read(main, bucket, "key"), b"body")
+
+
+def test_keys_that_are_not_known():
+    """A policy that asks for what locks are to be is refused, since it would not be asked: 400 MalformedPolicy."""
+    bucket = new_bucket()
+    condition = {"NumericGreaterThan": {"s3:object-lock-remaining-retention-days": "30"}}
+    malformed(document(statement("Deny", "*", "s3:PutObject", arn(bucket, "*"), Condition=condition)), bucket)
+
+
+def test_prefixes_are_not_copied_past_a_denial():
+    """A prefix is not copied where a policy denies anything, for its keys are not asked one by one."""
+    bucket = shared("from/key")
+    set_policy(bucket, statement("Deny", alt.arn, "s3:GetObject", arn(bucket, "from/secret/*")))
+    headers = {"x-amz-copy-source": f"{bucket}/from/", "x-predastore-copy-prefix": "true"}
+    equal(signed("PUT", f"/{bucket}/to/", **headers).status, 403)
+    main.s3.delete_bucket_policy(Bucket=bucket)
+    equal(signed("PUT", f"/{bucket}/to/", **headers).status, 200)
+    equal(read(main, bucket, "to/key"), b"body")

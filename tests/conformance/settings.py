@@ -167,3 +167,12 @@ def test_no_metrics():
     bucket = new_bucket()
     assert not main.s3.list_bucket_metrics_configurations(Bucket=bucket).get("MetricsConfigurationList")
     refused(404, "NoSuchConfiguration", main.s3.get_bucket_metrics_configuration, Bucket=bucket, Id="a")
+
+
+def test_a_preflight_is_not_charged():
+    """A preflight of a bucket where who asks pays is answered as ever: it has no identity."""
+    bucket = paid()
+    rule = {"AllowedMethods": ["GET"], "AllowedOrigins": ["*"]}
+    main.s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule]})
+    asked = {"Origin": "https://www.example.com", "Access-Control-Request-Method": "GET"}
+    equal(raw("OPTIONS", f"/{bucket}/key", headers=asked).status, 200)

@@ -218,3 +218,52 @@ fn anybody_reads_public_objects_and_no_more() -> Result<()> {
     }
     Ok(())
 }
+
+/// Who begins to set something in his bucket, and ends when that is another's, has set nothing.
+#[test]
+fn a_body_that_takes_long_is_not_for_anothers_bucket() -> Result<()> {
+    let accounts = [("ONEACCOUNT0000000001", "111111111111"), ("TWOACCOUNT0000000001", "222222222222")];
+    let entry = |(key, id): (&str, &str)| {
+        format!(
+            "[[auth]]\naccess_key_id = \"{key}\"\nsecret_access_key = \"the secret of {key}\"\naccount_id = \"{id}\"\n\n"
+        )
+    };
+    let s3d = S3d::start(Config { toml: Some(accounts.map(entry).concat()), ..Config::default().plain() })?;
+    let client = |(key, _): (&str, &str)| -> Result<S3> {
+        let signer = Signer::new(key, &format!("the secret of {key}"), &s3d.credentials().region);
+        Ok(S3::new(s3d.endpoint()?, signer))
+    };
+    let [mut one, mut two] = [client(accounts[0])?, client(accounts[1])?];
+    let policy = "{\"Version\":\"2012-10-17\",\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":\"*\",\"Action\":\"s3:*\",\
+                  \"Resource\":[\"arn:aws:s3:::mine\",\"arn:aws:s3:::mine/*\"]}]}";
+    let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
+    let delete = "<Delete><Object><Key>key</Key></Object></Delete>";
+    let delete_md5 = "VUxjCEXWiErKatrg6+J0xA==";
+    for (method, query, body) in [("PUT", "policy", policy), ("PUT", "tagging", tags), ("POST", "delete", delete)] {
+        one.create_bucket("mine")?;
+        let mut request = one.request(method, "mine", "", query, body);
+        if query == "delete" {
+            request = request.header("Content-MD5", delete_md5);
+        }
+        one.signer.sign(&mut request);
+        let mut connection = one.endpoint.connect()?;
+        connection.write(&request.head())?;
+        connection.write(&request.body[..10])?;
+        // Its head has been answered for by now, or will be by the rights of then.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        one.call(one.request("DELETE", "mine", "", "", ""))?.expect(204)?;
+        two.create_bucket("mine")?;
+        two.put("mine", "key", "of two")?.expect(200)?;
+        connection.write(&request.body[10..])?;
+        let answer = connection.response(method)?;
+        ensure!(answer.status == 404 && answer.code() == "NoSuchBucket", "{query}: {}", answer.text());
+        two.expect_body("mine", "key", b"of two")?;
+        for (query, code) in [("policy", "NoSuchBucketPolicy"), ("tagging", "NoSuchTagSet")] {
+            let answer = two.call(two.request("GET", "mine", "", query, ""))?.expect(404)?;
+            ensure!(answer.code() == code, "{query}: {}", answer.text());
+        }
+        two.delete("mine", "key")?.expect(204)?;
+        two.call(two.request("DELETE", "mine", "", "", ""))?.expect(204)?;
+    }
+    Ok(())
+}

@@ -6,8 +6,8 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -21,7 +21,7 @@ use predastore::object::{Pressure, Store, Target as Object};
 
 use crate::auth::{self, Authenticated, Identity, RequestHead, SignedBy, Verifier};
 use crate::body::Upload;
-use crate::context::OfRequest;
+use crate::context::{OfRequest, Touched};
 use crate::error::{ErrorCode, S3Error};
 use crate::metrics::Metrics;
 use crate::names::{CopySource, Target};
@@ -68,8 +68,10 @@ pub struct Request {
     pub target: Target,
     /// Who asks, proven; none: anybody.
     pub caller: Option<Arc<Caller>>,
-    /// What he may do in the buckets that are named.
-    pub rights: Rights,
+    /// What it asks for.
+    pub operation: Operation,
+    /// What he may do in the buckets that are named, as of the last look.
+    rights: Mutex<Arc<Rights>>,
     /// Tags of the objects that are named, where policies ask for them.
     pub tagged: Tagged,
     /// Where the signature was; none: there is none.
@@ -79,6 +81,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// What the sender may do in the buckets that are named.
+    pub fn rights(&self) -> Arc<Rights> {
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The bucket's name; empty for the service.
     pub fn bucket(&self) -> &str {
         self.target.bucket.as_deref().unwrap_or_default()
@@ -200,15 +207,16 @@ impl App {
         let rights = self.rights(operation, caller.clone(), &target, source.as_ref()).await?;
         let objects = App::decided_by_tags(operation, &target, &query, source.as_ref());
         let tagged = Tagged::of(&self.store, &rights, objects).await.map_err(failure::of)?;
-        let request = Request { head, query, target, caller, rights, tagged, signed_by, peer };
+        let rights = Mutex::new(Arc::new(rights));
+        let request = Request { head, query, target, caller, operation, rights, tagged, signed_by, peer };
         self.authorize(operation, &request, source.as_ref()).map_err(|error| {
-            match request.rights.region(request.bucket()) {
+            match request.rights().region(request.bucket()) {
                 // Who looks where a bucket is, is told where, that he may go there.
                 Some(region) if operation == Operation::HeadBucket => error.with_header("x-amz-bucket-region", region),
                 _ => error,
             }
         })?;
-        if operation != Operation::CreateBucket && request.rights.lacks(request.bucket()) {
+        if operation != Operation::CreateBucket && request.rights().lacks(request.bucket()) {
             return Err(ErrorCode::NoSuchBucket.into());
         }
         let is_charged = self.charge(&request, source.as_ref())?;
@@ -273,7 +281,8 @@ impl App {
             key: key.as_bytes().to_vec(),
             version: version.and_then(|version| version.parse().ok()),
         };
-        let named = target.bucket.as_ref().zip(target.key.as_ref()).filter(|_| operation.is_about_object());
+        let named = target.bucket.as_ref().zip(target.key.as_ref());
+        let named = named.filter(|_| operation.is_about_object() || operation.is_conditional());
         let named = named.map(|(bucket, key)| object(bucket, key, query.get("versionId")));
         let source = source.map(|source| object(&source.bucket, &source.key, source.version_id.as_deref()));
         named.into_iter().chain(source).collect()
@@ -288,7 +297,10 @@ impl App {
         }
         let (bucket, key) = (request.bucket(), request.key());
         // Of many keys, each is decided by itself once they are known; nobody in particular is not asked for them.
-        if operation != Operation::DeleteObjects || request.caller.is_none() {
+        // So are tags that come in a body, where policies ask for those.
+        let by_key = operation == Operation::DeleteObjects && request.caller.is_some();
+        let by_tags = operation == Operation::PutObjectTagging && request.rights().ask_for("s3:requestobjecttag");
+        if !by_key && !by_tags {
             self.require(request, operation.action(request.query.has("versionId")), bucket, key)?;
         }
         // A condition on what there is tells what there is.
@@ -301,7 +313,8 @@ impl App {
         }
         let Some(source) = source else { return Ok(()) };
         let read = Operation::GetObject.action(source.version_id.is_some());
-        self.require(request, read, &source.bucket, &source.key)
+        let version = source.version_id.as_deref();
+        self.require_of(request, read, &Touched { bucket: &source.bucket, key: &source.key, version, tags: None })
     }
 
     /// Whether who asks is charged for it. He must say that he knows, in a header or in the query; and be somebody.
@@ -309,7 +322,10 @@ impl App {
         let is_charged = [Some(request.bucket()), source.map(|source| source.bucket.as_str())]
             .into_iter()
             .flatten()
-            .any(|bucket| request.rights.pays(bucket));
+            .any(|bucket| request.rights().pays(bucket));
+        if request.operation.is_preflight() {
+            return Ok(false);
+        }
         let payer = request.header("x-amz-request-payer")?.or(request.query.get("x-amz-request-payer"));
         let knows = request.caller.is_some() && payer.is_some_and(|payer| payer.eq_ignore_ascii_case("requester"));
         if is_charged && !knows { Err(ErrorCode::AccessDenied.into()) } else { Ok(is_charged) }
@@ -319,8 +335,39 @@ impl App {
     /// `AccessDenied` unless the request's sender, or anybody, may do `action` to `key` (empty: to the bucket) in `bucket`
     /// (empty: on the service).
     pub fn require(&self, request: &Request, action: &str, bucket: &str, key: &str) -> Result<(), S3Error> {
-        let deed = Deed { action, bucket, key, context: &OfRequest { app: self, request, bucket, key } };
-        if request.rights.may(&deed) { Ok(()) } else { Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied")) }
+        let version = request.query.get("versionId");
+        self.require_of(request, action, &Touched { bucket, key, version, tags: None })
+    }
+
+    /// As [`App::require`], of what is told apart from what the request names.
+    ///
+    /// # Errors
+    /// `AccessDenied`.
+    pub(crate) fn require_of(&self, request: &Request, action: &str, touched: &Touched<'_>) -> Result<(), S3Error> {
+        let Touched { bucket, key, .. } = *touched;
+        let deed = Deed { action, bucket, key, context: &OfRequest { app: self, request, touched } };
+        match request.rights().may(&deed) {
+            true => Ok(()),
+            false => Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied")),
+        }
+    }
+
+    /// Looks again what the sender may: the body of his request may have taken long.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`: the bucket is another one by now. `AccessDenied`: he may not any more.
+    pub async fn confirm(&self, request: &Request) -> Result<(), S3Error> {
+        let operation = request.operation;
+        if operation == Operation::CreateBucket {
+            return Ok(());
+        }
+        let source = source_of(operation, &request.head.headers)?;
+        let rights = self.rights(operation, request.caller.clone(), &request.target, source.as_ref()).await?;
+        if rights.id(request.bucket()) != request.rights().id(request.bucket()) {
+            return Err(ErrorCode::NoSuchBucket.into());
+        }
+        *request.rights.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rights);
+        self.authorize(operation, request, source.as_ref())
     }
 }
 

@@ -7,23 +7,32 @@ use std::borrow::Cow;
 
 use predastore::policy::Context;
 
-use crate::app::{App, Request};
+use crate::app::{App, Request, header_of};
 use crate::auth::SignedBy;
 use crate::dates;
-use crate::query::Query;
+use crate::metadata;
+use crate::route::Operation;
 
 /// A request, for conditions.
 pub(crate) struct OfRequest<'a> {
     pub(crate) app: &'a App,
     pub(crate) request: &'a Request,
-    /// What is about to be touched.
+    pub(crate) touched: &'a Touched<'a>,
+}
+
+/// What is about to be touched.
+pub(crate) struct Touched<'a> {
     pub(crate) bucket: &'a str,
     pub(crate) key: &'a str,
+    /// The version that is named.
+    pub(crate) version: Option<&'a str>,
+    /// The tags that it is to have; none: those of the request's headers, if it keeps them.
+    pub(crate) tags: Option<&'a [(String, String)]>,
 }
 
 impl Context for OfRequest<'_> {
     fn values(&self, key: &str) -> Option<Vec<Cow<'_, str>>> {
-        let OfRequest { app, request, .. } = self;
+        let OfRequest { app, request, touched } = self;
         let query = |name: &str| request.query.get(name).map(|text| vec![Cow::Borrowed(text)]);
         let made = |text: String| Some(vec![Cow::Owned(text)]);
         match key {
@@ -35,21 +44,21 @@ impl Context for OfRequest<'_> {
             "aws:useragent" => self.header("user-agent"),
             "aws:referer" => self.header("referer"),
             "s3:prefix" | "s3:delimiter" | "s3:max-keys" => query(&key[3..]),
-            "s3:versionid" => query("versionId"),
+            "s3:versionid" => touched.version.map(|version| vec![Cow::Borrowed(version)]),
             "s3:if-match" | "s3:if-none-match" => self.header(&key[3..]),
             "s3:signatureversion" => request.signed_by.map(|_| vec!["AWS4-HMAC-SHA256".into()]),
             "s3:authtype" => Some(vec![match request.signed_by? {
                 SignedBy::Header => "REST-HEADER".into(),
                 SignedBy::Presigned => "REST-QUERY-STRING".into(),
             }]),
-            "s3:requestobjecttagkeys" => {
-                Some(self.tags()?.pairs().map(|(name, _)| Cow::Owned(name.to_owned())).collect())
-            }
-            _ if key.starts_with("s3:existingobjecttag/") => {
-                Some(vec![Cow::Borrowed(request.tagged.value(key, self.bucket, self.key)?)])
-            }
+            "s3:requestobjecttagkeys" => Some(self.tags()?.into_iter().map(|(name, _)| Cow::Owned(name)).collect()),
+            _ if key.starts_with("s3:existingobjecttag/") => request.tagged.values(key, touched.bucket, touched.key),
             _ => match key.strip_prefix("s3:requestobjecttag/") {
-                Some(tag) => made(self.tags()?.pairs().find(|(name, _)| name.eq_ignore_ascii_case(tag))?.1.to_owned()),
+                // A condition key has lost the case of the tag's name: any of those counts.
+                Some(tag) => {
+                    let tags = self.tags()?.into_iter().filter(|(name, _)| name.to_lowercase() == tag);
+                    Some(tags.map(|(_, value)| Cow::Owned(value)).collect())
+                }
                 None => {
                     key.strip_prefix("s3:").filter(|name| name.starts_with("x-amz-")).and_then(|name| self.header(name))
                 }
@@ -63,8 +72,19 @@ impl OfRequest<'_> {
         self.request.head.headers.get(name)?.to_str().ok().map(|text| vec![Cow::Borrowed(text)])
     }
 
-    /// Tags are written as a query is.
-    fn tags(&self) -> Option<Query> {
-        Query::parse(self.request.head.headers.get("x-amz-tagging")?.to_str().ok()?).ok()
+    /// The tags that what is touched is to have, where the request says so.
+    fn tags(&self) -> Option<Vec<(String, String)>> {
+        let OfRequest { request, touched, .. } = self;
+        if let Some(tags) = touched.tags {
+            return Some(tags.to_vec());
+        }
+        let headers = &request.head.headers;
+        let replaces = || header_of(headers, "x-amz-tagging-directive").ok().flatten() == Some("REPLACE");
+        let keeps = match request.operation {
+            Operation::CopyObject => replaces(),
+            operation => operation.writes_object(),
+        };
+        headers.get("x-amz-tagging").filter(|_| keeps)?;
+        metadata::tags(headers).ok()
     }
 }

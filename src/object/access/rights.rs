@@ -11,7 +11,8 @@
 use std::sync::Arc;
 
 use crate::catalog;
-use crate::policy::{self, Decision, Principal};
+use crate::ids::BucketId;
+use crate::policy::{self, Decision, Policy, Principal};
 
 use super::rules::BucketRules;
 use super::{Caller, Deed};
@@ -86,6 +87,20 @@ impl Rights {
     pub fn owner(&self, bucket: &str) -> Option<String> {
         let named = self.buckets.iter().find(|named| named.name == bucket)?;
         named.rules.as_ref().map(|rules| rules.owner.clone())
+    }
+
+    /// Which bucket it is.
+    pub fn id(&self, bucket: &str) -> Option<BucketId> {
+        let named = self.buckets.iter().find(|named| named.name == bucket)?;
+        named.rules.as_ref().map(|rules| rules.id)
+    }
+
+    /// Whether some policy of who asks, or of a bucket that was asked for, denies anything.
+    pub fn deny_something(&self) -> bool {
+        let own = self.caller.as_ref().and_then(|caller| caller.policies.as_ref());
+        let of_bucket = |named: &Bucket| named.rules.as_ref()?.policy.as_ref().map(Policy::has_denial);
+        own.into_iter().flat_map(|policies| &policies.0).any(|policy| policy.has_denial())
+            || self.buckets.iter().filter_map(of_bucket).any(|has| has)
     }
 
     /// The region of a bucket.

@@ -1,5 +1,7 @@
 //! What objects are tagged with, for policies whose conditions ask for it (`s3:ExistingObjectTag/NAME`).
 
+use std::borrow::Cow;
+
 use crate::object::{Error, Store, Target};
 
 /// The condition keys about tags that an object has, in lower case.
@@ -26,11 +28,12 @@ impl Tagged {
         Ok(Tagged(tagged))
     }
 
-    /// The value of a condition key, which is in lower case; none: it is another key, or the object has no such tag. A tag's name
-    /// has its case, which that of a condition key has lost.
-    pub fn value(&self, key: &str, bucket: &str, object: &str) -> Option<&str> {
+    /// The values of a condition key, which is in lower case; none: it is another key, or nothing is known of the object. A tag's
+    /// name has its case, which that of a condition key has lost: any of those counts.
+    pub fn values(&self, key: &str, bucket: &str, object: &str) -> Option<Vec<Cow<'_, str>>> {
         let name = key.strip_prefix(KEYS)?;
         let (_, tags) = self.0.iter().find(|(of, _)| of.bucket == bucket && of.key == object.as_bytes())?;
-        tags.iter().find(|(tag, _)| tag.to_lowercase() == name).map(|(_, value)| value.as_str())
+        let found = tags.iter().filter(|(tag, _)| tag.to_lowercase() == name);
+        Some(found.map(|(_, value)| Cow::Borrowed(value.as_str())).collect())
     }
 }

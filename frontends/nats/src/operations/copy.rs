@@ -40,6 +40,7 @@ pub(super) async fn object(request: &Request<'_>) -> Result<Answer, Refusal> {
     let mut attempt = 1;
     let (found, stored) = loop {
         let found = read_source(request, &input, &source).await?;
+        may_copy_tags(request, &source, &found, (bucket, key))?;
         let put = Put {
             bucket: bucket.to_owned(),
             owner: request.rights.owner(bucket),
@@ -72,6 +73,25 @@ fn source(request: &Request<'_>, input: &input::CopyObject) -> Result<Target, Re
     let action = if version.is_some() { read.action_on_version() } else { read.action() };
     request.may_do(action, &source.bucket, &source.key)?;
     Ok(Target { bucket: source.bucket, key: source.key.into_bytes(), version })
+}
+
+/// Tags that go along are read there and written here.
+fn may_copy_tags(
+    request: &Request<'_>,
+    source: &Target,
+    found: &Found,
+    (bucket, key): (&str, &str),
+) -> Result<(), Refusal> {
+    if found.version.attrs.tags.is_empty() {
+        return Ok(());
+    }
+    // Conditions on tags that are to be are told of none here: better refused than not asked.
+    if request.rights.ask_for("s3:requestobjecttag") {
+        return Err(ErrorCode::AccessDenied.into());
+    }
+    let read = if source.version.is_some() { "s3:GetObjectVersionTagging" } else { "s3:GetObjectTagging" };
+    request.may_do(read, &source.bucket, &String::from_utf8_lossy(&source.key))?;
+    request.may_do("s3:PutObjectTagging", bucket, key)
 }
 
 async fn read_source(request: &Request<'_>, input: &input::CopyObject, source: &Target) -> Result<Found, Refusal> {

@@ -34,7 +34,7 @@ pub(super) async fn list(app: &App, request: &Request) -> Result<Response, S3Err
     let after = asked.continuation.as_ref().map(|continuation| continuation.after.as_str());
     let all = app.store.buckets(after, BUCKET_COUNT_MAX).await.map_err(failure::of)?;
     let wanted = |bucket: &Bucket| {
-        request.rights.sees(bucket)
+        request.rights().sees(bucket)
             && bucket.name.starts_with(&asked.prefix)
             && asked.region.as_ref().is_none_or(|region| *region == bucket.region)
     };
@@ -71,7 +71,7 @@ pub(super) async fn create(app: &App, request: &Request, body: &mut Upload) -> R
     })?;
     check_ownership(request)?;
     let locks = lock::is_wanted(app, request).await?;
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let region = xml::request::create_bucket_configuration(&document)?.unwrap_or_else(|| app.config.region.clone());
     let made = app.store.create_bucket(request.bucket(), request.account_id(), &region, locks).await;
     match made {
@@ -139,7 +139,7 @@ pub(super) async fn versioning(app: &App, request: &Request) -> Result<Response,
 
 /// PutBucketVersioning.
 pub(super) async fn set_versioning(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let versioning = match xml::request::versioning_configuration(&document)? {
         VersioningStatus::Enabled => Versioning::Enabled,
         VersioningStatus::Suspended => Versioning::Suspended,
@@ -162,7 +162,7 @@ pub(super) async fn acl(app: &App, request: &Request) -> Result<Response, S3Erro
 /// PUT ?acl: what amounts to owner-only is accepted.
 pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let bucket = of(app, request).await?;
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     acl::check(request, &document, &bucket.owner)?;
     Ok(respond::empty(StatusCode::OK))
 }

@@ -10,10 +10,12 @@ use super::{lock, multipart, parse_version, prefix};
 use crate::app::{App, Request};
 use crate::checksum;
 use crate::conditions::{Outcome, ReadConditions};
+use crate::context::Touched;
 use crate::error::{ErrorCode, S3Error};
 use crate::names::CopySource;
 use crate::range::ByteRange;
 use crate::respond::{self, milliseconds};
+use crate::route::Operation;
 use crate::xml::{response, shown};
 use crate::{acl, failure, metadata};
 
@@ -43,9 +45,12 @@ pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3E
     let mut attempt = 1;
     let (found, stored) = loop {
         let found = read_source(app, request, &source).await?;
+        if !replace_tags {
+            may_copy_tags(app, request, &source, &found.version.attrs.tags)?;
+        }
         let put = Put {
             bucket: request.bucket().to_owned(),
-            owner: request.rights.owner(request.bucket()),
+            owner: request.rights().owner(request.bucket()),
             key: request.key().as_bytes().to_vec(),
             attrs: attrs::of_copy(&found.version.attrs, &fresh, replace_metadata, replace_tags),
             precondition: precondition(request)?,
@@ -66,6 +71,19 @@ pub(super) async fn object(app: &App, request: &Request) -> Result<Response, S3E
         respond::put(headers, "x-amz-version-id", &stored.written.version.to_string());
     }
     Ok(response)
+}
+
+/// Tags that go along are read there and written here.
+fn may_copy_tags(app: &App, request: &Request, source: &Target, tags: &[(String, String)]) -> Result<(), S3Error> {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    let (key, version) = (String::from_utf8_lossy(&source.key), source.version.map(|version| version.to_string()));
+    let read = Operation::GetObjectTagging.action(version.is_some());
+    let there = Touched { bucket: &source.bucket, key: &key, version: version.as_deref(), tags: None };
+    app.require_of(request, read, &there)?;
+    let here = Touched { bucket: request.bucket(), key: request.key(), version: None, tags: Some(tags) };
+    app.require_of(request, Operation::PutObjectTagging.action(false), &here)
 }
 
 /// UploadPartCopy.

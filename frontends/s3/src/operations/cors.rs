@@ -23,7 +23,7 @@ pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Erro
 
 /// PutBucketCors. It is kept as the document that answers it.
 pub(super) async fn set(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let value = Bytes::from(write_cors(&cors_configuration(&document)?));
     app.store.set_setting(request.bucket(), Setting::Cors, Some(value)).await.map_err(failure::of)?;
     Ok(respond::empty(StatusCode::OK))
@@ -37,7 +37,11 @@ pub(super) async fn remove(app: &App, request: &Request) -> Result<Response, S3E
 
 /// The rules of a bucket; none: it has none.
 async fn rules(app: &App, bucket: &str) -> Result<Option<Vec<Rule>>, Error> {
-    let Some(kept) = app.store.setting(bucket, Setting::Cors).await? else { return Ok(None) };
+    read(bucket, app.store.setting(bucket, Setting::Cors).await?)
+}
+
+fn read(bucket: &str, kept: Option<Bytes>) -> Result<Option<Vec<Rule>>, Error> {
+    let Some(kept) = kept else { return Ok(None) };
     let later = |_| Error::Corrupt(format!("the cross-origin rules of bucket {bucket}"));
     cors_configuration(&kept).map(Some).map_err(later)
 }
@@ -79,7 +83,8 @@ pub(crate) async fn for_browser(app: &App, bucket: &str, origin: &str, method: &
     if bucket.is_empty() {
         return Vec::new();
     }
-    match rules(app, bucket).await {
+    // An answer that is ready waits for nobody.
+    match app.store.setting_here(bucket, Setting::Cors).await.and_then(|kept| read(bucket, kept)) {
         Ok(Some(rules)) => answer(&rules, &Asked { origin, method, headers: &[] }).unwrap_or_default(),
         Ok(None) | Err(Error::Refused(_)) => Vec::new(),
         Err(error) => {

@@ -45,7 +45,7 @@ pub(super) async fn configuration(app: &App, request: &Request) -> Result<Respon
 
 /// PutObjectLockConfiguration; a bucket with versioning that did not lock does so from then on.
 pub(super) async fn set_configuration(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let value = Bytes::copy_from_slice(&lock::object_lock_configuration(&document)?.to_bytes());
     app.store.expect_locking().await.map_err(failure::of)?;
     let set = app.store.set_setting(request.bucket(), Setting::ObjectLock, Some(value)).await;
@@ -72,6 +72,9 @@ pub(super) async fn is_wanted(app: &App, request: &Request) -> Result<bool, S3Er
         Some(value) => return Err(S3Error::invalid_argument("The header is neither true nor false", name, value)),
     };
     if is_wanted {
+        for operation in [Operation::PutObjectLockConfiguration, Operation::PutBucketVersioning] {
+            app.require(request, operation.action(false), request.bucket(), "")?;
+        }
         app.store.expect_locking().await.map_err(failure::of)?;
     }
     Ok(is_wanted)
@@ -92,7 +95,7 @@ pub(super) async fn retention(app: &App, request: &Request) -> Result<Response, 
 
 /// PutObjectRetention.
 pub(super) async fn set_retention(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let retention = lock::retention(&document)?;
     locking(app, request).await?;
     lock::check_future(retention, app.store.now())?;
@@ -107,7 +110,7 @@ pub(super) async fn hold(app: &App, request: &Request) -> Result<Response, S3Err
 
 /// PutObjectLegalHold.
 pub(super) async fn set_hold(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let hold = lock::legal_hold(&document)?;
     locking(app, request).await?;
     change(app, request, Change::Hold(hold)).await

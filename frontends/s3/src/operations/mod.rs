@@ -16,6 +16,7 @@ mod simple;
 mod tagging;
 
 use axum::response::Response;
+use bytes::Bytes;
 use predastore::catalog::Setting;
 use predastore::ids::VersionId;
 
@@ -143,6 +144,13 @@ async fn unset(app: &App, request: &Request, setting: Setting, code: ErrorCode) 
         None => Err(S3Error::from(code).with("BucketName", request.bucket())),
         Some(_) => Err(ErrorCode::NotImplemented.into()),
     }
+}
+
+/// The whole body of a request that may still be carried out once it is there.
+async fn collect(app: &App, request: &Request, body: &mut Upload, max_bytes: usize) -> Result<Bytes, S3Error> {
+    let collected = body.collect(&request.head.headers, max_bytes).await?;
+    app.confirm(request).await?;
+    Ok(collected)
 }
 
 /// `versionId` of the query.

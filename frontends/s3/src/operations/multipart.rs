@@ -85,6 +85,7 @@ pub(super) async fn complete(app: &App, request: &Request, body: &mut Upload) ->
     };
     let precondition = precondition(request)?;
     let document = body.collect_unchecked(xml::BODY_MAX_BYTES).await?;
+    app.confirm(request).await?;
     let listed = xml::request::complete_multipart_upload(&document)?;
     let parts: Vec<_> = listed
         .into_iter()

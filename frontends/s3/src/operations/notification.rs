@@ -27,7 +27,7 @@ pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Erro
 
 /// PutBucketNotificationConfiguration; without rules nobody is told any more.
 pub(super) async fn set(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let rules = notification(&document)?;
     let value = match rules.rules.first() {
         None => None,

@@ -14,6 +14,7 @@ use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::checksum::{self, Base64 as _, Expected, Kind as _, Spelling as _};
 use crate::conditions::{Outcome, ReadConditions, WriteCondition};
+use crate::context::Touched;
 use crate::error::{ErrorCode, S3Error};
 use crate::range::ByteRange;
 use crate::respond::{self, milliseconds};
@@ -228,7 +229,7 @@ pub(super) async fn put(app: &App, request: &Request, body: &mut Upload) -> Resu
     lock::expect_digest(&request.head.headers, &attrs)?;
     let put = Put {
         bucket: request.bucket().to_owned(),
-        owner: request.rights.owner(request.bucket()),
+        owner: request.rights().owner(request.bucket()),
         key: request.key().as_bytes().to_vec(),
         attrs,
         precondition: precondition(request)?,
@@ -312,18 +313,25 @@ pub(super) async fn delete_many(app: &App, request: &Request, body: &mut Upload)
         let message = "Missing required header for this request: Content-MD5 OR x-amz-checksum-*";
         return Err(S3Error::new(ErrorCode::InvalidRequest, message));
     }
-    let document = body.collect(headers, xml::BODY_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, xml::BODY_MAX_BYTES).await?;
     let asked = xml::request::delete(&document)?;
     let mut answers: Vec<Option<S3Error>> = Vec::with_capacity(asked.objects.len());
     let mut keys = Vec::with_capacity(asked.objects.len());
     for object in &asked.objects {
         let action = Operation::DeleteObjects.action(object.version_id.is_some());
-        let allowed = app.require(request, action, request.bucket(), &object.key);
+        let version = object.version_id.as_deref();
+        let touched = Touched { bucket: request.bucket(), key: &object.key, version, tags: None };
+        let allowed = app.require_of(request, action, &touched);
         // Who deletes what has a tag is told whether it has that tag.
         let reads = object.etag.as_ref().is_some_and(|tag| tag != "*");
         let read = Operation::GetObject.action(object.version_id.is_some());
         let parsed = allowed
-            .and_then(|()| if reads { app.require(request, read, request.bucket(), &object.key) } else { Ok(()) })
+            .and_then(|()| match reads {
+                // The tags of many objects are not looked up for it.
+                true if request.rights().ask_for("s3:existingobjecttag/") => Err(ErrorCode::AccessDenied.into()),
+                true => app.require_of(request, read, &touched),
+                false => Ok(()),
+            })
             .and_then(|()| lock::bypasses(app, request, &object.key))
             .and_then(|bypass_governance| Ok(DeleteKey { bypass_governance, ..delete_key(object)? }));
         answers.push(parsed.as_ref().err().cloned());
@@ -383,7 +391,7 @@ pub(super) async fn acl(app: &App, request: &Request) -> Result<Response, S3Erro
 pub(super) async fn set_acl(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let target = target_of(request)?;
     let bucket = find(app, request, &target).await?.bucket;
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     acl::check(request, &document, &bucket.owner)?;
     Ok(respond::empty(StatusCode::OK))
 }

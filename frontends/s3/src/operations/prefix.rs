@@ -54,6 +54,10 @@ pub(super) async fn copy(app: &App, request: &Request, source: Target) -> Result
     // Of all the keys that are copied none is looked at by itself: what is denied of some of them would be got round.
     app.require(request, ACTION, request.bucket(), request.key())?;
     app.require(request, ACTION, &source.bucket, &String::from_utf8_lossy(&source.key))?;
+    if request.rights().deny_something() {
+        let message = "A prefix is not copied where a policy of the sender or of a bucket denies anything: it would not be asked key by key.";
+        return Err(S3Error::new(ErrorCode::AccessDenied, message));
+    }
     let from = Prefix { bucket: source.bucket, prefix: source.key };
     let to = Prefix { bucket: request.bucket().to_owned(), prefix: request.key().as_bytes().to_vec() };
     let state = app.store.copy_prefix(&from, &to).await.map_err(of_copy)?;

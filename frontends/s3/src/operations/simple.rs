@@ -31,7 +31,7 @@ pub(super) async fn payment(app: &App, request: &Request) -> Result<Response, S3
 
 /// PutBucketRequestPayment.
 pub(super) async fn set_payment(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let value = if simple::request_payment(&document)? { REQUESTER_PAYS } else { b"BucketOwner" };
     keep(app, request, Setting::RequestPayment, value).await
 }
@@ -45,7 +45,7 @@ pub(super) async fn accelerate(app: &App, request: &Request) -> Result<Response,
 
 /// PutBucketAccelerateConfiguration: kept and told; nothing is faster or slower by it.
 pub(super) async fn set_accelerate(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let status = simple::accelerate(&document)?;
     if request.bucket().contains('.') {
         let message = "S3 Transfer Acceleration is not supported for buckets with periods (.) in their names";

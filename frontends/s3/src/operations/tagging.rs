@@ -11,6 +11,7 @@ use super::object::{find, of_read};
 use super::{XML_MAX_BYTES, target_of};
 use crate::app::{App, Request};
 use crate::body::Upload;
+use crate::context::Touched;
 use crate::error::{ErrorCode, S3Error};
 use crate::xml::request::{Tagged, tagging};
 use crate::xml::{response, shown};
@@ -26,9 +27,12 @@ pub(super) async fn of_object(app: &App, request: &Request) -> Result<Response, 
 
 /// PutObjectTagging.
 pub(super) async fn set_of_object(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
-    let tags = tagging(&document, Tagged::Object)?;
-    change(app, request, shown::pairs(tags), StatusCode::OK).await
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
+    let tags = shown::pairs(tagging(&document, Tagged::Object)?);
+    let version = request.query.get("versionId");
+    let touched = Touched { bucket: request.bucket(), key: request.key(), version, tags: Some(&tags) };
+    app.require_of(request, request.operation.action(version.is_some()), &touched)?;
+    change(app, request, tags, StatusCode::OK).await
 }
 
 /// DeleteObjectTagging.
@@ -65,7 +69,7 @@ pub(super) async fn of_bucket(app: &App, request: &Request) -> Result<Response, 
 
 /// PutBucketTagging.
 pub(super) async fn set_of_bucket(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
-    let document = body.collect(&request.head.headers, XML_MAX_BYTES).await?;
+    let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let tags = tagging(&document, Tagged::Bucket)?;
     let value = Bytes::from(response::tagging(&tags));
     app.store.set_setting(request.bucket(), Setting::Tagging, Some(value)).await.map_err(failure::of)?;

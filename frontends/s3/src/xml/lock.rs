@@ -124,11 +124,21 @@ pub fn write_legal_hold(hold: bool) -> String {
     Writer::document("LegalHold", |xml| xml.text("Status", if hold { "ON" } else { "OFF" }))
 }
 
-/// A retention that is over already is none.
+/// A hundred years.
+const UNTIL_MAX_S: i64 = 36_525 * 86_400;
+
+/// A retention that is over already is none, and one that lasts for ever is a mistake.
 ///
 /// # Errors
 /// `InvalidArgument`.
 pub fn check_future(retention: Option<Retention>, now: Timestamp) -> Result<(), S3Error> {
+    let latest = now.0.saturating_add(Timestamp::from_seconds(UNTIL_MAX_S).0);
+    if retention.is_some_and(|retention| retention.until.0 > latest) {
+        return Err(S3Error::new(
+            ErrorCode::InvalidArgument,
+            "The retain until date is more than a hundred years ahead",
+        ));
+    }
     match retention.filter(|retention| retention.until <= now) {
         None => Ok(()),
         Some(_) => Err(S3Error::new(ErrorCode::InvalidArgument, "The retain until date must be in the future!")),

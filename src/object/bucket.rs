@@ -238,12 +238,12 @@ impl Store {
         Ok(self.ledger.readers().read(read).await?)
     }
 
-    /// Refuses to lock versions before all of the cluster know how to.
+    /// Refuses to lock versions, and what came with that, before all of the cluster know how to.
     ///
     /// # Errors
     /// `Unavailable`.
     pub async fn expect_locking(&self) -> Result<(), Error> {
-        self.wait_for_level(|view| view.has_locking(), "some process of the cluster knows no object lock yet").await
+        self.wait_for_level(|view| view.has_locking(), "some process of the cluster is of an earlier version").await
     }
 
     /// Replaces or removes a setting. From then on it counts at this gateway.

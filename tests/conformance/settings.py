@@ -141,32 +141,31 @@ def test_no_logging():
     refused(404, "NoSuchBucket", main.s3.get_bucket_logging, Bucket=new_name())
 
 
-def test_no_analytics():
+def none_of(what, listed):
     """An empty list, and 404 NoSuchConfiguration of one."""
     bucket = new_bucket()
-    assert not main.s3.list_bucket_analytics_configurations(Bucket=bucket).get("AnalyticsConfigurationList")
-    refused(404, "NoSuchConfiguration", main.s3.get_bucket_analytics_configuration, Bucket=bucket, Id="a")
+    assert not getattr(main.s3, f"list_bucket_{what}_configurations")(Bucket=bucket).get(listed)
+    refused(404, "NoSuchConfiguration", getattr(main.s3, f"get_bucket_{what}_configuration"), Bucket=bucket, Id="a")
+
+
+def test_no_analytics():
+    """Of analytics there are none."""
+    none_of("analytics", "AnalyticsConfigurationList")
 
 
 def test_no_tiering():
-    """An empty list, and 404 NoSuchConfiguration of one."""
-    bucket = new_bucket()
-    assert not main.s3.list_bucket_intelligent_tiering_configurations(Bucket=bucket).get("IntelligentTieringConfigurationList")
-    refused(404, "NoSuchConfiguration", main.s3.get_bucket_intelligent_tiering_configuration, Bucket=bucket, Id="a")
+    """Of intelligent tiering there is none."""
+    none_of("intelligent_tiering", "IntelligentTieringConfigurationList")
 
 
 def test_no_inventory():
-    """An empty list, and 404 NoSuchConfiguration of one."""
-    bucket = new_bucket()
-    assert not main.s3.list_bucket_inventory_configurations(Bucket=bucket).get("InventoryConfigurationList")
-    refused(404, "NoSuchConfiguration", main.s3.get_bucket_inventory_configuration, Bucket=bucket, Id="a")
+    """Of inventories there are none."""
+    none_of("inventory", "InventoryConfigurationList")
 
 
 def test_no_metrics():
-    """An empty list, and 404 NoSuchConfiguration of one."""
-    bucket = new_bucket()
-    assert not main.s3.list_bucket_metrics_configurations(Bucket=bucket).get("MetricsConfigurationList")
-    refused(404, "NoSuchConfiguration", main.s3.get_bucket_metrics_configuration, Bucket=bucket, Id="a")
+    """Of metrics there are none."""
+    none_of("metrics", "MetricsConfigurationList")
 
 
 def test_a_preflight_is_not_charged():

@@ -100,6 +100,21 @@ impl Endpoint {
         Ok(Connection { stream, control, received: Vec::new() })
     }
 
+    /// Opens a connection and sends the head of `request`, which must say `Expect: 100-continue`. Comes back once its body is
+    /// asked for: the head has been decided upon.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the request is answered without its body.
+    pub fn begin(&self, request: &Request) -> Result<Connection> {
+        let mut connection = self.connect()?;
+        connection.write(&request.head())?;
+        let interim = connection.response_head()?;
+        if interim.status != 100 {
+            bail!("{} before the body", interim.status);
+        }
+        Ok(connection)
+    }
+
     /// Opens a TCP connection.
     ///
     /// # Errors

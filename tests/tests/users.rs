@@ -259,6 +259,34 @@ fn keys_count_and_stop_at_every_gateway_at_once() -> Result<()> {
 }
 
 #[test]
+fn a_key_that_goes_while_a_body_comes_changes_nothing() -> Result<()> {
+    let s3d = S3d::start(Config::default())?;
+    fill(&s3d)?;
+    let key = new_key(&s3d, &["add", "ann", "--full"])?;
+    let mut s3 = s3_with(&s3d, &key)?;
+    let tags =
+        |value: &str| format!("<Tagging><TagSet><Tag><Key>a</Key><Value>{value}</Value></Tag></TagSet></Tagging>");
+    let begun = |s3: &mut S3, value: &str| -> Result<_> {
+        let mut request = s3.request("PUT", BUCKET, "", "tagging", tags(value)).header("Expect", "100-continue");
+        s3.signer.sign(&mut request);
+        Ok((s3.endpoint.begin(&request)?, request.body))
+    };
+    let (mut connection, body) = begun(&mut s3, "before")?;
+    connection.write(&body)?;
+    connection.response("PUT")?.expect(204)?;
+
+    let (mut connection, body) = begun(&mut s3, "after")?;
+    user(&s3d, &["remove", "ann"])?;
+    connection.write(&body)?;
+    let answer = connection.response("PUT")?.expect(403)?;
+    ensure!(answer.code() == "InvalidAccessKeyId", "{}", answer.text());
+    let mut root = s3d.s3()?;
+    let kept = root.call(root.request("GET", BUCKET, "", "tagging", ""))?.expect(200)?.text();
+    ensure!(kept.contains("before"), "{kept}");
+    Ok(())
+}
+
+#[test]
 fn buckets_are_seen_and_made_without_a_client() -> Result<()> {
     let s3d = S3d::start(Config::default())?;
     let bucket = |words: &[&str]| s3d.subcommand(&[&["bucket"], words].concat());

@@ -276,7 +276,8 @@ impl Frontend {
             // An envelope has no place for the token that such a key counts with.
             return Err(ErrorCode::InvalidToken.into());
         }
-        let buckets = operations::buckets_of(&message.payload);
+        let named = operations::Named::of(&message.payload);
+        let buckets = named.buckets();
         let buckets: Vec<&str> = buckets.iter().map(String::as_str).collect();
         let rights = match done.operation {
             Operation::CreateBucket => {
@@ -288,8 +289,7 @@ impl Frontend {
             // A request has no place to say that its sender knows.
             return Err(ErrorCode::AccessDenied.into());
         }
-        let objects = operations::decided_by_tags(done.operation, &message.payload);
-        let tagged = Tagged::of(&self.service.store, &rights, objects).await?;
+        let tagged = Tagged::of(&self.service.store, &rights, named.decided_by_tags(done.operation)).await?;
         let request = Request {
             service: &self.service,
             operation: done.operation,

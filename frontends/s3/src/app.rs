@@ -319,13 +319,11 @@ impl App {
 
     /// Whether who asks is charged for it. He must say that he knows, in a header or in the query; and be somebody.
     fn charge(&self, request: &Request, source: Option<&CopySource>) -> Result<bool, S3Error> {
-        let is_charged = [Some(request.bucket()), source.map(|source| source.bucket.as_str())]
-            .into_iter()
-            .flatten()
-            .any(|bucket| request.rights().pays(bucket));
         if request.operation.is_preflight() {
             return Ok(false);
         }
+        let buckets = [Some(request.bucket()), source.map(|source| source.bucket.as_str())];
+        let is_charged = buckets.into_iter().flatten().any(|bucket| request.rights().pays(bucket));
         let payer = request.header("x-amz-request-payer")?.or(request.query.get("x-amz-request-payer"));
         let knows = request.caller.is_some() && payer.is_some_and(|payer| payer.eq_ignore_ascii_case("requester"));
         if is_charged && !knows { Err(ErrorCode::AccessDenied.into()) } else { Ok(is_charged) }
@@ -355,14 +353,22 @@ impl App {
     /// Looks again what the sender may: the body of his request may have taken long.
     ///
     /// # Errors
-    /// `NoSuchBucket`: the bucket is another one by now. `AccessDenied`: he may not any more.
+    /// `NoSuchBucket`: the bucket is another one by now. `AccessDenied`: he may not any more. `InvalidAccessKeyId`: his key counts
+    /// no more.
     pub async fn confirm(&self, request: &Request) -> Result<(), S3Error> {
         let operation = request.operation;
         if operation == Operation::CreateBucket {
             return Ok(());
         }
         let source = source_of(operation, &request.head.headers)?;
-        let rights = self.rights(operation, request.caller.clone(), &request.target, source.as_ref()).await?;
+        let caller = match &request.caller {
+            None => None,
+            Some(caller) => {
+                let again = self.authority.caller(&caller.access_key_id).await.map_err(failure::of)?;
+                Some(again.ok_or(ErrorCode::InvalidAccessKeyId)?)
+            }
+        };
+        let rights = self.rights(operation, caller, &request.target, source.as_ref()).await?;
         if rights.id(request.bucket()) != request.rights().id(request.bucket()) {
             return Err(ErrorCode::NoSuchBucket.into());
         }

@@ -19,6 +19,7 @@ use predastore_vocabulary::dates;
 use predastore_vocabulary::error::ErrorCode;
 use predastore_vocabulary::failure;
 use predastore_vocabulary::names::CopySource;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::answer::{Answer, Refusal};
@@ -156,30 +157,46 @@ pub(crate) async fn carry_out(request: &Request<'_>) -> Result<Answer, Refusal> 
     }
 }
 
-/// The buckets that a request has to do with.
-pub(crate) fn buckets_of(payload: &[u8]) -> Vec<String> {
-    let fields: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
-    let text = |name: &str| fields.get(name).and_then(Value::as_str);
-    let source = text("CopySource").and_then(|source| CopySource::parse(source).ok()).map(|source| source.bucket);
-    text("Bucket").map(str::to_owned).into_iter().chain(source).collect()
+/// What a request names, whatever operation it is: read once, and of the rest, a body above all, nothing is kept. Of what cannot
+/// be read so nothing is named, and nothing may be done in it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Named {
+    bucket: Option<String>,
+    key: Option<String>,
+    version_id: Option<String>,
+    copy_source: Option<String>,
+    if_match: Option<String>,
 }
 
-/// The objects whose tags may decide: what is read, or compared.
-pub(crate) fn decided_by_tags(operation: Operation, payload: &[u8]) -> Vec<Target> {
-    let fields: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
-    let text = |name: &str| fields.get(name).and_then(Value::as_str);
-    // A version that is none is found out later.
-    let object = |bucket: &str, key: &str, version: Option<&str>| Target {
-        bucket: bucket.to_owned(),
-        key: key.as_bytes().to_vec(),
-        version: version.and_then(|version| version.parse().ok()),
-    };
-    let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
-    let named = text("Bucket").zip(text("Key")).filter(|_| reads || fields.contains_key("IfMatch"));
-    let named = named.map(|(bucket, key)| object(bucket, key, text("VersionId")));
-    let source = text("CopySource").and_then(|source| CopySource::parse(source).ok());
-    let source = source.map(|source| object(&source.bucket, &source.key, source.version_id.as_deref()));
-    named.into_iter().chain(source).collect()
+impl Named {
+    pub(crate) fn of(payload: &[u8]) -> Named {
+        serde_json::from_slice(payload).unwrap_or_default()
+    }
+
+    fn source(&self) -> Option<CopySource> {
+        CopySource::parse(self.copy_source.as_deref()?).ok()
+    }
+
+    /// The buckets that a request has to do with.
+    pub(crate) fn buckets(&self) -> Vec<String> {
+        self.bucket.clone().into_iter().chain(self.source().map(|source| source.bucket)).collect()
+    }
+
+    /// The objects whose tags may decide: what is read, or compared.
+    pub(crate) fn decided_by_tags(&self, operation: Operation) -> Vec<Target> {
+        // A version that is none is found out later.
+        let object = |bucket: &str, key: &str, version: Option<&str>| Target {
+            bucket: bucket.to_owned(),
+            key: key.as_bytes().to_vec(),
+            version: version.and_then(|version| version.parse().ok()),
+        };
+        let reads = matches!(operation, Operation::GetObject | Operation::HeadObject);
+        let named = self.bucket.as_ref().zip(self.key.as_ref()).filter(|_| reads || self.if_match.is_some());
+        let named = named.map(|(bucket, key)| object(bucket, key, self.version_id.as_deref()));
+        let source = self.source().map(|source| object(&source.bucket, &source.key, source.version_id.as_deref()));
+        named.into_iter().chain(source).collect()
+    }
 }
 
 /// A version's id; none where none was named.

@@ -10,23 +10,15 @@ use predastore::catalog::Setting;
 use predastore::object::access::PublicAccessBlock;
 use predastore::policy::{self, Policy};
 
-use super::XML_MAX_BYTES;
+use super::{XML_MAX_BYTES, keep, kept};
 use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::error::{ErrorCode, S3Error};
+use crate::respond;
 use crate::xml::access::{self, Ownership};
-use crate::{failure, respond};
 
 /// What is kept where ownership controls were removed: not set, and not the default either.
 const REMOVED: &[u8] = b"";
-
-async fn kept(app: &App, request: &Request, setting: Setting) -> Result<Option<Bytes>, S3Error> {
-    app.store.setting(request.bucket(), setting).await.map_err(failure::of)
-}
-
-async fn keep(app: &App, request: &Request, setting: Setting, value: Option<Bytes>) -> Result<(), S3Error> {
-    app.store.set_setting(request.bucket(), setting, value).await.map_err(failure::of)
-}
 
 /// Others than the owner's account have no business with a policy, whatever it allows them.
 fn expect_owner(request: &Request) -> Result<(), S3Error> {

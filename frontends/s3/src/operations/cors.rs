@@ -6,7 +6,7 @@ use http::StatusCode;
 use predastore::catalog::{Refusal, Setting};
 use predastore::object::Error;
 
-use super::XML_MAX_BYTES;
+use super::{XML_MAX_BYTES, keep};
 use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::cors::{Asked, METHODS, Rule, answer};
@@ -25,13 +25,13 @@ pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Erro
 pub(super) async fn set(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let value = Bytes::from(write_cors(&cors_configuration(&document)?));
-    app.store.set_setting(request.bucket(), Setting::Cors, Some(value)).await.map_err(failure::of)?;
+    keep(app, request, Setting::Cors, Some(value)).await?;
     Ok(respond::empty(StatusCode::OK))
 }
 
 /// DeleteBucketCors; there need be none.
 pub(super) async fn remove(app: &App, request: &Request) -> Result<Response, S3Error> {
-    app.store.set_setting(request.bucket(), Setting::Cors, None).await.map_err(failure::of)?;
+    keep(app, request, Setting::Cors, None).await?;
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }
 

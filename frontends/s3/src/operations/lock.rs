@@ -36,7 +36,7 @@ pub(super) async fn configuration(app: &App, request: &Request) -> Result<Respon
         let none = S3Error::from(ErrorCode::ObjectLockConfigurationNotFoundError);
         return Err(none.with("BucketName", request.bucket()));
     }
-    let kept = app.store.setting(request.bucket(), Setting::ObjectLock).await.map_err(failure::of)?;
+    let kept = super::kept(app, request, Setting::ObjectLock).await?;
     let later =
         || S3Error::from(ErrorCode::InternalError).because("what the bucket says of locks is of a later version");
     let rule = kept.map_or(Some(LockRule::default()), |kept| LockRule::from_bytes(&kept)).ok_or_else(later)?;
@@ -135,11 +135,11 @@ pub(super) fn bypasses(app: &App, request: &Request, key: &str) -> Result<bool, 
     Ok(true)
 }
 
-/// What the headers of a write say of a lock, put into the attributes of the version to be; `bucket` is where it goes.
+/// What the headers of a write say of a lock, put into the attributes of the version to be.
 ///
 /// # Errors
 /// `AccessDenied`: its sender may not lock. `InvalidArgument`: what is said is no lock. `InvalidRequest`: the bucket does not
-/// lock, or nothing proves the bytes.
+/// lock.
 pub(super) async fn attach(app: &App, request: &Request, attrs: &mut Attrs) -> Result<(), S3Error> {
     let (retention, hold) = (said_retention(app, request)?, said_hold(request)?);
     if retention.is_none() && hold.is_none() {

@@ -140,10 +140,20 @@ pub(crate) async fn carry_out(
 
 /// The answer for a setting that cannot be set yet: the bucket's own error first, then that there is none.
 async fn unset(app: &App, request: &Request, setting: Setting, code: ErrorCode) -> Result<Response, S3Error> {
-    match app.store.setting(request.bucket(), setting).await.map_err(failure::of)? {
+    match kept(app, request, setting).await? {
         None => Err(S3Error::from(code).with("BucketName", request.bucket())),
         Some(_) => Err(ErrorCode::NotImplemented.into()),
     }
+}
+
+/// What is kept of a setting of the bucket.
+async fn kept(app: &App, request: &Request, setting: Setting) -> Result<Option<Bytes>, S3Error> {
+    app.store.setting(request.bucket(), setting).await.map_err(failure::of)
+}
+
+/// Keeps something of it, or nothing any more.
+async fn keep(app: &App, request: &Request, setting: Setting, value: Option<Bytes>) -> Result<(), S3Error> {
+    app.store.set_setting(request.bucket(), setting, value).await.map_err(failure::of)
 }
 
 /// The whole body of a request that may still be carried out once it is there.

@@ -15,7 +15,7 @@ use crate::{failure, respond};
 
 /// GetBucketNotificationConfiguration; nobody is told: no rules.
 pub(super) async fn get(app: &App, request: &Request) -> Result<Response, S3Error> {
-    let kept = app.store.setting(request.bucket(), Setting::Notification).await.map_err(failure::of)?;
+    let kept = super::kept(app, request, Setting::Notification).await?;
     let rules = match kept {
         None => Notification::default(),
         Some(kept) => Notification::decode(&kept).ok_or_else(|| {
@@ -41,6 +41,6 @@ pub(super) async fn set(app: &App, request: &Request, body: &mut Upload) -> Resu
             Some(Bytes::from(rules.encode()))
         }
     };
-    app.store.set_setting(request.bucket(), Setting::Notification, value).await.map_err(failure::of)?;
+    super::keep(app, request, Setting::Notification, value).await?;
     Ok(respond::empty(StatusCode::OK))
 }

@@ -96,7 +96,7 @@ async fn describe(app: &App, request: &Request, version: &Version, ever_versione
     respond::describe(headers, version, ever_versioned);
     lock::describe(app, request, headers, version);
     let tags = Operation::GetObjectTagging.action(request.query.has("versionId"));
-    if app.require(request, tags, request.bucket(), request.key()).is_err() {
+    if !version.attrs.tags.is_empty() && app.require(request, tags, request.bucket(), request.key()).is_err() {
         headers.remove("x-amz-tagging-count");
     }
     let conditions = conditions(request)?;

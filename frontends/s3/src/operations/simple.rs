@@ -6,20 +6,17 @@ use http::StatusCode;
 use predastore::catalog::Setting;
 use predastore::object::access::REQUESTER_PAYS;
 
-use super::XML_MAX_BYTES;
+use super::{XML_MAX_BYTES, keep, kept};
 use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::error::{ErrorCode, S3Error};
 use crate::xml::simple;
 use crate::{failure, respond};
 
-async fn kept(app: &App, request: &Request, setting: Setting) -> Result<Option<Bytes>, S3Error> {
-    app.store.setting(request.bucket(), setting).await.map_err(failure::of)
-}
-
-async fn keep(app: &App, request: &Request, setting: Setting, value: &'static [u8]) -> Result<Response, S3Error> {
+/// Keeps a word, once all of the cluster know that setting.
+async fn keep_word(app: &App, request: &Request, setting: Setting, word: &'static [u8]) -> Result<Response, S3Error> {
     app.store.expect_locking().await.map_err(failure::of)?;
-    app.store.set_setting(request.bucket(), setting, Some(Bytes::from_static(value))).await.map_err(failure::of)?;
+    keep(app, request, setting, Some(Bytes::from_static(word))).await?;
     Ok(respond::empty(StatusCode::OK))
 }
 
@@ -33,7 +30,7 @@ pub(super) async fn payment(app: &App, request: &Request) -> Result<Response, S3
 pub(super) async fn set_payment(app: &App, request: &Request, body: &mut Upload) -> Result<Response, S3Error> {
     let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let value = if simple::request_payment(&document)? { REQUESTER_PAYS } else { b"BucketOwner" };
-    keep(app, request, Setting::RequestPayment, value).await
+    keep_word(app, request, Setting::RequestPayment, value).await
 }
 
 /// GetBucketAccelerateConfiguration.
@@ -51,7 +48,7 @@ pub(super) async fn set_accelerate(app: &App, request: &Request, body: &mut Uplo
         let message = "S3 Transfer Acceleration is not supported for buckets with periods (.) in their names";
         return Err(S3Error::new(ErrorCode::InvalidRequest, message));
     }
-    keep(app, request, Setting::Accelerate, status.as_bytes()).await
+    keep_word(app, request, Setting::Accelerate, status.as_bytes()).await
 }
 
 /// GetBucketLogging: buckets are not logged.

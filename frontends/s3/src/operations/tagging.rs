@@ -13,9 +13,9 @@ use crate::app::{App, Request};
 use crate::body::Upload;
 use crate::context::Touched;
 use crate::error::{ErrorCode, S3Error};
+use crate::respond;
 use crate::xml::request::{Tagged, tagging};
 use crate::xml::{response, shown};
-use crate::{failure, respond};
 
 /// GetObjectTagging; no tags are an empty set.
 pub(super) async fn of_object(app: &App, request: &Request) -> Result<Response, S3Error> {
@@ -62,7 +62,7 @@ fn with_version(mut response: Response, bucket: &Bucket, version: VersionId) -> 
 
 /// GetBucketTagging. The setting is kept as the document that answers it.
 pub(super) async fn of_bucket(app: &App, request: &Request) -> Result<Response, S3Error> {
-    let kept = app.store.setting(request.bucket(), Setting::Tagging).await.map_err(failure::of)?;
+    let kept = super::kept(app, request, Setting::Tagging).await?;
     let document = kept.ok_or_else(|| S3Error::from(ErrorCode::NoSuchTagSet).with("BucketName", request.bucket()))?;
     Ok(respond::xml(response::tagging(&tagging(&document, Tagged::Bucket)?)))
 }
@@ -72,12 +72,12 @@ pub(super) async fn set_of_bucket(app: &App, request: &Request, body: &mut Uploa
     let document = super::collect(app, request, body, XML_MAX_BYTES).await?;
     let tags = tagging(&document, Tagged::Bucket)?;
     let value = Bytes::from(response::tagging(&tags));
-    app.store.set_setting(request.bucket(), Setting::Tagging, Some(value)).await.map_err(failure::of)?;
+    super::keep(app, request, Setting::Tagging, Some(value)).await?;
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }
 
 /// DeleteBucketTagging.
 pub(super) async fn remove_of_bucket(app: &App, request: &Request) -> Result<Response, S3Error> {
-    app.store.set_setting(request.bucket(), Setting::Tagging, None).await.map_err(failure::of)?;
+    super::keep(app, request, Setting::Tagging, None).await?;
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }

@@ -34,7 +34,7 @@ build:
 
 run: build
 	@echo
-	@echo "Predastore serves https://localhost:8443 with its data in ./$(DATA); Ctrl-C ends it. In another shell, here:"
+	@echo "Predastore serves https://localhost:8443 with its data in $(DATA); Ctrl-C ends it. In another shell, here:"
 	@echo
 	@echo '  eval "$$(bin/s3d credentials --env -data-dir $(DATA))"'
 	@echo '  aws s3 mb s3://first'
